@@ -1,0 +1,21 @@
+//! Process plumbing that every component shares, and nothing else.
+//!
+//! ```text
+//! main ─ runtime::run ──┬─ logs      tracing to stderr, verbosity as upstream's -v
+//!                       ├─ Shutdown  SIGTERM/SIGINT → one token everybody watches
+//!                       └─ your async fn
+//!                            ├─ tls    certificates that reload when their files change
+//!                            ├─ serve  HTTP/1.1 + HTTP/2 over TLS (or plain, loopback), peer certificates as an extension
+//!                            ├─ health /healthz /livez /readyz with upstream's verbose form
+//!                            └─ metrics /metrics
+//! ```
+
+pub mod health;
+pub mod logs;
+pub mod metrics;
+pub mod runtime;
+pub mod serve;
+pub mod tls;
+pub mod version;
+
+pub use runtime::{Shutdown, run};
