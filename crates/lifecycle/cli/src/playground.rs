@@ -171,7 +171,12 @@ fn ssh(playground: &Playground, host: &str, command: &[String]) -> Result<ExitCo
     let host = playground.topology.host(host)?;
     let option = |key: &str, path: &Path| format!("{key}={}", path.display());
     let status = Command::new("ssh")
-        .args(["-o", &option("IdentityFile", &playground.ssh_key()), "-o", &option("UserKnownHostsFile", &playground.known_hosts())])
+        .args([
+            "-o",
+            &option("IdentityFile", &playground.ssh_key()),
+            "-o",
+            &option("UserKnownHostsFile", &playground.known_hosts()),
+        ])
         .args(["-o", "StrictHostKeyChecking=yes", "-o", "LogLevel=ERROR", "-o", "IdentitiesOnly=yes"])
         .arg(format!("root@{}", playground.topology.address_of(host)))
         .args(command)

@@ -79,7 +79,11 @@ pub fn launch(dir: &Path, name: &str) -> Result<i32> {
     let host = playground.topology.host(name)?;
     let uptime = std::fs::read_to_string("/proc/uptime").context("read the machine's uptime")?;
     let seconds = uptime.split('.').next().unwrap_or("0").to_owned();
-    let outside = UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC | UnshareFlags::NEWCGROUP;
+    let outside = UnshareFlags::NEWNS
+        | UnshareFlags::NEWNET
+        | UnshareFlags::NEWUTS
+        | UnshareFlags::NEWIPC
+        | UnshareFlags::NEWCGROUP;
     // SAFETY: this process has one thread, and nothing of it relies on the namespaces it leaves.
     unsafe { rustix::thread::unshare_unsafe(outside) }.context("enter new namespaces")?;
     println!("ready");
@@ -88,10 +92,13 @@ pub fn launch(dir: &Path, name: &str) -> Result<i32> {
     ensure!(line == "go\n", "the supervisor went away");
     net::configure_inside(&playground.topology, host)?;
     // SAFETY: as above; these two take effect in children only.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID | UnshareFlags::NEWTIME) }.context("enter new pid and time namespaces")?;
-    std::fs::write("/proc/self/timens_offsets", format!("boottime -{seconds} 0\n")).context("start the host's uptime at zero")?;
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID | UnshareFlags::NEWTIME) }
+        .context("enter new pid and time namespaces")?;
+    std::fs::write("/proc/self/timens_offsets", format!("boottime -{seconds} 0\n"))
+        .context("start the host's uptime at zero")?;
     let mut init = hidden_command("init", dir, name)?;
-    let mut child = init.stdin(Stdio::null()).stdout(Stdio::inherit()).spawn().context("start the host's first process")?;
+    let mut child =
+        init.stdin(Stdio::null()).stdout(Stdio::inherit()).spawn().context("start the host's first process")?;
     println!("{}", child.id());
     let status = child.wait().context("wait for the host")?;
     Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 
 const TOP: &str = "/sys/fs/cgroup";
 /// Hierarchies of a v1 machine; the named one is systemd's own.
-pub const V1: &[&str] = &["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd", "unified"];
+pub const V1: &[&str] =
+    &["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd", "unified"];
 const MEMORY_LIMIT: &str = "4294967296";
 
 /// One host's groups, by its playground's and its own name.

@@ -29,7 +29,8 @@ impl Disk {
         let upper = self.path("upper");
         if !self.path("known_host").exists() {
             for dir in ["upper/etc/ssh", "upper/root/.ssh", "work", "root"] {
-                std::fs::create_dir_all(self.path(dir)).with_context(|| format!("create {}", self.path(dir).display()))?;
+                std::fs::create_dir_all(self.path(dir))
+                    .with_context(|| format!("create {}", self.path(dir).display()))?;
             }
             self.var(cache)?;
             set_mode(&upper.join("root"), 0o700)?;
@@ -50,12 +51,14 @@ impl Disk {
     /// /var is a plain folder: containerd's overlay snapshots cannot sit on an overlay.
     fn var(&self, cache: &Cache) -> Result<()> {
         let var = self.path("var");
-        run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(cache.root().join("var")).arg(&var)).context("copy /var")?;
+        run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(cache.root().join("var")).arg(&var))
+            .context("copy /var")?;
         let archives = var.join("cache/apt/archives");
         std::fs::create_dir_all(&archives)?;
         for entry in std::fs::read_dir(cache.packages()).context("list the cached packages")? {
             let entry = entry?;
-            std::fs::hard_link(entry.path(), archives.join(entry.file_name())).context("link a cached package into the host")?;
+            std::fs::hard_link(entry.path(), archives.join(entry.file_name()))
+                .context("link a cached package into the host")?;
         }
         Ok(())
     }
@@ -75,5 +78,6 @@ fn write(path: &Path, text: &str) -> Result<()> {
 
 fn set_mode(path: &Path, mode: u32) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).with_context(|| format!("set the mode of {}", path.display()))
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .with_context(|| format!("set the mode of {}", path.display()))
 }

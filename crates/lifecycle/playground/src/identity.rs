@@ -10,7 +10,8 @@ use russh::keys::{Algorithm, PrivateKey, ssh_key::LineEnding};
 /// A fresh Ed25519 key.
 pub fn generate(comment: &str) -> Result<PrivateKey> {
     let mut seed = [0u8; 32];
-    rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).context("get random bytes for an SSH key")?;
+    rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
+        .context("get random bytes for an SSH key")?;
     let pair = russh::keys::ssh_key::private::Ed25519Keypair::from_seed(&seed);
     let mut key = PrivateKey::from(pair);
     debug_assert_eq!(key.algorithm(), Algorithm::Ed25519);
@@ -40,6 +41,7 @@ pub fn public_line(key: &PrivateKey) -> Result<String> {
 /// 32 hexadecimal digits for `/etc/machine-id`.
 pub fn machine_id() -> Result<String> {
     let mut bytes = [0u8; 16];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("get random bytes for a machine-id")?;
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .context("get random bytes for a machine-id")?;
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
 }

@@ -16,14 +16,25 @@ use crate::state::Playground;
 
 /// Settings that are the whole machine's, or that a network namespace may not change: each host gets a private file to read and write.
 const GLOBAL_SYSCTLS: &[&str] = &[
-    "kernel/panic", "kernel/panic_on_oops", "vm/panic_on_oom", "vm/overcommit_memory", "vm/swappiness", "vm/max_map_count", "kernel/keys/root_maxkeys",
-    "kernel/keys/root_maxbytes", "fs/inotify/max_user_watches", "fs/inotify/max_user_instances", "fs/file-max", "kernel/pid_max",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "vm/panic_on_oom",
+    "vm/overcommit_memory",
+    "vm/swappiness",
+    "vm/max_map_count",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+    "fs/inotify/max_user_watches",
+    "fs/inotify/max_user_instances",
+    "fs/file-max",
+    "kernel/pid_max",
     "net/netfilter/nf_conntrack_max",
 ];
 
 /// Runs as PID 1 in the host's new namespaces; returns only when it fails.
 pub fn init(dir: &Path, host: &str) -> Result<Infallible> {
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).context("tie the host to its launcher")?;
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .context("tie the host to its launcher")?;
     let cache = Playground::open_dir(dir)?.cache();
     let disk = Disk::new(dir, host);
     let root = disk.path("root");
@@ -73,16 +84,29 @@ fn devices(root: &Path) -> Result<()> {
     mount_at("shm", dev.join("shm"), "tmpfs", MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "mode=1777")?;
     mount_at("mqueue", dev.join("mqueue"), "mqueue", quiet | MsFlags::MS_NODEV, "")?;
     let nodes: [(&str, u64, u64, u32); 9] = [
-        ("null", 1, 3, 0o666), ("zero", 1, 5, 0o666), ("full", 1, 7, 0o666), ("random", 1, 8, 0o666), ("urandom", 1, 9, 0o666),
-        ("kmsg", 1, 11, 0o600), ("tty", 5, 0, 0o666), ("fuse", 10, 229, 0o666), ("net/tun", 10, 200, 0o666),
+        ("null", 1, 3, 0o666),
+        ("zero", 1, 5, 0o666),
+        ("full", 1, 7, 0o666),
+        ("random", 1, 8, 0o666),
+        ("urandom", 1, 9, 0o666),
+        ("kmsg", 1, 11, 0o600),
+        ("tty", 5, 0, 0o666),
+        ("fuse", 10, 229, 0o666),
+        ("net/tun", 10, 200, 0o666),
     ];
     for (name, major, minor, mode) in nodes {
         let path = dev.join(name);
-        mknod(&path, SFlag::S_IFCHR, Mode::from_bits_truncate(mode), makedev(major, minor)).with_context(|| format!("create {}", path.display()))?;
+        mknod(&path, SFlag::S_IFCHR, Mode::from_bits_truncate(mode), makedev(major, minor))
+            .with_context(|| format!("create {}", path.display()))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
     }
     for (link, target) in [
-        ("ptmx", "pts/ptmx"), ("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2"), ("console", "null"),
+        ("ptmx", "pts/ptmx"),
+        ("fd", "/proc/self/fd"),
+        ("stdin", "fd/0"),
+        ("stdout", "fd/1"),
+        ("stderr", "fd/2"),
+        ("console", "null"),
     ] {
         symlink(target, dev.join(link))?;
     }

@@ -17,7 +17,9 @@ where
     F: FnOnce(Handle) -> Fut + Send + 'static,
     Fut: Future<Output = Result<T>>,
 {
-    std::thread::spawn(move || netlink_here(f)).join().map_err(|_| anyhow::anyhow!("the netlink thread ended unexpectedly"))?
+    std::thread::spawn(move || netlink_here(f))
+        .join()
+        .map_err(|_| anyhow::anyhow!("the netlink thread ended unexpectedly"))?
 }
 
 /// The same on this thread, for a process that must not have threads.
@@ -26,7 +28,8 @@ where
     F: FnOnce(Handle) -> Fut,
     Fut: Future<Output = Result<T>>,
 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime for netlink")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime for netlink")?;
     runtime.block_on(async {
         let (connection, handle, _) = rtnetlink::new_connection().context("open a netlink socket")?;
         tokio::spawn(connection);
@@ -45,7 +48,11 @@ async fn index_of(handle: &Handle, name: &str) -> Result<Option<u32>> {
 
 /// Makes the bridge with the gateway's address, and the rules for masquerading and partitions. Does nothing when they are there.
 pub fn up(topology: &Topology) -> Result<()> {
-    for (key, value) in [("net/ipv4/ip_forward", "1"), ("fs/inotify/max_user_instances", "8192"), ("fs/inotify/max_user_watches", "1048576")] {
+    for (key, value) in [
+        ("net/ipv4/ip_forward", "1"),
+        ("fs/inotify/max_user_instances", "8192"),
+        ("fs/inotify/max_user_watches", "1048576"),
+    ] {
         std::fs::write(format!("/proc/sys/{key}"), value).with_context(|| format!("set {key}"))?;
     }
     // Frames between hosts are the bridge's affair; the machine's own packet filter must not see them.
@@ -53,9 +60,19 @@ pub fn up(topology: &Topology) -> Result<()> {
     let (bridge, gateway) = (topology.bridge(), topology.gateway());
     netlink(move |handle| async move {
         if index_of(&handle, &bridge).await?.is_none() {
-            handle.link().add(LinkBridge::new(&bridge).up().build()).execute().await.with_context(|| format!("create bridge {bridge}"))?;
+            handle
+                .link()
+                .add(LinkBridge::new(&bridge).up().build())
+                .execute()
+                .await
+                .with_context(|| format!("create bridge {bridge}"))?;
             let index = index_of(&handle, &bridge).await?.with_context(|| format!("bridge {bridge} is gone"))?;
-            handle.address().add(index, IpAddr::V4(gateway), 24).execute().await.with_context(|| format!("give {gateway} to {bridge}"))?;
+            handle
+                .address()
+                .add(index, IpAddr::V4(gateway), 24)
+                .execute()
+                .await
+                .with_context(|| format!("give {gateway} to {bridge}"))?;
         }
         Ok(())
     })?;
@@ -96,12 +113,22 @@ pub fn attach(topology: &Topology, host: &Host, pid: u32) -> Result<()> {
         let bridge_index = index_of(&handle, &bridge).await?.with_context(|| format!("bridge {bridge} is gone"))?;
         // A name of its own until it is inside: the machine has an eth0 too.
         let peer = format!("{name}p");
-        handle.link().add(LinkVeth::new(&name, &peer).build()).execute().await.with_context(|| format!("create {name}"))?;
+        handle
+            .link()
+            .add(LinkVeth::new(&name, &peer).build())
+            .execute()
+            .await
+            .with_context(|| format!("create {name}"))?;
         let inner = index_of(&handle, &peer).await?.with_context(|| format!("{peer} is gone"))?;
         let message = LinkUnspec::new_with_index(inner).address(mac.to_vec()).name("eth0").setns_by_pid(pid).build();
         handle.link().set(message).execute().await.with_context(|| format!("move {peer} into the host"))?;
         let outer = index_of(&handle, &name).await?.with_context(|| format!("{name} is gone"))?;
-        handle.link().set(LinkUnspec::new_with_index(outer).controller(bridge_index).up().build()).execute().await.context("plug the cable in")
+        handle
+            .link()
+            .set(LinkUnspec::new_with_index(outer).controller(bridge_index).up().build())
+            .execute()
+            .await
+            .context("plug the cable in")
     })
 }
 
@@ -128,9 +155,19 @@ pub fn configure_inside(topology: &Topology, host: &Host) -> Result<()> {
         for name in ["lo", "eth0"] {
             let index = index_of(&handle, name).await?.with_context(|| format!("the host has no {name}"))?;
             if name == "eth0" {
-                handle.address().add(index, IpAddr::V4(address), 24).execute().await.context("set the host's address")?;
+                handle
+                    .address()
+                    .add(index, IpAddr::V4(address), 24)
+                    .execute()
+                    .await
+                    .context("set the host's address")?;
             }
-            handle.link().set(LinkUnspec::new_with_index(index).up().build()).execute().await.with_context(|| format!("bring {name} up"))?;
+            handle
+                .link()
+                .set(LinkUnspec::new_with_index(index).up().build())
+                .execute()
+                .await
+                .with_context(|| format!("bring {name} up"))?;
         }
         let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
         handle.route().add(route).execute().await.context("set the host's default route")
@@ -142,7 +179,8 @@ pub fn configure_inside(topology: &Topology, host: &Host) -> Result<()> {
 /// Silently drops every frame between two hosts, in both directions.
 pub fn partition(topology: &Topology, a: &Host, b: &Host) -> Result<()> {
     let (bridge, a, b) = (topology.bridge(), topology.interface(a), topology.interface(b));
-    nft(&format!("add element bridge {bridge} cut {{ \"{a}\" . \"{b}\", \"{b}\" . \"{a}\" }}\n")).context("partition the hosts")
+    nft(&format!("add element bridge {bridge} cut {{ \"{a}\" . \"{b}\", \"{b}\" . \"{a}\" }}\n"))
+        .context("partition the hosts")
 }
 
 /// Ends all partitions.

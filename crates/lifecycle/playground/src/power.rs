@@ -18,9 +18,11 @@ pub struct ProcessRef {
 impl ProcessRef {
     /// A running process.
     pub fn of(pid: u32) -> Result<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("look at process {pid}"))?;
+        let stat =
+            std::fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("look at process {pid}"))?;
         // The name, in parentheses, may hold spaces; start time is field 22, the 20th after it.
-        let started = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(19)).and_then(|f| f.parse().ok());
+        let started =
+            stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(19)).and_then(|f| f.parse().ok());
         Ok(Self { pid, started: started.with_context(|| format!("read the start time of process {pid}"))? })
     }
 
@@ -32,7 +34,8 @@ impl ProcessRef {
     /// Writes it to a file.
     pub fn save(&self, path: &Path) -> Result<()> {
         let temporary = path.with_extension("new");
-        std::fs::write(&temporary, format!("{} {}\n", self.pid, self.started)).with_context(|| format!("write {}", path.display()))?;
+        std::fs::write(&temporary, format!("{} {}\n", self.pid, self.started))
+            .with_context(|| format!("write {}", path.display()))?;
         std::fs::rename(&temporary, path).with_context(|| format!("write {}", path.display()))
     }
 
@@ -61,7 +64,10 @@ impl ProcessRef {
     /// Waits for its end.
     pub fn wait_gone(&self, deadline: Option<Duration>) -> Result<()> {
         let Some(fd) = self.open() else { return Ok(()) };
-        let timeout = deadline.map(|d| Timespec { tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX), tv_nsec: d.subsec_nanos().into() });
+        let timeout = deadline.map(|d| Timespec {
+            tv_sec: i64::try_from(d.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: d.subsec_nanos().into(),
+        });
         match poll(&mut [PollFd::new(&fd, PollFlags::IN)], timeout.as_ref()) {
             Ok(0) => bail!("process {} still runs", self.pid),
             Ok(_) => Ok(()),

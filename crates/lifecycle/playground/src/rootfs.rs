@@ -7,7 +7,16 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// What a host will install when kinit prepares it; downloaded once into the package cache.
 pub const HOST_PACKAGES: &[&str] = &[
-    "etcd-server", "containerd", "runc", "containernetworking-plugins", "haproxy", "nftables", "conntrack", "socat", "ethtool", "iptables",
+    "etcd-server",
+    "containerd",
+    "runc",
+    "containernetworking-plugins",
+    "haproxy",
+    "nftables",
+    "conntrack",
+    "socat",
+    "ethtool",
+    "iptables",
 ];
 
 /// A bare server as the installer leaves it, plus nothing.
@@ -66,10 +75,16 @@ impl Cache {
         command.args(["--variant=minbase", "--mode=root", "--format=directory", "--quiet"]);
         command.arg(format!("--include={BASE_PACKAGES}"));
         command.args(["--aptopt=Acquire::Languages \"none\"", "--aptopt=APT::Install-Recommends \"false\""]);
-        command.args(["--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*"]);
+        command.args([
+            "--dpkgopt=path-exclude=/usr/share/man/*",
+            "--dpkgopt=path-exclude=/usr/share/doc/*",
+            "--dpkgopt=path-exclude=/usr/share/locale/*",
+        ]);
         command.args(["--dpkgopt=force-unsafe-io", "--skip=cleanup/apt/lists"]);
         command.arg(SUITE).arg(&unfinished).args(&sources);
-        run(&mut command).context("build the root file system; the Debian packages mmdebstrap and debian-archive-keyring are needed")?;
+        run(&mut command).context(
+            "build the root file system; the Debian packages mmdebstrap and debian-archive-keyring are needed",
+        )?;
         finish(&unfinished)?;
         std::fs::rename(&unfinished, self.root()).context("put the finished root file system in its place")
     }
@@ -81,9 +96,16 @@ impl Cache {
         let root = self.root();
         // apt inside the tree, with its state where it will be on the hosts; only archives are redirected.
         let mut command = Command::new("apt-get");
-        command.arg(format!("-oDir={}", root.display())).arg(format!("-oDir::State::status={}/var/lib/dpkg/status", root.display()));
+        command
+            .arg(format!("-oDir={}", root.display()))
+            .arg(format!("-oDir::State::status={}/var/lib/dpkg/status", root.display()));
         command.arg(format!("-oDir::Cache::archives={}", unfinished.display()));
-        command.args(["-oDir::Cache::pkgcache=", "-oDir::Cache::srcpkgcache=", "-oAPT::Sandbox::User=root", "-oDebug::NoLocking=1"]);
+        command.args([
+            "-oDir::Cache::pkgcache=",
+            "-oDir::Cache::srcpkgcache=",
+            "-oAPT::Sandbox::User=root",
+            "-oDebug::NoLocking=1",
+        ]);
         command.args(["-qq", "--yes", "--no-install-recommends", "--download-only", "install"]).args(HOST_PACKAGES);
         run(&mut command).context("download the hosts' packages")?;
         std::fs::remove_dir(unfinished.join("partial")).ok();
@@ -102,8 +124,12 @@ fn debian_sources() -> Result<Vec<String>> {
         .map(|word| word.trim_end_matches('/'))
         .filter(|uri| !uri.contains("snapshot"))
         .collect();
-    let main = uris.iter().find(|u| u.ends_with("/debian")).context("no Debian mirror in this machine's apt sources")?;
-    let security = uris.iter().find(|u| u.ends_with("/debian-security")).map_or_else(|| format!("{main}-security"), |u| (*u).to_owned());
+    let main =
+        uris.iter().find(|u| u.ends_with("/debian")).context("no Debian mirror in this machine's apt sources")?;
+    let security = uris
+        .iter()
+        .find(|u| u.ends_with("/debian-security"))
+        .map_or_else(|| format!("{main}-security"), |u| (*u).to_owned());
     Ok(vec![
         format!("deb {main} {SUITE} main"),
         format!("deb {main} {SUITE}-updates main"),
@@ -114,8 +140,17 @@ fn debian_sources() -> Result<Vec<String>> {
 /// What a tree needs to boot as a host without udev, consoles and modules of its own.
 fn finish(root: &Path) -> Result<()> {
     for unit in [
-        "systemd-udevd.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket", "systemd-udev-trigger.service", "systemd-pstore.service",
-        "console-getty.service", "getty@tty1.service", "fstrim.timer", "apt-daily.timer", "apt-daily-upgrade.timer", "systemd-firstboot.service",
+        "systemd-udevd.service",
+        "systemd-udevd-control.socket",
+        "systemd-udevd-kernel.socket",
+        "systemd-udev-trigger.service",
+        "systemd-pstore.service",
+        "console-getty.service",
+        "getty@tty1.service",
+        "fstrim.timer",
+        "apt-daily.timer",
+        "apt-daily-upgrade.timer",
+        "systemd-firstboot.service",
         "systemd-timesyncd.service",
     ] {
         let link = root.join("etc/systemd/system").join(unit);
@@ -126,7 +161,11 @@ fn finish(root: &Path) -> Result<()> {
     write(root, "etc/fstab", "")?;
     write(root, "etc/machine-id", "")?;
     // Seeded packages must survive the first installation, for the next.
-    write(root, "etc/apt/apt.conf.d/50playground", "Binary::apt::APT::Keep-Downloaded-Packages \"true\";\nAPT::Install-Recommends \"false\";\n")?;
+    write(
+        root,
+        "etc/apt/apt.conf.d/50playground",
+        "Binary::apt::APT::Keep-Downloaded-Packages \"true\";\nAPT::Install-Recommends \"false\";\n",
+    )?;
     for entry in std::fs::read_dir(root.join("etc/ssh"))? {
         let path = entry?.path();
         if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("ssh_host_")) {
@@ -144,7 +183,8 @@ fn built_in_modules(root: &Path) -> Result<()> {
     }
     let Ok(packed) = std::fs::read("/proc/config.gz") else { return Ok(()) };
     let mut config = String::new();
-    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut config).context("unpack /proc/config.gz")?;
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(packed.as_slice()), &mut config)
+        .context("unpack /proc/config.gz")?;
     let mut list = String::new();
     for (option, modules) in BUILT_IN {
         if config.lines().any(|line| line == format!("{option}=y")) {
@@ -188,7 +228,9 @@ fn write(root: &Path, path: &str, text: &str) -> Result<()> {
 /// Removes a tree that may not exist.
 pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| format!("remove {}", path.display())),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
         _ => Ok(()),
     }
 }

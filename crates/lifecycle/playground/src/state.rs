@@ -55,9 +55,16 @@ const BOOT_DEADLINE: Duration = Duration::from_secs(60);
 impl Playground {
     /// Brings a playground up: builds the cache, makes missing hosts, starts those that are off, waits until all answer on port 22.
     pub fn up(options: &UpOptions, progress: &dyn Fn(&str)) -> Result<Self> {
-        ensure!(rustix::process::geteuid().is_root(), "a playground needs root: it makes namespaces, cgroups and a bridge");
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "a playground needs root: it makes namespaces, cgroups and a bridge"
+        );
         let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        ensure!(!options.name.is_empty() && options.name.chars().all(valid), "playground name {:?}: use lower-case letters, digits and dashes", options.name);
+        ensure!(
+            !options.name.is_empty() && options.name.chars().all(valid),
+            "playground name {:?}: use lower-case letters, digits and dashes",
+            options.name
+        );
         let cache = Cache::system();
         cache.ensure(progress)?;
         let playground = Self::create(options, &cache)?;
@@ -81,7 +88,8 @@ impl Playground {
         let playground = if dir.join("playground.json").exists() {
             Self::open(&options.name)?
         } else {
-            let topology = Topology::new(free_index()?, options.loadbalancers, options.control_planes, options.workers)?;
+            let topology =
+                Topology::new(free_index()?, options.loadbalancers, options.control_planes, options.workers)?;
             std::fs::create_dir_all(&dir)?;
             let cache = cache.root().parent().map(Path::to_owned).unwrap_or_default();
             Self { name: options.name.clone(), topology, launcher: options.launcher.clone(), cache, dir: dir.clone() }
@@ -89,27 +97,39 @@ impl Playground {
         if !dir.join("id_ed25519").exists() {
             identity::save(&identity::generate("kinit-playground")?, &dir.join("id_ed25519"))?;
         }
-        let authorized = std::fs::read_to_string(dir.join("id_ed25519.pub")).context("read the playground's public key")?;
+        let authorized =
+            std::fs::read_to_string(dir.join("id_ed25519.pub")).context("read the playground's public key")?;
         let mut known_hosts = String::new();
         for host in &playground.topology.hosts {
-            known_hosts.push_str(&Disk::new(&dir, &host.name).create(cache, &playground.topology, host, &authorized)?);
+            known_hosts.push_str(&Disk::new(&dir, &host.name).create(
+                cache,
+                &playground.topology,
+                host,
+                &authorized,
+            )?);
         }
         std::fs::write(dir.join("known_hosts"), known_hosts)?;
-        std::fs::write(dir.join("playground.json"), serde_json::to_string_pretty(&playground)?).context("write playground.json")?;
+        std::fs::write(dir.join("playground.json"), serde_json::to_string_pretty(&playground)?)
+            .context("write playground.json")?;
         Ok(playground)
     }
 
     /// The playground of that name.
     pub fn open(name: &str) -> Result<Self> {
         let dir = Path::new(STATE).join(name);
-        ensure!(dir.join("playground.json").exists(), "there is no playground {name}; `kinit playground up --name {name}` makes one");
+        ensure!(
+            dir.join("playground.json").exists(),
+            "there is no playground {name}; `kinit playground up --name {name}` makes one"
+        );
         Self::open_dir(&dir)
     }
 
     /// The playground in that folder.
     pub fn open_dir(dir: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(dir.join("playground.json")).with_context(|| format!("read the playground in {}", dir.display()))?;
-        let mut playground: Self = serde_json::from_str(&text).with_context(|| format!("parse {}/playground.json", dir.display()))?;
+        let text = std::fs::read_to_string(dir.join("playground.json"))
+            .with_context(|| format!("read the playground in {}", dir.display()))?;
+        let mut playground: Self =
+            serde_json::from_str(&text).with_context(|| format!("parse {}/playground.json", dir.display()))?;
         playground.dir = dir.to_owned();
         Ok(playground)
     }
@@ -193,7 +213,12 @@ impl Playground {
             let address = SocketAddr::new(self.topology.address_of(host).into(), 22);
             while !greets(address) {
                 let log = self.disk(host).path("console.log");
-                ensure!(Instant::now() < deadline, "{} did not come up within {BOOT_DEADLINE:?}; see {}", host.name, log.display());
+                ensure!(
+                    Instant::now() < deadline,
+                    "{} did not come up within {BOOT_DEADLINE:?}; see {}",
+                    host.name,
+                    log.display()
+                );
                 // Nothing outside a booting host tells when its sshd listens.
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -230,7 +255,8 @@ impl Playground {
     /// Starts this playground's program in the background; what it prints goes to `log`.
     fn spawn(&self, verb: &str, arguments: &[&str], log: &str) -> Result<()> {
         let log = self.dir.join(log);
-        let file = File::options().append(true).create(true).open(&log).with_context(|| format!("open {}", log.display()))?;
+        let file =
+            File::options().append(true).create(true).open(&log).with_context(|| format!("open {}", log.display()))?;
         let mut child = Command::new(&self.launcher)
             .args(["playground", verb, "--dir"])
             .arg(&self.dir)
@@ -256,13 +282,15 @@ fn greets(address: SocketAddr) -> bool {
 
 /// The lowest subnet number that no playground uses; the caller holds the lock.
 fn free_index() -> Result<u8> {
-    let used: Vec<u8> = Playground::list()?.iter().filter_map(|n| Playground::open(n).ok()).map(|p| p.topology.index).collect();
+    let used: Vec<u8> =
+        Playground::list()?.iter().filter_map(|n| Playground::open(n).ok()).map(|p| p.topology.index).collect();
     (0..=250).find(|i| !used.contains(i)).context("250 playgrounds stand already")
 }
 
 /// Waits for and takes an exclusive lock, held until the file is dropped.
 pub(crate) fn lock(path: &Path) -> Result<File> {
-    let file = File::options().create(true).append(true).open(path).with_context(|| format!("open {}", path.display()))?;
+    let file =
+        File::options().create(true).append(true).open(path).with_context(|| format!("open {}", path.display()))?;
     file.lock().with_context(|| format!("lock {}", path.display()))?;
     Ok(file)
 }

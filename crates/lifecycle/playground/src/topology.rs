@@ -43,8 +43,14 @@ impl Topology {
     pub fn new(index: u8, loadbalancers: u8, control_planes: u8, workers: u8) -> Result<Self> {
         let total = u32::from(loadbalancers) + u32::from(control_planes) + u32::from(workers);
         ensure!((1..=200).contains(&total), "a playground has 1 to 200 hosts, not {total}");
-        let names = [(Role::LoadBalancer, "lb", loadbalancers), (Role::ControlPlane, "cp", control_planes), (Role::Worker, "w", workers)];
-        let named = names.into_iter().flat_map(|(role, prefix, count)| (1..=count).map(move |i| (role, format!("{prefix}{i}"))));
+        let names = [
+            (Role::LoadBalancer, "lb", loadbalancers),
+            (Role::ControlPlane, "cp", control_planes),
+            (Role::Worker, "w", workers),
+        ];
+        let named = names
+            .into_iter()
+            .flat_map(|(role, prefix, count)| (1..=count).map(move |i| (role, format!("{prefix}{i}"))));
         let hosts = named.zip(11u8..).map(|((role, name), number)| Host { name, role, number }).collect();
         Ok(Self { index, hosts })
     }
@@ -82,7 +88,10 @@ impl Topology {
     /// The host of that name.
     pub fn host(&self, name: &str) -> Result<&Host> {
         let known = || self.hosts.iter().map(|h| h.name.as_str()).collect::<Vec<_>>().join(", ");
-        self.hosts.iter().find(|h| h.name == name).ok_or_else(|| anyhow::anyhow!("no host {name} in this playground; there are {}", known()))
+        self.hosts
+            .iter()
+            .find(|h| h.name == name)
+            .ok_or_else(|| anyhow::anyhow!("no host {name} in this playground; there are {}", known()))
     }
 }
 
