@@ -38,7 +38,7 @@ pub fn compare(resource: &Resource, observed: &Observed) -> Option<Change> {
 
 fn verb(resource: &Resource, missing: bool) -> &'static str {
     match resource {
-        Resource::Packages(_) => "install",
+        Resource::Packages { .. } => "install",
         Resource::Absent { .. } => "remove",
         Resource::Sysctl { .. } => "set",
         Resource::KernelModule(_) => "load",
@@ -59,7 +59,7 @@ fn verb(resource: &Resource, missing: bool) -> &'static str {
 /// A resource's name for people.
 pub fn what(resource: &Resource) -> String {
     match resource {
-        Resource::Packages(names) => format!("packages {}", names.join(" ")),
+        Resource::Packages { names, .. } => format!("packages {}", names.join(" ")),
         Resource::Directory { path, .. } => format!("directory {path}"),
         Resource::File(file) => file.path.clone(),
         Resource::Link { path, target, .. } => format!("{path} -> {target}"),

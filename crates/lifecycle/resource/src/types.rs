@@ -140,7 +140,12 @@ pub enum UnitState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Resource {
     /// Distribution packages, all installed.
-    Packages(Vec<String>),
+    Packages {
+        /// Their names.
+        names: Vec<String>,
+        /// Units that the packages would start by themselves, before they are configured.
+        hold: Vec<String>,
+    },
     /// A directory.
     Directory {
         /// Where.
