@@ -34,8 +34,12 @@ pub(crate) async fn apply(resource: &Resource, secret: Option<&str>) -> Result<(
         }
         Resource::Image { name, archive, sha256 } => images::import(name, archive, sha256).await,
         Resource::Unit { name, state } => systemd::apply(name, state).await,
-        Resource::Healthy { url, authority_file, seconds } => health::wait(url, authority_file.as_deref(), *seconds).await,
-        Resource::Shared { .. } | Resource::Leaf(_) => bail!("certificates are made in a conversation, not as part of a batch"),
+        Resource::Healthy { url, authority_file, seconds } => {
+            health::wait(url, authority_file.as_deref(), *seconds).await
+        }
+        Resource::Shared { .. } | Resource::Leaf(_) => {
+            bail!("certificates are made in a conversation, not as part of a batch")
+        }
     }
 }
 

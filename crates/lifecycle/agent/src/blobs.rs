@@ -32,7 +32,8 @@ pub(crate) async fn receive(hash: &str, frames: &mut mpsc::Receiver<Frame>) -> R
     std::fs::create_dir_all(format!("{HOME}/blobs")).context("make the folder for uploads")?;
     let temporary = path_of(&format!("{hash}.part"));
     let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
-    let mut decoder = zstd::stream::write::Decoder::new(file.context("create the upload's file")?).context("start decompressing")?;
+    let mut decoder =
+        zstd::stream::write::Decoder::new(file.context("create the upload's file")?).context("start decompressing")?;
     loop {
         match frames.recv().await {
             Some(Frame::Bytes(bytes)) if bytes.is_empty() => break,

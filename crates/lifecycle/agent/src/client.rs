@@ -69,7 +69,8 @@ impl Agent {
             Ok(Some(Reply::Ready)) => Ok(process),
             Ok(Some(Reply::Failed(why))) => Err(Refusal::Other(anyhow!("the agent did not start: {why}"))),
             other => {
-                let ended = tokio::time::timeout(Duration::from_secs(5), process.outcome.wait_for(Option::is_some)).await;
+                let ended =
+                    tokio::time::timeout(Duration::from_secs(5), process.outcome.wait_for(Option::is_some)).await;
                 let status = ended.ok().and_then(|r| r.ok().and_then(|o| o.clone())).and_then(|o| o.status);
                 if status == Some(NOT_FOUND) {
                     return Err(Refusal::NotThere);
@@ -146,11 +147,15 @@ impl Agent {
     /// Sends those uploads that the host does not have; returns how many bytes went over the wire.
     pub async fn upload(&self, uploads: &[Upload]) -> Result<usize> {
         let names = uploads.iter().map(|u| u.sha256.clone()).collect();
-        let Reply::Names(missing) = self.ask(&Request::MissingBlobs(names)).await? else { bail!("the agent gave an answer to another question") };
+        let Reply::Names(missing) = self.ask(&Request::MissingBlobs(names)).await? else {
+            bail!("the agent gave an answer to another question")
+        };
         let mut sent = 0;
         for upload in uploads.iter().filter(|u| missing.contains(&u.sha256)) {
             let mut process = self.process.lock().await;
-            send(&mut process.stdin, &Request::Blob { sha256: upload.sha256.clone() }).await.context("send to the agent")?;
+            send(&mut process.stdin, &Request::Blob { sha256: upload.sha256.clone() })
+                .await
+                .context("send to the agent")?;
             for chunk in upload.compressed.chunks(CHUNK) {
                 send_bytes(&mut process.stdin, chunk).await.context("upload")?;
             }

@@ -38,7 +38,10 @@ fn read(path: &str) -> String {
 }
 
 fn os_release(text: &str) -> BTreeMap<String, String> {
-    text.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.to_owned(), v.trim_matches('"').to_owned())).collect()
+    text.lines()
+        .filter_map(|l| l.split_once('='))
+        .map(|(k, v)| (k.to_owned(), v.trim_matches('"').to_owned()))
+        .collect()
 }
 
 fn memory(meminfo: &str) -> u64 {
@@ -48,7 +51,8 @@ fn memory(meminfo: &str) -> u64 {
 
 /// CAP_SYS_RESOURCE is bit 24 of the effective set.
 fn can_lower_oom_score(status: &str) -> bool {
-    let caps = status.lines().find_map(|l| l.strip_prefix("CapEff:")).and_then(|h| u64::from_str_radix(h.trim(), 16).ok());
+    let caps =
+        status.lines().find_map(|l| l.strip_prefix("CapEff:")).and_then(|h| u64::from_str_radix(h.trim(), 16).ok());
     caps.unwrap_or(0) & (1 << 24) != 0
 }
 

@@ -130,7 +130,9 @@ mod tests {
         assert_eq!(observe(&path, 0o600, "root:root", Some(b"a")).unwrap(), Observed::Missing);
         write(&path, b"a", 0o600, "root:root").unwrap();
         assert_eq!(observe(&path, 0o600, "root:root", Some(b"a")).unwrap(), Observed::AsWanted);
-        assert!(matches!(observe(&path, 0o644, "root:root", Some(b"a")).unwrap(), Observed::Differs(w) if w.contains("600")));
+        assert!(
+            matches!(observe(&path, 0o644, "root:root", Some(b"a")).unwrap(), Observed::Differs(w) if w.contains("600"))
+        );
         assert!(matches!(observe(&path, 0o600, "root:root", Some(b"b")).unwrap(), Observed::Differs(_)));
         assert!(matches!(observe(&path, 0o600, "nobody-here:root", Some(b"a")).unwrap(), Observed::Differs(_)));
         link(&path, "/dev/null").unwrap();

@@ -11,9 +11,11 @@ pub(crate) async fn check(url: &str, authority_file: Option<&str>) -> Result<()>
     let mut builder = reqwest::Client::builder().timeout(Duration::from_secs(3));
     if let Some(file) = authority_file {
         let pem = std::fs::read(file).with_context(|| format!("read {file}"))?;
-        builder = builder.tls_certs_only([reqwest::Certificate::from_pem(&pem).with_context(|| format!("parse {file}"))?]);
+        builder =
+            builder.tls_certs_only([reqwest::Certificate::from_pem(&pem).with_context(|| format!("parse {file}"))?]);
     }
-    let response = builder.build().context("build an HTTP client")?.get(url).send().await.with_context(|| format!("get {url}"))?;
+    let response =
+        builder.build().context("build an HTTP client")?.get(url).send().await.with_context(|| format!("get {url}"))?;
     ensure!(response.status().is_success(), "{url} answers {}", response.status());
     Ok(())
 }
@@ -24,7 +26,9 @@ pub(crate) async fn wait(url: &str, authority_file: Option<&str>, seconds: u32) 
     loop {
         match check(url, authority_file).await {
             Ok(()) => return Ok(()),
-            Err(error) if Instant::now() >= deadline => bail!("{url} did not become healthy within {seconds} s: {error:#}"),
+            Err(error) if Instant::now() >= deadline => {
+                bail!("{url} did not become healthy within {seconds} s: {error:#}")
+            }
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }

@@ -76,11 +76,19 @@ pub(crate) async fn import(name: &str, archive: &str, archive_sha256: &str) -> R
     let mut images = ImagesClient::new(channel.clone());
     if get(&channel, name).await?.is_some() {
         let request = DeleteImageRequest { name: name.to_owned(), sync: true, ..Default::default() };
-        images.delete(with_namespace!(request, NAMESPACE)).await.map_err(|s| anyhow!("{}", s.message())).context("replace the image")?;
+        images
+            .delete(with_namespace!(request, NAMESPACE))
+            .await
+            .map_err(|s| anyhow!("{}", s.message()))
+            .context("replace the image")?;
     }
     let image = Image { name: name.to_owned(), labels, target: Some(target), ..Default::default() };
     let request = CreateImageRequest { image: Some(image), ..Default::default() };
-    images.create(with_namespace!(request, NAMESPACE)).await.map_err(|s| anyhow!("{}", s.message())).context("name the image")?;
+    images
+        .create(with_namespace!(request, NAMESPACE))
+        .await
+        .map_err(|s| anyhow!("{}", s.message()))
+        .context("name the image")?;
     Ok(())
 }
 
@@ -143,8 +151,10 @@ struct Parts {
 
 impl Parts {
     fn manifest(&self) -> Result<Vec<u8>> {
-        let part = |kind: &str, bytes: &[u8]| json!({ "mediaType": kind, "digest": digest(bytes), "size": bytes.len() });
-        let layers: Vec<Value> = self.layers.iter().map(|l| part("application/vnd.oci.image.layer.v1.tar", l)).collect();
+        let part =
+            |kind: &str, bytes: &[u8]| json!({ "mediaType": kind, "digest": digest(bytes), "size": bytes.len() });
+        let layers: Vec<Value> =
+            self.layers.iter().map(|l| part("application/vnd.oci.image.layer.v1.tar", l)).collect();
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -165,12 +175,16 @@ fn read_archive(path: &str) -> Result<Parts> {
         entry.read_to_end(&mut bytes)?;
         entries.insert(entry.path()?.display().to_string(), bytes);
     }
-    let manifest: Value = serde_json::from_slice(entries.get("manifest.json").context("there is no manifest.json in it")?)?;
+    let manifest: Value =
+        serde_json::from_slice(entries.get("manifest.json").context("there is no manifest.json in it")?)?;
     let image = manifest.get(0).context("its manifest.json is empty")?;
     let mut take = |name: Option<&Value>| -> Result<Vec<u8>> {
         let name = name.and_then(Value::as_str).context("its manifest.json is incomplete")?;
         entries.remove(name).with_context(|| format!("there is no {name} in it"))
     };
     let layers = image.get("Layers").and_then(Value::as_array).context("its manifest.json names no layers")?;
-    Ok(Parts { config: take(image.get("Config"))?, layers: layers.iter().map(|l| take(Some(l))).collect::<Result<_>>()? })
+    Ok(Parts {
+        config: take(image.get("Config"))?,
+        layers: layers.iter().map(|l| take(Some(l))).collect::<Result<_>>()?,
+    })
 }

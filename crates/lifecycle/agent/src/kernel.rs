@@ -38,14 +38,16 @@ pub(crate) fn write_sysctl(key: &str, value: &str) -> Result<()> {
 /// Where a feature shows itself when it is there, built in or loaded.
 fn feature_shows(name: &str) -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let built_in = std::fs::read_to_string(format!("/lib/modules/{}/modules.builtin", release.trim())).unwrap_or_default();
+    let built_in =
+        std::fs::read_to_string(format!("/lib/modules/{}/modules.builtin", release.trim())).unwrap_or_default();
     let file = format!("/{}.ko", name.replace('-', "_"));
     let listed = built_in.lines().any(|line| line.replace('-', "_").ends_with(&file));
     listed || std::path::Path::new("/sys/module").join(name).exists() || (name == "overlay" && filesystem("overlay"))
 }
 
 fn filesystem(name: &str) -> bool {
-    std::fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.lines().any(|l| l.split_whitespace().last() == Some(name)))
+    std::fs::read_to_string("/proc/filesystems")
+        .is_ok_and(|text| text.lines().any(|l| l.split_whitespace().last() == Some(name)))
 }
 
 pub(crate) fn observe_module(name: &str) -> Result<Observed> {

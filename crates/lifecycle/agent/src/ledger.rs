@@ -72,7 +72,11 @@ impl Ledger {
     /// A line for each thing that reset would undo.
     pub fn describe(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        lines.extend(self.units.iter().map(|(u, before)| if *before { format!("start {u} again") } else { format!("stop and disable {u}") }));
+        lines.extend(
+            self.units
+                .iter()
+                .map(|(u, before)| if *before { format!("start {u} again") } else { format!("stop and disable {u}") }),
+        );
         lines.extend(self.replaced.keys().map(|p| format!("put back {p}")));
         lines.extend(self.created.iter().map(|p| format!("remove {p}")));
         lines.extend(self.sysctls.iter().map(|(k, v)| format!("set sysctl {k}={v}")));

@@ -18,7 +18,9 @@ pub fn take() -> Result<File> {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),
             // flock cannot wait with a deadline.
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(50))
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => bail!("another kinit works on this host (it holds {PATH})"),
             Err(error) => return Err(error).with_context(|| format!("lock {PATH}")),
         }

@@ -30,10 +30,12 @@ async fn look(resource: &Resource) -> Result<Observed> {
         Resource::Unit { name, state } => systemd::observe(name, state).await,
         Resource::Shared { shared, place } => self::shared(*shared, *place),
         Resource::Leaf(leaf) => secrets::observe_leaf(leaf),
-        Resource::Healthy { url, authority_file, .. } => Ok(match health::check(url, authority_file.as_deref()).await {
-            Ok(()) => Observed::AsWanted,
-            Err(_) => Observed::Missing,
-        }),
+        Resource::Healthy { url, authority_file, .. } => {
+            Ok(match health::check(url, authority_file.as_deref()).await {
+                Ok(()) => Observed::AsWanted,
+                Err(_) => Observed::Missing,
+            })
+        }
     }
 }
 

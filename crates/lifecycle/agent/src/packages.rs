@@ -30,7 +30,8 @@ pub(crate) fn installed() -> Result<BTreeSet<String>> {
 
 fn parse(status: &str) -> BTreeSet<String> {
     let paragraphs = status.split("\n\n");
-    let field = |paragraph: &str, name: &str| paragraph.lines().find_map(|l| l.strip_prefix(name)).map(|v| v.trim().to_owned());
+    let field =
+        |paragraph: &str, name: &str| paragraph.lines().find_map(|l| l.strip_prefix(name)).map(|v| v.trim().to_owned());
     paragraphs
         .filter(|p| field(p, "Status:").is_some_and(|s| s == "install ok installed"))
         .filter_map(|p| field(p, "Package:"))
@@ -40,20 +41,30 @@ fn parse(status: &str) -> BTreeSet<String> {
 /// Installs what is missing, with `hold` masked meanwhile. The package index is fetched only when it does not know a package.
 pub(crate) async fn install(names: &[String], hold: &[String]) -> Result<()> {
     // A run that was killed in the middle leaves packages unpacked but not configured.
-    run("dpkg", &["--configure", "-a", "--force-confdef", "--force-confold"]).await.context("finish an interrupted installation")?;
+    run("dpkg", &["--configure", "-a", "--force-confdef", "--force-confold"])
+        .await
+        .context("finish an interrupted installation")?;
     let before = installed()?;
     let missing: Vec<&str> = names.iter().map(String::as_str).filter(|n| !before.contains(*n)).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let options = ["-q", "-y", "--no-install-recommends", "-oDpkg::Options::=--force-confdef", "-oDpkg::Options::=--force-confold"];
+    let options = [
+        "-q",
+        "-y",
+        "--no-install-recommends",
+        "-oDpkg::Options::=--force-confdef",
+        "-oDpkg::Options::=--force-confold",
+    ];
     let install = [&["install"][..], &options, &missing].concat();
     if run("apt-get", &simulate(&install)).await.is_err() {
         run("apt-get", &["-q", "update"]).await.context("fetch the package index")?;
     }
-    let planned = output("apt-get", &simulate(&install)).await.with_context(|| format!("install {}", missing.join(" ")))?;
+    let planned =
+        output("apt-get", &simulate(&install)).await.with_context(|| format!("install {}", missing.join(" ")))?;
     // `Inst NAME ...`, one line a package: dependencies too are given back at reset.
-    let new: Vec<String> = planned.lines().filter_map(|l| l.strip_prefix("Inst ")?.split(' ').next()).map(str::to_owned).collect();
+    let new: Vec<String> =
+        planned.lines().filter_map(|l| l.strip_prefix("Inst ")?.split(' ').next()).map(str::to_owned).collect();
     Ledger::note(|l| l.packages.extend(new.into_iter().filter(|n| !before.contains(n))))?;
     for unit in hold {
         mask(unit)?;
@@ -100,7 +111,9 @@ pub(crate) async fn purge(names: &BTreeSet<String>) -> Result<()> {
     if names.is_empty() {
         return Ok(());
     }
-    run("apt-get", &[&["-q", "-y", "purge"][..], &names].concat()).await.context("remove the packages that kinit installed")
+    run("apt-get", &[&["-q", "-y", "purge"][..], &names].concat())
+        .await
+        .context("remove the packages that kinit installed")
 }
 
 async fn run(program: &str, arguments: &[&str]) -> Result<()> {

@@ -49,7 +49,13 @@ pub(crate) async fn run() -> Result<Vec<String>> {
     }
     note("undo mounts", unmount());
     note("remove network state", crate::reset_pods::network().await);
-    for path in ledger.created.iter().rev().map(String::as_str).chain(MADE_WHILE_RUNNING.iter().copied().filter(|p| ours(&ledger, p))) {
+    for path in ledger
+        .created
+        .iter()
+        .rev()
+        .map(String::as_str)
+        .chain(MADE_WHILE_RUNNING.iter().copied().filter(|p| ours(&ledger, p)))
+    {
         note(path, files::remove(path));
     }
     for (path, backup) in &ledger.replaced {
@@ -88,7 +94,12 @@ fn unmount() -> Result<()> {
     let mut points: Vec<&str> = table
         .lines()
         .filter_map(|l| l.split_whitespace().nth(1))
-        .filter(|p| p.starts_with("/var/lib/kubelet/") || p.starts_with("/run/containerd/") || p.starts_with("/run/netns/cni-") || p.starts_with("/var/lib/containerd/"))
+        .filter(|p| {
+            p.starts_with("/var/lib/kubelet/")
+                || p.starts_with("/run/containerd/")
+                || p.starts_with("/run/netns/cni-")
+                || p.starts_with("/var/lib/containerd/")
+        })
         .collect();
     points.sort_by_key(|p| std::cmp::Reverse(p.len()));
     for point in points {
@@ -104,8 +115,15 @@ fn unmount() -> Result<()> {
 /// The post-check: paths and packages that should be gone.
 fn residue(ledger: &Ledger) -> Result<Vec<String>> {
     let mut left: Vec<String> = Vec::new();
-    let paths = ledger.created.iter().map(String::as_str).chain(MADE_WHILE_RUNNING.iter().copied().filter(|p| ours(ledger, p)));
-    left.extend(paths.collect::<BTreeSet<_>>().into_iter().filter(|p| Path::new(p).symlink_metadata().is_ok()).map(|p| format!("{p} is left")));
+    let paths =
+        ledger.created.iter().map(String::as_str).chain(MADE_WHILE_RUNNING.iter().copied().filter(|p| ours(ledger, p)));
+    left.extend(
+        paths
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .filter(|p| Path::new(p).symlink_metadata().is_ok())
+            .map(|p| format!("{p} is left")),
+    );
     let installed = packages::installed()?;
     left.extend(ledger.packages.iter().filter(|p| installed.contains(*p)).map(|p| format!("package {p} is left")));
     Ok(left)

@@ -3,7 +3,9 @@
 use anyhow::{Context, Result, anyhow};
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::tasks_client::TasksClient;
-use containerd_client::services::v1::{DeleteContainerRequest, DeleteTaskRequest, KillRequest, ListContainersRequest, WaitRequest};
+use containerd_client::services::v1::{
+    DeleteContainerRequest, DeleteTaskRequest, KillRequest, ListContainersRequest, WaitRequest,
+};
 use containerd_client::tonic::Request;
 use containerd_client::with_namespace;
 
@@ -17,7 +19,11 @@ pub(crate) async fn end_all() -> Result<()> {
     let mut containers = ContainersClient::new(channel.clone());
     let mut tasks = TasksClient::new(channel);
     let request = ListContainersRequest::default();
-    let list = containers.list(with_namespace!(request, NAMESPACE)).await.map_err(|s| anyhow!("{}", s.message())).context("list containers")?;
+    let list = containers
+        .list(with_namespace!(request, NAMESPACE))
+        .await
+        .map_err(|s| anyhow!("{}", s.message()))
+        .context("list containers")?;
     for container in list.into_inner().containers {
         let id = container.id;
         let request = KillRequest { container_id: id.clone(), signal: KILL, all: true, ..Default::default() };
@@ -41,7 +47,11 @@ pub(crate) async fn network() -> Result<()> {
         if !std::path::Path::new(program).exists() {
             continue;
         }
-        let output = tokio::process::Command::new(program).arg("--cleanup").output().await.with_context(|| format!("start {program}"))?;
+        let output = tokio::process::Command::new(program)
+            .arg("--cleanup")
+            .output()
+            .await
+            .with_context(|| format!("start {program}"))?;
         if !output.status.success() {
             return Err(anyhow!("{program} --cleanup: {}", String::from_utf8_lossy(&output.stderr).trim()));
         }

@@ -50,7 +50,9 @@ pub(crate) fn generate(shared: Shared, algorithm: KeyAlgorithm, days: u32) -> Re
         bail!("{} exists already", path(&private));
     }
     let pair = match shared {
-        Shared::Authority(authority) => kinit_pki::new_authority(authority.common_name(), algorithm, days, OffsetDateTime::now_utc()),
+        Shared::Authority(authority) => {
+            kinit_pki::new_authority(authority.common_name(), algorithm, days, OffsetDateTime::now_utc())
+        }
         Shared::ServiceAccountKey => kinit_pki::new_service_account_pair(algorithm),
         Shared::EncryptionConfig => Ok(Pair { cert: String::new(), key: encryption_config()? }),
     };
@@ -81,7 +83,8 @@ pub(crate) fn write(shared: Shared, pair: &Pair, public_only: bool) -> Result<()
     let (public, private) = shared.files();
     let folder = path(&private);
     note_parents(&folder)?;
-    std::fs::create_dir_all(Path::new(&folder).parent().unwrap_or(Path::new(PKI))).context("make the folder for certificates")?;
+    std::fs::create_dir_all(Path::new(&folder).parent().unwrap_or(Path::new(PKI)))
+        .context("make the folder for certificates")?;
     if !public_only {
         files::write_private(&path(&private), pair.key.as_bytes())?;
     }
@@ -103,15 +106,18 @@ pub(crate) fn request(leaf: &LeafSpec, state: &mut State) -> Result<String> {
 /// Signs with an authority of this host.
 pub(crate) fn sign(authority: Authority, request: &str, subject: &Subject) -> Result<String> {
     let pair = read(Shared::Authority(authority))?;
-    kinit_pki::issue(&pair, request, subject, OffsetDateTime::now_utc()).with_context(|| format!("sign {}", subject.common_name))
+    kinit_pki::issue(&pair, request, subject, OffsetDateTime::now_utc())
+        .with_context(|| format!("sign {}", subject.common_name))
 }
 
 /// Writes a certificate beside the key that was made for it, or both into a kubeconfig.
 pub(crate) fn install(leaf: &LeafSpec, certificate: &str, state: &mut State) -> Result<()> {
-    let key = state.pending_keys.remove(&leaf.path()).with_context(|| format!("no key was made for {}", leaf.path()))?;
+    let key =
+        state.pending_keys.remove(&leaf.path()).with_context(|| format!("no key was made for {}", leaf.path()))?;
     let shown = leaf.path();
     note_parents(&shown)?;
-    std::fs::create_dir_all(Path::new(&shown).parent().unwrap_or(Path::new("/"))).context("make the folder for certificates")?;
+    std::fs::create_dir_all(Path::new(&shown).parent().unwrap_or(Path::new("/")))
+        .context("make the folder for certificates")?;
     match &leaf.form {
         LeafForm::Files { path, owner } => {
             let key_path = format!("{path}.key");
@@ -120,7 +126,8 @@ pub(crate) fn install(leaf: &LeafSpec, certificate: &str, state: &mut State) -> 
             files::write(&shown, certificate.as_bytes(), 0o644, owner)
         }
         LeafForm::Kubeconfig { server, cluster, .. } => {
-            let authority = std::fs::read_to_string(&leaf.authority_file).with_context(|| format!("read {}", leaf.authority_file))?;
+            let authority = std::fs::read_to_string(&leaf.authority_file)
+                .with_context(|| format!("read {}", leaf.authority_file))?;
             let text = kubeconfig(cluster, server, &authority, &leaf.subject.common_name, certificate, &key);
             files::write_private(&shown, text.as_bytes())
         }

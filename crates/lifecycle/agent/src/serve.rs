@@ -89,7 +89,11 @@ async fn observe_all(resources: &[Resource]) -> Vec<kinit_resource::Observed> {
     observed
 }
 
-async fn apply_all<W: AsyncWrite + Unpin>(items: Vec<ApplyItem>, frames: &mpsc::Receiver<Frame>, to: &mut W) -> Result<Reply> {
+async fn apply_all<W: AsyncWrite + Unpin>(
+    items: Vec<ApplyItem>,
+    frames: &mpsc::Receiver<Frame>,
+    to: &mut W,
+) -> Result<Reply> {
     for (index, item) in items.into_iter().enumerate() {
         if frames.is_closed() {
             bail!("the desk went away");

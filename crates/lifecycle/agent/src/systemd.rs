@@ -6,12 +6,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use kinit_resource::{Observed, UnitState};
-use zbus::{Connection, OwnedObjectPath};
 use zbus::proxy;
+use zbus::{Connection, OwnedObjectPath};
 
 use crate::ledger::Ledger;
 
-#[proxy(interface = "org.freedesktop.systemd1.Manager", default_service = "org.freedesktop.systemd1", default_path = "/org/freedesktop/systemd1")]
+#[proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1"
+)]
 trait Manager {
     fn subscribe(&self) -> zbus::Result<()>;
     fn reload(&self) -> zbus::Result<()>;
@@ -22,7 +26,12 @@ trait Manager {
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
     #[allow(clippy::type_complexity)]
-    fn enable_unit_files(&self, names: &[&str], runtime: bool, force: bool) -> zbus::Result<(bool, Vec<(String, String, String)>)>;
+    fn enable_unit_files(
+        &self,
+        names: &[&str],
+        runtime: bool,
+        force: bool,
+    ) -> zbus::Result<(bool, Vec<(String, String, String)>)>;
     #[allow(clippy::type_complexity)]
     fn disable_unit_files(&self, names: &[&str], runtime: bool) -> zbus::Result<Vec<(String, String, String)>>;
     #[zbus(signal)]
@@ -83,7 +92,9 @@ impl Systemd {
             }
             bail!("systemd went away")
         };
-        let result = tokio::time::timeout(JOB, wait).await.map_err(|_| anyhow::anyhow!("{verb:?} {name}: no end within {JOB:?}"))??;
+        let result = tokio::time::timeout(JOB, wait)
+            .await
+            .map_err(|_| anyhow::anyhow!("{verb:?} {name}: no end within {JOB:?}"))??;
         if result != "done" {
             bail!("{verb:?} {name}: {result}; `journalctl -u {name}` on the host tells why");
         }
@@ -131,7 +142,8 @@ async fn stale(unit: &UnitProxy<'static>, reads: &[String]) -> Result<Option<Str
     for path in reads.iter().chain(std::iter::once(&fragment)) {
         // The link itself, not what it points to: a new binary is a new link.
         let Ok(meta) = std::fs::symlink_metadata(path) else { continue };
-        let changed = u64::try_from(meta.ctime()).unwrap_or(0) * 1_000_000 + u64::try_from(meta.ctime_nsec()).unwrap_or(0) / 1000;
+        let changed =
+            u64::try_from(meta.ctime()).unwrap_or(0) * 1_000_000 + u64::try_from(meta.ctime_nsec()).unwrap_or(0) / 1000;
         if changed > started {
             return Ok(Some(format!("{path} changed")));
         }

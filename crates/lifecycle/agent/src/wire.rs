@@ -126,7 +126,9 @@ pub(crate) async fn receive<R: AsyncRead + Unpin>(from: &mut R) -> Result<Option
 }
 
 /// Reads a JSON message.
-pub(crate) async fn receive_message<R: AsyncRead + Unpin, T: for<'a> Deserialize<'a>>(from: &mut R) -> Result<Option<T>> {
+pub(crate) async fn receive_message<R: AsyncRead + Unpin, T: for<'a> Deserialize<'a>>(
+    from: &mut R,
+) -> Result<Option<T>> {
     match receive(from).await? {
         None => Ok(None),
         Some(Frame::Json(json)) => Ok(Some(serde_json::from_slice(&json).context("decode a message")?)),

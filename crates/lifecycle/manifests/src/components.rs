@@ -12,7 +12,8 @@ fn pki(file: &str) -> String {
 /// etcd 3.5, flags as kubeadm sets them; `initial-cluster` is every member from the start.
 pub fn etcd(cluster: &Cluster, host: &HostSpec) -> Vec<Arg> {
     let ip = &host.address;
-    let members: Vec<String> = cluster.hosts(Role::ControlPlane).map(|h| format!("{}=https://{}:2380", h.name, h.address)).collect();
+    let members: Vec<String> =
+        cluster.hosts(Role::ControlPlane).map(|h| format!("{}=https://{}:2380", h.name, h.address)).collect();
     let ours = args([
         ("name", host.name.clone()),
         ("data-dir", cluster.spec.etcd.data_dir.clone()),
@@ -152,7 +153,8 @@ pub fn kubelet(cluster: &Cluster, host: &HostSpec) -> Vec<Arg> {
 
 /// kubeadm's taint for a control plane that is no worker, and the operator's.
 fn taints(host: &HostSpec) -> Vec<String> {
-    let own = (host.is(Role::ControlPlane) && !host.is(Role::Worker)).then(|| "node-role.kubernetes.io/control-plane=:NoSchedule".to_owned());
+    let own = (host.is(Role::ControlPlane) && !host.is(Role::Worker))
+        .then(|| "node-role.kubernetes.io/control-plane=:NoSchedule".to_owned());
     own.into_iter().chain(host.taints.iter().map(|t| format!("{}={}:{}", t.key, t.value, t.effect))).collect()
 }
 

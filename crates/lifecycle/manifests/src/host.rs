@@ -32,7 +32,12 @@ struct Desired<'a> {
 }
 
 /// The host's resources with the phase that brings each about.
-pub fn desired(cluster: &Cluster, host: &HostSpec, facts: HostFacts, bundle: &Bundle) -> Result<Vec<(Phase, Resource)>, TemplateError> {
+pub fn desired(
+    cluster: &Cluster,
+    host: &HostSpec,
+    facts: HostFacts,
+    bundle: &Bundle,
+) -> Result<Vec<(Phase, Resource)>, TemplateError> {
     let mut desired = Desired { cluster, host, facts, bundle, list: Vec::new() };
     desired.prepare();
     if host.is_node() {
@@ -64,7 +69,13 @@ impl Desired<'_> {
     }
 
     fn file(&mut self, phase: Phase, path: impl Into<String>, mode: u32, text: String) {
-        let file = FileSpec { path: path.into(), mode, owner: "root:root".into(), content: Content::Text(text), unless_exists: None };
+        let file = FileSpec {
+            path: path.into(),
+            mode,
+            owner: "root:root".into(),
+            content: Content::Text(text),
+            unless_exists: None,
+        };
         self.add(phase, Resource::File(file));
     }
 
@@ -91,7 +102,15 @@ impl Desired<'_> {
     }
 
     /// One of kinit's programs as a unit.
-    fn program(&mut self, phase: Phase, name: &str, what: &str, args: &[Arg], mut reads: Vec<String>, extra: &str) -> Result<(), TemplateError> {
+    fn program(
+        &mut self,
+        phase: Phase,
+        name: &str,
+        what: &str,
+        args: &[Arg],
+        mut reads: Vec<String>,
+        extra: &str,
+    ) -> Result<(), TemplateError> {
         let program = format!("/usr/local/bin/{name}");
         let mut unit = Unit::new(what, &program, args);
         unit.extra = extra.to_owned();
@@ -129,7 +148,12 @@ impl Desired<'_> {
             self.add(phase, Resource::KernelModule(module.to_owned()));
         }
         // What the kubelet expects of a kernel (upstream's protectKernelDefaults), and forwarding for pods.
-        let sysctls = [("net.ipv4.ip_forward", "1"), ("vm.overcommit_memory", "1"), ("kernel.panic", "10"), ("kernel.panic_on_oops", "1")];
+        let sysctls = [
+            ("net.ipv4.ip_forward", "1"),
+            ("vm.overcommit_memory", "1"),
+            ("kernel.panic", "10"),
+            ("kernel.panic_on_oops", "1"),
+        ];
         let text: String = sysctls.iter().map(|(k, v)| format!("{k} = {v}\n")).collect();
         self.file(phase, "/etc/sysctl.d/90-kinit.conf", 0o644, text);
         for (key, value) in sysctls {
@@ -143,9 +167,14 @@ impl Desired<'_> {
         let path = self.bundle.hyperkube_path();
         self.add(phase, Resource::Blob { path: path.clone(), sha256: self.bundle.hyperkube.clone(), mode: 0o755 });
         let control_plane = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
-        let names = ["kubelet", "kube-proxy", "kube-netd"].into_iter().chain(control_plane.into_iter().filter(|_| self.host.is(Role::ControlPlane)));
+        let names = ["kubelet", "kube-proxy", "kube-netd"]
+            .into_iter()
+            .chain(control_plane.into_iter().filter(|_| self.host.is(Role::ControlPlane)));
         for name in names.collect::<Vec<_>>() {
-            self.add(phase, Resource::Link { path: format!("/usr/local/bin/{name}"), target: path.clone(), keep_existing: false });
+            self.add(
+                phase,
+                Resource::Link { path: format!("/usr/local/bin/{name}"), target: path.clone(), keep_existing: false },
+            );
         }
     }
 
@@ -187,7 +216,11 @@ impl Desired<'_> {
         self.directory(Phase::Certs, &format!("{PKI}/etcd"), 0o755, "root:root");
         for leaf in Leaf::FILES {
             let owner = if matches!(leaf, Leaf::EtcdServer | Leaf::EtcdPeer) { "etcd:etcd" } else { "root:root" };
-            self.leaf(Phase::Certs, leaf, LeafForm::Files { path: format!("{PKI}/{}", leaf.stem()), owner: owner.to_owned() });
+            self.leaf(
+                Phase::Certs,
+                leaf,
+                LeafForm::Files { path: format!("{PKI}/{}", leaf.stem()), owner: owner.to_owned() },
+            );
         }
         let first = self.cluster.first_control_plane().is_some_and(|h| h.name == self.host.name);
         self.kubeconfig(Leaf::Admin, self.endpoint());
@@ -201,7 +234,8 @@ impl Desired<'_> {
     fn etcd(&mut self) -> Result<(), TemplateError> {
         let phase = Phase::Etcd;
         self.directory(phase, &self.cluster.spec.etcd.data_dir.clone(), 0o700, "etcd:etcd");
-        let mut unit = Unit::new("etcd, the cluster's key-value store", "/usr/bin/etcd", &flags::etcd(self.cluster, self.host));
+        let mut unit =
+            Unit::new("etcd, the cluster's key-value store", "/usr/bin/etcd", &flags::etcd(self.cluster, self.host));
         unit.user = "etcd".to_owned();
         // With its peers missing etcd is not ready, but it must not be taken for failed.
         unit.kind = "exec".to_owned();
@@ -230,7 +264,11 @@ impl Desired<'_> {
             bind: "*",
             port: self.cluster.endpoint().1,
             ca_file: format!("{PKI}/ca.crt"),
-            servers: self.cluster.hosts(Role::ControlPlane).map(|h| Server { name: &h.name, address: &h.address }).collect(),
+            servers: self
+                .cluster
+                .hosts(Role::ControlPlane)
+                .map(|h| Server { name: &h.name, address: &h.address })
+                .collect(),
         };
         self.file(phase, "/etc/haproxy/haproxy.cfg", 0o644, template::render(template::HAPROXY, &values)?);
         self.running(phase, "haproxy", vec!["/etc/haproxy/haproxy.cfg".to_owned(), format!("{PKI}/ca.crt")]);
@@ -243,16 +281,32 @@ impl Desired<'_> {
         self.file(phase, format!("{KUBERNETES}/authentication.yaml"), 0o600, template::AUTHENTICATION.1.to_owned());
         self.file(phase, format!("{KUBERNETES}/audit-policy.yaml"), 0o600, template::AUDIT_POLICY.1.to_owned());
         self.directory(phase, "/var/log/kubernetes", 0o700, "root:root");
-        let reads = ["authentication.yaml", "audit-policy.yaml", "pki/ca.crt", "pki/sa.pub", "pki/sa.key", "pki/encryption.yaml", "pki/apiserver-etcd-client.crt"];
+        let reads = [
+            "authentication.yaml",
+            "audit-policy.yaml",
+            "pki/ca.crt",
+            "pki/sa.pub",
+            "pki/sa.key",
+            "pki/encryption.yaml",
+            "pki/apiserver-etcd-client.crt",
+        ];
         let reads = reads.iter().map(|f| format!("{KUBERNETES}/{f}")).collect();
         let args = flags::api_server(self.cluster, self.host);
         self.program(phase, "kube-apiserver", "Kubernetes API server", &args, reads, "OOMScoreAdjust=-997")?;
         self.healthy(phase, format!("https://{ip}:6443/readyz"), true);
-        let reads = vec![format!("{KUBERNETES}/controller-manager.conf"), format!("{PKI}/ca.crt"), format!("{PKI}/sa.key")];
+        let reads =
+            vec![format!("{KUBERNETES}/controller-manager.conf"), format!("{PKI}/ca.crt"), format!("{PKI}/sa.key")];
         let args = flags::controller_manager(self.cluster);
         self.program(phase, "kube-controller-manager", "Kubernetes controller manager", &args, reads, "")?;
         let args = flags::scheduler(self.cluster);
-        self.program(phase, "kube-scheduler", "Kubernetes scheduler", &args, vec![format!("{KUBERNETES}/scheduler.conf")], "")
+        self.program(
+            phase,
+            "kube-scheduler",
+            "Kubernetes scheduler",
+            &args,
+            vec![format!("{KUBERNETES}/scheduler.conf")],
+            "",
+        )
     }
 
     fn node(&mut self) -> Result<(), TemplateError> {
@@ -298,7 +352,14 @@ impl Desired<'_> {
         self.add(phase, Resource::File(bootstrap));
         let args = flags::kubelet(self.cluster, self.host);
         // Containers outlive the kubelet: only its own process is stopped.
-        self.program(phase, "kubelet", "Kubernetes node agent", &args, vec!["/var/lib/kubelet/config.yaml".into(), format!("{PKI}/ca.crt")], "KillMode=process\nOOMScoreAdjust=-999")?;
+        self.program(
+            phase,
+            "kubelet",
+            "Kubernetes node agent",
+            &args,
+            vec!["/var/lib/kubelet/config.yaml".into(), format!("{PKI}/ca.crt")],
+            "KillMode=process\nOOMScoreAdjust=-999",
+        )?;
         self.network()
     }
 
@@ -334,7 +395,16 @@ mod tests {
     fn each_role_gets_its_units() {
         let (lb, cp, worker) = (list(0), list(1), list(4));
         assert!(has(&lb, "haproxy.service") && !has(&lb, "kubelet.service"));
-        for unit in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "containerd", "kubelet", "kube-proxy", "kube-netd"] {
+        for unit in [
+            "etcd",
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kube-scheduler",
+            "containerd",
+            "kubelet",
+            "kube-proxy",
+            "kube-netd",
+        ] {
             assert!(has(&cp, &format!("{unit}.service")), "{unit}");
         }
         assert!(has(&worker, "kubelet.service") && !has(&worker, "etcd.service"));
@@ -357,10 +427,15 @@ mod tests {
     #[test]
     fn the_balancer_checks_every_server_with_the_clusters_authority() {
         let text = list(0).into_iter().find_map(|(_, r)| match r {
-            Resource::File(FileSpec { path, content: Content::Text(text), .. }) if path.ends_with("haproxy.cfg") => Some(text),
+            Resource::File(FileSpec { path, content: Content::Text(text), .. }) if path.ends_with("haproxy.cfg") => {
+                Some(text)
+            }
             _ => None,
         });
         let text = text.unwrap();
-        assert!(text.contains("    server cp3 192.0.2.13:6443\n") && text.contains("ca-file /etc/kubernetes/pki/ca.crt"), "{text}");
+        assert!(
+            text.contains("    server cp3 192.0.2.13:6443\n") && text.contains("ca-file /etc/kubernetes/pki/ca.crt"),
+            "{text}"
+        );
     }
 }

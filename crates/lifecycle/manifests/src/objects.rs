@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, ConfigMap, Container, ContainerPort, HTTPGetAction, PodAntiAffinity, PodAffinityTerm, PodSpec, PodTemplateSpec, Probe,
-    ResourceRequirements, Secret, SecurityContext, Service, ServiceAccount, ServicePort, ServiceSpec, Toleration, WeightedPodAffinityTerm,
+    Affinity, Capabilities, ConfigMap, Container, ContainerPort, HTTPGetAction, PodAffinityTerm, PodAntiAffinity,
+    PodSpec, PodTemplateSpec, Probe, ResourceRequirements, Secret, SecurityContext, Service, ServiceAccount,
+    ServicePort, ServiceSpec, Toleration, WeightedPodAffinityTerm,
 };
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kinit_config::{Cluster, Role as HostRole, HostSpec};
+use kinit_config::{Cluster, HostSpec, Role as HostRole};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -65,7 +66,11 @@ fn rule(group: &str, resources: &[&str], verbs: &[&str], names: &[&str]) -> Poli
 
 /// RBAC and ConfigMaps of kubeadm's phases upload-config and bootstrap-token, and the rights of kinit's node components.
 pub fn cluster_objects(cluster: &Cluster, cluster_file: &str, ca_pem: &str) -> Vec<Value> {
-    let read_nodes = ClusterRole { metadata: meta(None, "kubeadm:get-nodes"), rules: Some(vec![rule("", &["nodes"], &["get"], &[])]), ..Default::default() };
+    let read_nodes = ClusterRole {
+        metadata: meta(None, "kubeadm:get-nodes"),
+        rules: Some(vec![rule("", &["nodes"], &["get"], &[])]),
+        ..Default::default()
+    };
     let netd = ClusterRole {
         metadata: meta(None, "system:kube-netd"),
         rules: Some(vec![
@@ -76,7 +81,10 @@ pub fn cluster_objects(cluster: &Cluster, cluster_file: &str, ca_pem: &str) -> V
         ]),
         ..Default::default()
     };
-    let config_role = Role { metadata: meta(Some(SYSTEM), "kubeadm:nodes-kubeadm-config"), rules: Some(vec![rule("", &["configmaps"], &["get"], &["kubeadm-config"])]) };
+    let config_role = Role {
+        metadata: meta(Some(SYSTEM), "kubeadm:nodes-kubeadm-config"),
+        rules: Some(vec![rule("", &["configmaps"], &["get"], &["kubeadm-config"])]),
+    };
     let info_role = Role {
         metadata: meta(Some(PUBLIC), "kubeadm:bootstrap-signer-clusterinfo"),
         rules: Some(vec![rule("", &["configmaps"], &["get"], &["cluster-info"])]),
@@ -85,7 +93,11 @@ pub fn cluster_objects(cluster: &Cluster, cluster_file: &str, ca_pem: &str) -> V
     vec![
         bind("kubeadm:cluster-admins", "cluster-admin", subject("Group", "kubeadm:cluster-admins")),
         bind("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", subject("Group", TOKENS)),
-        bind("kubeadm:node-autoapprove-bootstrap", "system:certificates.k8s.io:certificatesigningrequests:nodeclient", subject("Group", TOKENS)),
+        bind(
+            "kubeadm:node-autoapprove-bootstrap",
+            "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+            subject("Group", TOKENS),
+        ),
         bind(
             "kubeadm:node-autoapprove-certificate-rotation",
             "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
@@ -97,11 +109,29 @@ pub fn cluster_objects(cluster: &Cluster, cluster_file: &str, ca_pem: &str) -> V
         value(netd),
         bind("system:kube-netd", "system:kube-netd", subject("User", "system:kube-netd")),
         value(config_role),
-        bind_in(SYSTEM, "kubeadm:nodes-kubeadm-config", "kubeadm:nodes-kubeadm-config", vec![subject("Group", TOKENS), subject("Group", "system:nodes")]),
-        value(ConfigMap { metadata: meta(Some(SYSTEM), "kinit-config"), data: data("Cluster", cluster_file.to_owned()), ..Default::default() }),
-        value(ConfigMap { metadata: meta(Some(PUBLIC), "cluster-info"), data: data("kubeconfig", cluster_info(cluster, ca_pem)), ..Default::default() }),
+        bind_in(
+            SYSTEM,
+            "kubeadm:nodes-kubeadm-config",
+            "kubeadm:nodes-kubeadm-config",
+            vec![subject("Group", TOKENS), subject("Group", "system:nodes")],
+        ),
+        value(ConfigMap {
+            metadata: meta(Some(SYSTEM), "kinit-config"),
+            data: data("Cluster", cluster_file.to_owned()),
+            ..Default::default()
+        }),
+        value(ConfigMap {
+            metadata: meta(Some(PUBLIC), "cluster-info"),
+            data: data("kubeconfig", cluster_info(cluster, ca_pem)),
+            ..Default::default()
+        }),
         value(info_role),
-        bind_in(PUBLIC, "kubeadm:bootstrap-signer-clusterinfo", "kubeadm:bootstrap-signer-clusterinfo", vec![subject("User", "system:anonymous")]),
+        bind_in(
+            PUBLIC,
+            "kubeadm:bootstrap-signer-clusterinfo",
+            "kubeadm:bootstrap-signer-clusterinfo",
+            vec![subject("User", "system:anonymous")],
+        ),
     ]
 }
 
@@ -130,7 +160,12 @@ pub fn bootstrap_token(id: &str, secret: &str, expires: &str) -> Value {
         .map(|(k, v)| (k.to_owned(), v.to_owned())),
     );
     let metadata = meta(Some(SYSTEM), &format!("bootstrap-token-{id}"));
-    value(Secret { metadata, string_data: Some(data), type_: Some("bootstrap.kubernetes.io/token".to_owned()), ..Default::default() })
+    value(Secret {
+        metadata,
+        string_data: Some(data),
+        type_: Some("bootstrap.kubernetes.io/token".to_owned()),
+        ..Default::default()
+    })
 }
 
 /// The kubeconfig with which a node asks for its certificate.
@@ -188,7 +223,10 @@ fn dns_service(cluster: &Cluster) -> Service {
         ..Default::default()
     };
     let mut labels = dns_labels();
-    labels.extend([("kubernetes.io/name".to_owned(), "KubeDNS".to_owned()), ("kubernetes.io/cluster-service".to_owned(), "true".to_owned())]);
+    labels.extend([
+        ("kubernetes.io/name".to_owned(), "KubeDNS".to_owned()),
+        ("kubernetes.io/cluster-service".to_owned(), "true".to_owned()),
+    ]);
     Service {
         metadata: ObjectMeta { labels: Some(labels), ..meta(Some(SYSTEM), DNS) },
         spec: Some(ServiceSpec {
@@ -203,14 +241,26 @@ fn dns_service(cluster: &Cluster) -> Service {
 
 fn dns_deployment(cluster: &Cluster) -> Deployment {
     let selector = LabelSelector { match_labels: Some(dns_labels()), ..Default::default() };
-    let template = PodTemplateSpec { metadata: Some(ObjectMeta { labels: Some(dns_labels()), ..Default::default() }), spec: Some(dns_pod(cluster)) };
+    let template = PodTemplateSpec {
+        metadata: Some(ObjectMeta { labels: Some(dns_labels()), ..Default::default() }),
+        spec: Some(dns_pod(cluster)),
+    };
     let strategy = DeploymentStrategy {
         type_: Some("RollingUpdate".to_owned()),
-        rolling_update: Some(RollingUpdateDeployment { max_unavailable: Some(IntOrString::Int(1)), max_surge: Some(IntOrString::Int(1)) }),
+        rolling_update: Some(RollingUpdateDeployment {
+            max_unavailable: Some(IntOrString::Int(1)),
+            max_surge: Some(IntOrString::Int(1)),
+        }),
     };
     Deployment {
         metadata: ObjectMeta { labels: Some(dns_labels()), ..meta(Some(SYSTEM), DNS) },
-        spec: Some(DeploymentSpec { replicas: Some(2), selector, template, strategy: Some(strategy), ..Default::default() }),
+        spec: Some(DeploymentSpec {
+            replicas: Some(2),
+            selector,
+            template,
+            strategy: Some(strategy),
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
@@ -231,10 +281,16 @@ fn dns_pod(cluster: &Cluster) -> PodSpec {
         service_account_name: Some(DNS.to_owned()),
         priority_class_name: Some("system-cluster-critical".to_owned()),
         dns_policy: Some("Default".to_owned()),
-        tolerations: Some(vec![toleration("CriticalAddonsOnly", None), toleration("node-role.kubernetes.io/control-plane", Some("NoSchedule"))]),
+        tolerations: Some(vec![
+            toleration("CriticalAddonsOnly", None),
+            toleration("node-role.kubernetes.io/control-plane", Some("NoSchedule")),
+        ]),
         affinity: Some(Affinity {
             pod_anti_affinity: Some(PodAntiAffinity {
-                preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm { weight: 100, pod_affinity_term: apart }]),
+                preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm {
+                    weight: 100,
+                    pod_affinity_term: apart,
+                }]),
                 ..Default::default()
             }),
             ..Default::default()
@@ -252,12 +308,19 @@ fn dns_container(cluster: &Cluster) -> Container {
         ..Default::default()
     };
     let probe = |path: &str, port: i32| Probe {
-        http_get: Some(HTTPGetAction { path: Some(path.to_owned()), port: IntOrString::Int(port), scheme: Some("HTTP".to_owned()), ..Default::default() }),
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::Int(port),
+            scheme: Some("HTTP".to_owned()),
+            ..Default::default()
+        }),
         period_seconds: Some(2),
         failure_threshold: Some(5),
         ..Default::default()
     };
-    let amounts = |pairs: &[(&str, &str)]| Some(pairs.iter().map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned()))).collect());
+    let amounts = |pairs: &[(&str, &str)]| {
+        Some(pairs.iter().map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned()))).collect())
+    };
     Container {
         name: DNS.to_owned(),
         image: Some(DNS_IMAGE.to_owned()),
@@ -274,7 +337,10 @@ fn dns_container(cluster: &Cluster) -> Container {
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             read_only_root_filesystem: Some(true),
-            capabilities: Some(Capabilities { add: Some(vec!["NET_BIND_SERVICE".to_owned()]), drop: Some(vec!["ALL".to_owned()]) }),
+            capabilities: Some(Capabilities {
+                add: Some(vec!["NET_BIND_SERVICE".to_owned()]),
+                drop: Some(vec!["ALL".to_owned()]),
+            }),
             ..Default::default()
         }),
         ..Default::default()

@@ -68,9 +68,13 @@ mod tests {
 
     #[test]
     fn words_mean_to_systemd_what_they_mean_to_us() {
-        for (word, expected) in
-            [("--v=2", "--v=2"), ("--x=a b", "\"--x=a b\""), ("--x=100%", "--x=100%%"), ("--x=$HOME", "--x=$$HOME"), ("--x=a\"b;c", "\"--x=a\\\"b;c\"")]
-        {
+        for (word, expected) in [
+            ("--v=2", "--v=2"),
+            ("--x=a b", "\"--x=a b\""),
+            ("--x=100%", "--x=100%%"),
+            ("--x=$HOME", "--x=$$HOME"),
+            ("--x=a\"b;c", "\"--x=a\\\"b;c\""),
+        ] {
             assert_eq!(quote(word), expected);
         }
     }
@@ -87,6 +91,9 @@ mod tests {
         let mut unit = Unit::new("etcd", "/usr/bin/etcd", &args([("name", "cp1".into())]));
         unit.user = "etcd".into();
         let text = unit.render().unwrap();
-        assert!(text.contains("User=etcd\nGroup=etcd\nExecStart=/usr/bin/etcd \\\n    --name=cp1\nRestart=always"), "{text}");
+        assert!(
+            text.contains("User=etcd\nGroup=etcd\nExecStart=/usr/bin/etcd \\\n    --name=cp1\nRestart=always"),
+            "{text}"
+        );
     }
 }

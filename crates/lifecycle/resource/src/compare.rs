@@ -27,6 +27,9 @@ impl std::fmt::Display for Change {
 
 /// The change a resource needs; `None` when it is as wanted. `Shared` resources are the planner's affair: one host's fingerprint says nothing alone.
 pub fn compare(resource: &Resource, observed: &Observed) -> Option<Change> {
+    if matches!(resource, Resource::Shared { .. }) {
+        return None;
+    }
     let (missing, why) = match observed {
         Observed::AsWanted | Observed::Fingerprint(_) => return None,
         Observed::Missing => (true, None),
@@ -93,7 +96,11 @@ mod tests {
             (running, Observed::Differs("its files changed".into()), Some("restart etcd.service (its files changed)")),
             (unit(UnitState::Stopped), Observed::Differs("runs".into()), Some("stop etcd.service (runs)")),
             (Resource::Absent { path: "/x".into() }, Observed::Differs("exists".into()), Some("remove /x (exists)")),
-            (Resource::Sysctl { key: "a".into(), value: "1".into() }, Observed::Differs("0".into()), Some("set sysctl a=1 (0)")),
+            (
+                Resource::Sysctl { key: "a".into(), value: "1".into() },
+                Observed::Differs("0".into()),
+                Some("set sysctl a=1 (0)"),
+            ),
         ] {
             assert_eq!(compare(&resource, &observed).map(|c| c.to_string()).as_deref(), expected);
         }
