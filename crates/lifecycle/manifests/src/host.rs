@@ -135,6 +135,9 @@ impl Desired<'_> {
         }
         let own = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect();
         self.add(phase, Resource::Packages { names: own(names), hold: own(hold) });
+        // Whose host this is, for the next kinit's checks.
+        let owner = serde_json::json!({ "cluster": self.cluster.metadata.name });
+        self.file(phase, format!("{KUBERNETES}/kinit.json"), 0o644, format!("{owner}\n"));
         if self.host.is_node() {
             self.node_kernel();
         }
