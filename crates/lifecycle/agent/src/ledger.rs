@@ -78,7 +78,11 @@ impl Ledger {
                 .map(|(u, before)| if *before { format!("start {u} again") } else { format!("stop and disable {u}") }),
         );
         lines.extend(self.replaced.keys().map(|p| format!("put back {p}")));
-        lines.extend(self.created.iter().map(|p| format!("remove {p}")));
+        // What lies in a folder that goes as a whole is not told one by one.
+        let inside = |path: &str| {
+            std::path::Path::new(path).ancestors().skip(1).filter_map(|p| p.to_str()).any(|p| self.created.contains(p))
+        };
+        lines.extend(self.created.iter().filter(|p| !inside(p)).map(|p| format!("remove {p}")));
         lines.extend(self.sysctls.iter().map(|(k, v)| format!("set sysctl {k}={v}")));
         lines.extend(self.swaps.iter().map(|s| format!("use swap {s} again")));
         if !self.packages.is_empty() {

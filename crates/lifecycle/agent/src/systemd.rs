@@ -173,6 +173,8 @@ pub(crate) async fn apply(name: &str, wanted: &UnitState) -> Result<()> {
                 bail!("{name} is masked");
             }
             systemd.manager.enable_unit_files(&[name], false, true).await.with_context(|| format!("enable {name}"))?;
+            // Enabling changes what is on disk: without this the unit would count as changed since it was read.
+            systemd.manager.reload().await.context("make systemd read its unit files")?;
             systemd.manager.reset_failed_unit(name).await.ok();
             let verb = if active { Job::Restart } else { Job::Start };
             systemd.job(name, verb).await
