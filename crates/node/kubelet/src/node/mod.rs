@@ -1,0 +1,3 @@
+//! This machine as the API sees it.
+
+pub mod facts;

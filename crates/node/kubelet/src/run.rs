@@ -1,0 +1,120 @@
+//! From the command line to running tasks.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use kinit_component_base::Shutdown;
+use kinit_component_base::health::Checks;
+use kinit_component_base::serve::serve_health;
+use kinit_cri::Runtime;
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::Args;
+use crate::cgroup::Cgroups;
+use crate::config::KubeletConfig;
+use crate::dns::Resolver;
+use crate::events::Events;
+use crate::kubelet::Kubelet;
+use crate::names::Paths;
+use crate::node::facts;
+use crate::objects::Objects;
+use crate::pod::manager::Manager;
+use crate::pod::static_pods;
+use crate::pod::writer::Writer;
+use crate::volumes::make_directory;
+
+/// Runs until `shutdown`. Containers stay as they are.
+pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
+    let config = match &args.config {
+        Some(path) => KubeletConfig::load(path)?,
+        None => KubeletConfig::defaults(),
+    };
+    check_swap(&config)?;
+    let node_name = args.node_name()?;
+    let ip = match args.node_ip {
+        Some(ip) => ip,
+        None => facts::default_ip()?,
+    };
+    let machine = facts::machine()?;
+    let paths = paths(&args, &config)?;
+    let client: Option<Client> = None;
+    let kubelet = Arc::new(Kubelet {
+        node_name: node_name.clone(),
+        runtime: Runtime::new(&config.container_runtime_endpoint).map_err(|e| anyhow!(e))?,
+        events: Events::new(None),
+        objects: Objects::new(client.clone()),
+        resolver: resolver(&config)?,
+        host_ips: vec![ip.to_string()],
+        node_memory: machine.memory,
+        node_cpu_milli: i128::from(machine.cpus) * 1000,
+        cgroups: Cgroups::new(config.systemd_cgroups(), &config.cgroup_root, config.pod_pids_limit),
+        writer: Writer::default(),
+        services: None,
+        client,
+        paths,
+        config,
+    });
+    kubelet.cgroups.create_top().await.context("make the cgroups of pods")?;
+    let manager = Manager::new(kubelet.clone());
+    let (files_ready, all_ready) = (CancellationToken::new(), CancellationToken::new());
+    match kubelet.config.static_pods() {
+        Some(directory) => {
+            tokio::spawn(static_pods::run(directory, node_name.clone(), manager.clone(), files_ready.clone()));
+        }
+        None => files_ready.cancel(),
+    }
+    tokio::spawn(manager.clone().follow_runtime());
+    tokio::spawn(manager.clone().keep_house(all_ready.clone()));
+    health(&kubelet.config, shutdown.clone());
+    files_ready.cancelled().await;
+    all_ready.cancel();
+    shutdown.cancelled().await;
+    Ok(())
+}
+
+fn check_swap(config: &KubeletConfig) -> Result<()> {
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    ensure!(
+        config.fail_swap_on == Some(false) || swaps.lines().count() <= 1,
+        "swap is on; turn it off or set failSwapOn: false"
+    );
+    Ok(())
+}
+
+fn paths(args: &Args, config: &KubeletConfig) -> Result<Paths> {
+    let paths = Paths {
+        root: args.root_dir.clone(),
+        pod_logs: PathBuf::from(&config.pod_logs_dir),
+        container_logs: PathBuf::from("/var/log/containers"),
+    };
+    for (path, mode) in [(paths.root.clone(), 0o755), (paths.pods(), 0o750), (paths.pod_logs.clone(), 0o755), (paths.container_logs.clone(), 0o755)] {
+        make_directory(&path, mode).map_err(|e| anyhow!(e))?;
+    }
+    Ok(paths)
+}
+
+fn resolver(config: &KubeletConfig) -> Result<Resolver> {
+    let host = match config.resolver_file() {
+        Some(path) => std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?,
+        None => String::new(),
+    };
+    Ok(Resolver { cluster_dns: config.cluster_dns.clone(), cluster_domain: config.cluster_domain.clone(), host })
+}
+
+fn health(config: &KubeletConfig, shutdown: Shutdown) {
+    let port = config.healthz_port.unwrap_or(10248);
+    let address = config.healthz_bind_address.parse().map(|ip| std::net::SocketAddr::new(ip, port));
+    match address {
+        Ok(address) if port != 0 => {
+            tokio::spawn(async move {
+                if let Err(error) = serve_health(address, Checks::with_ping(), shutdown).await {
+                    tracing::error!(error = format!("{error:#}"), "health endpoint");
+                }
+            });
+        }
+        Ok(_) => {}
+        Err(error) => tracing::error!(%error, "healthzBindAddress"),
+    }
+}
