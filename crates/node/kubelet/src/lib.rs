@@ -16,6 +16,7 @@
 //! Restarting this process touches no container: everything it must know is in the runtime's labels and annotations.
 
 mod args;
+mod certs;
 mod cgroup;
 mod config;
 mod dns;

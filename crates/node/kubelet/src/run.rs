@@ -1,5 +1,6 @@
 //! From the command line to running tasks.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,21 +8,31 @@ use anyhow::{Context, Result, anyhow, ensure};
 use kinit_component_base::Shutdown;
 use kinit_component_base::health::Checks;
 use kinit_component_base::serve::serve_health;
+use kinit_client::events::Recorder;
 use kinit_cri::Runtime;
-use kube::Client;
+use k8s_openapi::api::core::v1::Service;
+use futures::StreamExt;
+use kube::runtime::reflector::Store as ServiceStore;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
+use crate::certs::store::Store;
+use crate::certs::{bootstrap, rotate, serving};
 use crate::cgroup::Cgroups;
 use crate::config::KubeletConfig;
 use crate::dns::Resolver;
 use crate::events::Events;
 use crate::kubelet::Kubelet;
 use crate::names::Paths;
-use crate::node::facts;
+use crate::node::facts::{self, Machine};
+use crate::node::register::Registration;
+use crate::node::{self, lease};
 use crate::objects::Objects;
 use crate::pod::manager::Manager;
-use crate::pod::static_pods;
+use crate::pod::mirror::Mirrors;
+use crate::pod::{self, static_pods};
 use crate::pod::writer::Writer;
 use crate::volumes::make_directory;
 
@@ -39,11 +50,19 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     };
     let machine = facts::machine()?;
     let paths = paths(&args, &config)?;
-    let client: Option<Client> = None;
+    let client = match &args.kubeconfig {
+        Some(kubeconfig) => {
+            bootstrap::ensure(&args, kubeconfig, &node_name).await?;
+            Some(kinit_client::from_kubeconfig(kubeconfig, "kubelet").await?)
+        }
+        None => None,
+    };
+    let services = client.clone().map(watch_services);
+    let recorder = client.clone().map(|c| Recorder::new(c, "kubelet", &node_name));
     let kubelet = Arc::new(Kubelet {
         node_name: node_name.clone(),
         runtime: Runtime::new(&config.container_runtime_endpoint).map_err(|e| anyhow!(e))?,
-        events: Events::new(None),
+        events: Events::new(recorder),
         objects: Objects::new(client.clone()),
         resolver: resolver(&config)?,
         host_ips: vec![ip.to_string()],
@@ -51,7 +70,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
         node_cpu_milli: i128::from(machine.cpus) * 1000,
         cgroups: Cgroups::new(config.systemd_cgroups(), &config.cgroup_root, config.pod_pids_limit),
         writer: Writer::default(),
-        services: None,
+        services,
         client,
         paths,
         config,
@@ -65,13 +84,87 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
         }
         None => files_ready.cancel(),
     }
+    let api_ready = CancellationToken::new();
+    match kubelet.client.clone() {
+        Some(client) => speak(&args, &kubelet, &manager, client, machine, ip, api_ready.clone(), shutdown.clone())?,
+        None => api_ready.cancel(),
+    }
     tokio::spawn(manager.clone().follow_runtime());
     tokio::spawn(manager.clone().keep_house(all_ready.clone()));
     health(&kubelet.config, shutdown.clone());
-    files_ready.cancelled().await;
-    all_ready.cancel();
+    tokio::spawn(async move {
+        files_ready.cancelled().await;
+        api_ready.cancelled().await;
+        all_ready.cancel();
+    });
     shutdown.cancelled().await;
     Ok(())
+}
+
+/// Everything that needs the API server.
+#[allow(clippy::too_many_arguments)]
+fn speak(
+    args: &Args,
+    kubelet: &Arc<Kubelet>,
+    manager: &Manager,
+    client: Client,
+    machine: Machine,
+    ip: IpAddr,
+    ready: CancellationToken,
+    shutdown: Shutdown,
+) -> Result<()> {
+    let config = &kubelet.config;
+    let name = kubelet.node_name.clone();
+    tokio::spawn(kubelet.writer.clone().run(client.clone()));
+    let mirrors = Mirrors::default();
+    tokio::spawn(mirrors.clone().run(client.clone(), manager.clone(), name.clone()));
+    let mut taints = args.taints()?;
+    taints.extend(config.register_with_taints.clone());
+    let registration = Registration {
+        name: name.clone(),
+        labels: args.labels()?,
+        taints,
+        architecture: machine.architecture.clone(),
+    };
+    let certificates = args.certificates();
+    if config.rotate_certificates {
+        let store = Store::new(&certificates, "kubelet-client");
+        if store.current().exists() {
+            tokio::spawn(rotate::keep(client.clone(), store, bootstrap::client_ask(&name), shutdown.clone()));
+        }
+    }
+    let (kubelet, manager, port) = (kubelet.clone(), manager.clone(), config.port);
+    tokio::spawn(async move {
+        let config = &kubelet.config;
+        let node = if config.register_node == Some(false) { None } else { Some(registration.run(client.clone()).await) };
+        if config.server_tls_bootstrap {
+            // The approver compares the names asked for with the node's addresses: they are in its status first.
+            let store = Store::new(&certificates, "kubelet-server");
+            tokio::spawn(rotate::keep(client.clone(), store, serving::serving_ask(&name, &[ip]), shutdown.clone()));
+        }
+        tokio::spawn(pod::api::run(client.clone(), name.clone(), manager, mirrors, ready));
+        if let Some(node) = node {
+            kubelet.events.node(&name, false, "Starting", "Starting kubelet.");
+            tokio::spawn(lease::run(client, node, config.node_lease_duration_seconds, shutdown.clone()));
+        }
+        node::status::run(kubelet.clone(), machine, port, shutdown).await;
+    });
+    Ok(())
+}
+
+/// Follows all Services; pods get variables about those that are known when they start.
+fn watch_services(client: Client) -> ServiceStore<Service> {
+    let (reader, writer) = kube::runtime::reflector::store();
+    let stream = kube::runtime::watcher(Api::<Service>::all(client), watcher::Config::default());
+    tokio::spawn(async move {
+        let mut stream = std::pin::pin!(stream.default_backoff().reflect(writer).touched_objects());
+        while let Some(event) = stream.next().await {
+            if let Err(error) = event {
+                tracing::debug!(%error, "watch services");
+            }
+        }
+    });
+    reader
 }
 
 fn check_swap(config: &KubeletConfig) -> Result<()> {
