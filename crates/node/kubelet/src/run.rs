@@ -8,6 +8,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use kinit_component_base::Shutdown;
 use kinit_component_base::health::Checks;
 use kinit_component_base::serve::serve_health;
+use kinit_component_base::tls;
+use rustls::server::ResolvesServerCert;
 use kinit_client::events::Recorder;
 use kinit_cri::Runtime;
 use k8s_openapi::api::core::v1::Service;
@@ -34,6 +36,8 @@ use crate::pod::manager::Manager;
 use crate::pod::mirror::Mirrors;
 use crate::pod::{self, static_pods};
 use crate::pod::writer::Writer;
+use crate::server::Server;
+use crate::server::auth::Gate;
 use crate::volumes::make_directory;
 
 /// Runs until `shutdown`. Containers stay as they are.
@@ -92,6 +96,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     tokio::spawn(manager.clone().follow_runtime());
     tokio::spawn(manager.clone().keep_house(all_ready.clone()));
     health(&kubelet.config, shutdown.clone());
+    serve(&args, &kubelet, &manager, ip, shutdown.clone())?;
     tokio::spawn(async move {
         files_ready.cancelled().await;
         api_ready.cancelled().await;
@@ -148,6 +153,42 @@ fn speak(
             tokio::spawn(lease::run(client, node, config.node_lease_duration_seconds, shutdown.clone()));
         }
         node::status::run(kubelet.clone(), machine, port, shutdown).await;
+    });
+    Ok(())
+}
+
+/// Starts the HTTPS server.
+fn serve(args: &Args, kubelet: &Arc<Kubelet>, manager: &Manager, ip: IpAddr, shutdown: Shutdown) -> Result<()> {
+    let config = &kubelet.config;
+    if config.enable_server == Some(false) {
+        return Ok(());
+    }
+    let certificates = args.certificates();
+    let resolver: Arc<dyn ResolvesServerCert> = if !config.tls_cert_file.is_empty() {
+        tls::ReloadingCert::load(config.tls_cert_file.as_ref(), config.tls_private_key_file.as_ref())?
+    } else if config.server_tls_bootstrap {
+        let file = Store::new(&certificates, "kubelet-server").current();
+        serving::Resolver::new(file, &certificates, &kubelet.node_name, &[ip])?
+    } else {
+        serving::self_signed(&certificates, &kubelet.node_name, &[ip])?
+    };
+    let ca = &config.authentication.x509.client_ca_file;
+    let clients = if ca.is_empty() { tls::ClientAuth::None } else { tls::ClientAuth::Optional(ca.into()) };
+    let tls = tls::server_config(resolver, &clients)?;
+    let address: IpAddr = match config.address.as_str() {
+        // Other addresses of the host have no business with the kubelet.
+        "" | "0.0.0.0" | "::" => ip,
+        other => other.parse().with_context(|| format!("address {other:?}"))?,
+    };
+    let gate = Gate::new(kubelet.client.clone(), &kubelet.node_name, config.authentication.clone(), config.authorization.clone());
+    let server = Server { kubelet: kubelet.clone(), manager: manager.clone(), gate: Arc::new(gate) };
+    let address = std::net::SocketAddr::new(address, config.port);
+    tokio::spawn(async move {
+        if let Err(error) = server.run(address, tls, shutdown.clone()).await {
+            tracing::error!(error = format!("{error:#}"), "the kubelet's server");
+            // Without it nothing of the node can be reached: better to end and be started again.
+            shutdown.cancel();
+        }
     });
     Ok(())
 }

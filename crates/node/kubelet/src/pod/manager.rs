@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::clean;
@@ -27,6 +27,7 @@ pub struct Manager {
     kubelet: Arc<Kubelet>,
     slots: Arc<Mutex<HashMap<String, Slot>>>,
     changed: Arc<Notify>,
+    happenings: broadcast::Sender<String>,
 }
 
 /// How often things that are nobody's are looked for.
@@ -35,7 +36,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(60);
 impl Manager {
     /// No pods yet.
     pub fn new(kubelet: Arc<Kubelet>) -> Self {
-        Self { kubelet, slots: Arc::default(), changed: Arc::new(Notify::new()) }
+        Self { kubelet, slots: Arc::default(), changed: Arc::new(Notify::new()), happenings: broadcast::Sender::new(256) }
     }
 
     /// A pod is wanted like this from now on.
@@ -121,6 +122,11 @@ impl Manager {
         self.changed.clone()
     }
 
+    /// Ids of containers to which something happens.
+    pub fn happenings(&self) -> broadcast::Receiver<String> {
+        self.happenings.subscribe()
+    }
+
     fn poke_all(&self) {
         self.slots.lock().values().for_each(|s| s.poke.notify_one());
     }
@@ -136,6 +142,8 @@ impl Manager {
                     loop {
                         match events.message().await {
                             Ok(Some(event)) => {
+                                // Nobody listening is fine.
+                                let _ = self.happenings.send(event.container_id.clone());
                                 let uid = event.pod_sandbox_status.and_then(|s| s.labels.get(names::POD_UID).cloned().or(s.metadata.map(|m| m.uid)));
                                 let slots = self.slots.lock();
                                 match uid.and_then(|u| slots.get(&u)) {
