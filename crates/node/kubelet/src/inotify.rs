@@ -17,7 +17,9 @@ impl Watcher {
     /// A watcher of nothing yet.
     pub fn new() -> io::Result<Self> {
         let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        Ok(Self(AsyncFd::with_interest(fd, Interest::READABLE)?))
+        // SAFETY: the descriptor is owned by the AsyncFd, nothing else closes it, and it is never replaced.
+        let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;
+        Ok(Self(fd))
     }
 
     /// Adds a path: writes, creations, moves and removals in or of it wake [`Watcher::changed`].

@@ -1,13 +1,12 @@
 //! cgroups as slices: systemd makes them, so that nothing fights over the tree.
 
 use anyhow::{Context, Result};
-use zbus::Connection;
-use zbus::zvariant::Value;
+use zbus::{Connection, Variant};
 
 use super::fs::{is_v2, weight};
 use crate::resources::PodLimits;
 
-type Properties = Vec<(String, Value<'static>)>;
+type Properties = Vec<(String, Variant<'static>)>;
 
 /// Calls a method of systemd's manager.
 async fn call<B>(method: &str, body: &B) -> Result<zbus::Result<zbus::Message>>
@@ -28,11 +27,11 @@ type Auxiliary = Vec<(String, Properties)>;
 pub async fn create(slice: &str, limits: &PodLimits, pids: Option<i64>) -> Result<()> {
     let mut properties = properties(limits, pids);
     let resources = properties.clone();
-    let set = |name: &str, value: Value<'static>| (name.to_owned(), value);
-    properties.push(set("Description", Value::from(format!("kubelet pod slice {slice}"))));
-    properties.push(set("DefaultDependencies", Value::from(false)));
+    let set = |name: &str, value: Variant<'static>| (name.to_owned(), value);
+    properties.push(set("Description", Variant::from(format!("kubelet pod slice {slice}"))));
+    properties.push(set("DefaultDependencies", Variant::from(false)));
     for accounting in ["CPUAccounting", "MemoryAccounting", "TasksAccounting", "IOAccounting"] {
-        properties.push(set(accounting, Value::from(true)));
+        properties.push(set(accounting, Variant::from(true)));
     }
     match call("StartTransientUnit", &(slice, "replace", &properties, Auxiliary::new())).await? {
         Ok(_) => Ok(()),
@@ -48,7 +47,7 @@ fn properties(limits: &PodLimits, pids: Option<i64>) -> Properties {
     let unsigned = |v: i64| u64::try_from(v).unwrap_or(u64::MAX);
     let v2 = is_v2();
     let mut out: Properties = Vec::new();
-    let mut set = |name: &str, value: u64| out.push((name.to_owned(), Value::from(value)));
+    let mut set = |name: &str, value: u64| out.push((name.to_owned(), Variant::from(value)));
     if v2 {
         set("CPUWeight", weight(limits.shares));
     } else {

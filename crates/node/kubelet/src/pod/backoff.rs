@@ -52,11 +52,6 @@ impl BackOff {
     pub fn delay(&self, key: &str) -> Duration {
         self.entries.get(key).map_or(Duration::ZERO, |e| e.delay)
     }
-
-    /// Forgets a key.
-    pub fn forget(&mut self, key: &str) {
-        self.entries.remove(key);
-    }
 }
 
 fn seconds_between(later: Timestamp, earlier: Timestamp) -> f64 {

@@ -1,7 +1,5 @@
 //! What the runtime holds of one pod.
 
-use std::time::Duration;
-
 use k8s_openapi::jiff::Timestamp;
 use kinit_cri::v1::{
     self, ContainerFilter, ContainerState, ListContainersRequest, ListPodSandboxRequest, NamespaceMode,
@@ -212,6 +210,3 @@ fn read_at_most(path: &str, most: u64) -> Option<String> {
 pub fn time(nanoseconds: i64) -> Option<Timestamp> {
     (nanoseconds > 0).then(|| Timestamp::from_nanosecond(i128::from(nanoseconds)).ok()).flatten()
 }
-
-/// How long something that is asked for regularly may be old.
-pub const RELIST: Duration = Duration::from_secs(10);
