@@ -338,12 +338,13 @@ mod tests {
             "metadata": {"namespace": "ns", "name": name, "resourceVersion": version, "uid": name}
         }))
         .unwrap();
-        map.metadata.owner_references = owner.map(|uid| {
-            vec![serde_json::from_value(
+        map.metadata.owner_references =
+            owner.map(|uid| {
+                vec![serde_json::from_value(
                 serde_json::json!({"apiVersion": "v1", "kind": "X", "name": "x", "uid": uid, "controller": true}),
             )
             .unwrap()]
-        });
+            });
         map
     }
 

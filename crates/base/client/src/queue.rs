@@ -202,9 +202,9 @@ impl<K: Clone + Eq + Hash + Display + Send + Sync + 'static> Queue<K> {
 
 /// Whether somewhere in the chain the API server answered 409: somebody else was faster, which is no news.
 fn is_conflict(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        matches!(cause.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if status.code == 409)
-    })
+    error.chain().any(
+        |cause| matches!(cause.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if status.code == 409),
+    )
 }
 
 fn back_off(failures: u32) -> Duration {
