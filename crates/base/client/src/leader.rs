@@ -72,7 +72,8 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    /// Cancelled when the lease was lost: the process must stop acting at once (upstream's components exit).
+    /// Cancelled when the lease was lost: the process must stop acting at once (upstream's components exit). After a
+    /// shutdown it is cancelled once the lease was released.
     pub fn lost(&self) -> CancellationToken {
         self.lost.clone()
     }
@@ -108,7 +109,10 @@ async fn keep(
     let mut renewed = Instant::now();
     loop {
         tokio::select! {
-            () = shutdown.cancelled() => return release(&api, &election, seen).await,
+            () = shutdown.cancelled() => {
+                release(&api, &election, seen).await;
+                return lost.cancel();
+            }
             () = tokio::time::sleep(election.retry_period) => {}
         }
         let left = election.renew_deadline.saturating_sub(renewed.elapsed());
