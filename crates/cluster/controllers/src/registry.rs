@@ -43,6 +43,7 @@ descriptors! {
     "node-lifecycle-controller", "nodelifecycle", false => crate::node::lifecycle::run;
     "taint-eviction-controller", "taint-eviction", false => crate::node::eviction::run;
     "namespace-controller", "namespace", false => crate::namespace::run;
+    "garbage-collector-controller", "garbagecollector", false => crate::garbage::run;
     "pod-garbage-collector-controller", "podgc", false => crate::pod_gc::run;
 }
 
