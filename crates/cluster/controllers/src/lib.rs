@@ -24,5 +24,6 @@ mod pod_gc;
 mod registry;
 mod run;
 mod service_accounts;
+mod workload;
 
 pub use run::main;

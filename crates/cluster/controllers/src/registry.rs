@@ -44,6 +44,8 @@ descriptors! {
     "taint-eviction-controller", "taint-eviction", false => crate::node::eviction::run;
     "namespace-controller", "namespace", false => crate::namespace::run;
     "garbage-collector-controller", "garbagecollector", false => crate::garbage::run;
+    "deployment-controller", "deployment", false => crate::workload::deployment::run;
+    "replicaset-controller", "replicaset", false => crate::workload::replicaset::run;
     "pod-garbage-collector-controller", "podgc", false => crate::pod_gc::run;
 }
 
