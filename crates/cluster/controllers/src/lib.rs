@@ -15,6 +15,7 @@ mod bootstrap;
 mod context;
 mod csr;
 mod discovery;
+mod endpoints;
 mod garbage;
 mod identity;
 mod namespace;

@@ -46,6 +46,8 @@ descriptors! {
     "garbage-collector-controller", "garbagecollector", false => crate::garbage::run;
     "deployment-controller", "deployment", false => crate::workload::deployment::run;
     "replicaset-controller", "replicaset", false => crate::workload::replicaset::run;
+    "endpoints-controller", "endpoint", false => crate::endpoints::legacy::run;
+    "endpointslice-controller", "endpointslice", false => crate::endpoints::slices::run;
     "pod-garbage-collector-controller", "podgc", false => crate::pod_gc::run;
 }
 
