@@ -290,9 +290,3 @@ impl ResolvesServerCert for SelfSigned {
         Some(self.0.clone())
     }
 }
-
-/// The name by which this process stands in an election: `HOST_UUID`, as upstream's components form it.
-pub fn election_identity() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}_{}", host.trim(), uuid::Uuid::new_v4())
-}

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser};
 use ipnet::IpNet;
+use kinit_client::leader::ElectionArgs;
 use kinit_component_base::flags::{boolean, duration, only_false};
 use kinit_component_base::logs::LoggingArgs;
 
@@ -95,33 +96,6 @@ pub struct Args {
     pub node_monitor_grace_period: Duration,
     #[command(flatten)]
     pub logging: LoggingArgs,
-}
-
-/// Upstream's `--leader-elect*` flags.
-#[derive(clap::Args, Debug, Clone)]
-pub struct ElectionArgs {
-    /// Waits to be elected leader before it acts
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "true",
-          default_missing_value = "true", value_parser = boolean)]
-    pub leader_elect: bool,
-    /// How long others respect an unrenewed lease
-    #[arg(long, default_value = "15s", value_parser = duration)]
-    pub leader_elect_lease_duration: Duration,
-    /// How long the leader tries to renew before it gives up
-    #[arg(long, default_value = "10s", value_parser = duration)]
-    pub leader_elect_renew_deadline: Duration,
-    /// Pause between attempts
-    #[arg(long, default_value = "2s", value_parser = duration)]
-    pub leader_elect_retry_period: Duration,
-    /// Kind of the lock; only leases
-    #[arg(long, default_value = "leases", value_parser = ["leases"])]
-    pub leader_elect_resource_lock: String,
-    /// Name of the Lease
-    #[arg(long, default_value = "kube-controller-manager")]
-    pub leader_elect_resource_name: String,
-    /// Namespace of the Lease
-    #[arg(long, default_value = "kube-system")]
-    pub leader_elect_resource_namespace: String,
 }
 
 impl Args {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
-use kinit_client::leader::{Election, elect};
-use kinit_client::serving::{SecurePort, election_identity, serve_secure};
+use kinit_client::leader::elect;
+use kinit_client::serving::{SecurePort, serve_secure};
 use kinit_client::{config_from_kubeconfig, from_config, from_kubeconfig};
 use kinit_component_base::Shutdown;
 use kinit_component_base::health::Checks;
@@ -45,14 +45,7 @@ async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     tasks.spawn(secure_port(args.clone(), shutdown.clone()));
 
     let leadership = if args.election.leader_elect {
-        let election = Election {
-            namespace: args.election.leader_elect_resource_namespace.clone(),
-            name: args.election.leader_elect_resource_name.clone(),
-            identity: election_identity(),
-            lease_duration: args.election.leader_elect_lease_duration,
-            renew_deadline: args.election.leader_elect_renew_deadline,
-            retry_period: args.election.leader_elect_retry_period,
-        };
+        let election = args.election.election(NAME);
         let client = from_kubeconfig(&args.kubeconfig, "kube-controller-manager/leader-election").await?;
         tokio::select! {
             leadership = elect(client, election, shutdown.clone()) => match leadership? {
