@@ -27,7 +27,8 @@ where
             waiting.insert(id, incoming);
             continue;
         };
-        let (error, data) = if other.header("streamtype") == Some("error") { (other, incoming) } else { (incoming, other) };
+        let (error, data) =
+            if other.header("streamtype") == Some("error") { (other, incoming) } else { (incoming, other) };
         let dial = dial.clone();
         tokio::spawn(async move {
             let port = data.header("port").and_then(|p| p.parse::<u16>().ok()).filter(|p| *p > 0);

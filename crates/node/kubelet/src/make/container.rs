@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kinit_cri::v1::{
-    ContainerConfig, ContainerMetadata, Device, ImageSpec, KeyValue, LinuxContainerConfig, Mount, MountPropagation, Signal,
+    ContainerConfig, ContainerMetadata, Device, ImageSpec, KeyValue, LinuxContainerConfig, Mount, MountPropagation,
+    Signal,
 };
 
 use super::{env, security, service_env};
@@ -104,7 +105,8 @@ fn labels(from: &Inputs<'_>) -> BTreeMap<String, String> {
 
 fn annotations(from: &Inputs<'_>) -> BTreeMap<String, String> {
     let spec = from.spec;
-    let text = |f: &Option<String>, default: &str| f.clone().filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned());
+    let text =
+        |f: &Option<String>, default: &str| f.clone().filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned());
     let mut out: BTreeMap<String, String> = [
         (names::CONTAINER_HASH, step::hash(spec)),
         (names::RESTART_COUNT, from.attempt.to_string()),
@@ -123,7 +125,11 @@ fn annotations(from: &Inputs<'_>) -> BTreeMap<String, String> {
     out
 }
 
-fn mounts(kubelet: &Kubelet, from: &Inputs<'_>, envs: &indexmap::IndexMap<String, String>) -> Result<Vec<Mount>, String> {
+fn mounts(
+    kubelet: &Kubelet,
+    from: &Inputs<'_>,
+    envs: &indexmap::IndexMap<String, String>,
+) -> Result<Vec<Mount>, String> {
     let (spec, uid) = (from.spec, &from.key.uid);
     let mut out = Vec::new();
     let mut has_hosts = false;
@@ -141,8 +147,12 @@ fn mounts(kubelet: &Kubelet, from: &Inputs<'_>, envs: &indexmap::IndexMap<String
         let host_path = match sub {
             Some(sub) => {
                 let target = kubelet.paths.subpaths(uid).join(&mount.name).join(&spec.name).join(index.to_string());
-                crate::volumes::subpath::bind(&volume.path, &sub, &target)
-                    .map_err(|e| format!("failed to prepare subPath for volumeMount {:?} of container {:?}: {e}", mount.name, spec.name))?
+                crate::volumes::subpath::bind(&volume.path, &sub, &target).map_err(|e| {
+                    format!(
+                        "failed to prepare subPath for volumeMount {:?} of container {:?}: {e}",
+                        mount.name, spec.name
+                    )
+                })?
             }
             None => volume.path.clone(),
         };

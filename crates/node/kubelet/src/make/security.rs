@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{
+    AppArmorProfile, Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext,
+};
 use kinit_cri::v1::{
     self, Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode,
     NamespaceOption, SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy, security_profile::ProfileType,
@@ -71,7 +73,12 @@ pub fn sandbox(pod: &Pod, seccomp_default: bool, seccomp_root: &Path) -> LinuxSa
         supplemental_groups: groups(&context),
         supplemental_groups_policy: groups_policy(&context),
         privileged,
-        seccomp: Some(seccomp(context.seccomp_profile.as_ref(), privileged, seccomp_default || !privileged, seccomp_root)),
+        seccomp: Some(seccomp(
+            context.seccomp_profile.as_ref(),
+            privileged,
+            seccomp_default || !privileged,
+            seccomp_root,
+        )),
         ..Default::default()
     }
 }
@@ -143,7 +150,9 @@ fn check_non_root(user: Option<i64>, image: &ImageUser, container: &Container) -
             "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root (container: {name})",
             image.name
         )),
-        (None, Some(0) | None) => Err(format!("container has runAsNonRoot and image will run as root (container: {name})")),
+        (None, Some(0) | None) => {
+            Err(format!("container has runAsNonRoot and image will run as root (container: {name})"))
+        }
         (None, Some(_)) => Ok(()),
     }
 }
@@ -158,7 +167,12 @@ fn capabilities(from: &k8s_openapi::api::core::v1::Capabilities) -> Capability {
 
 fn selinux(from: &k8s_openapi::api::core::v1::SELinuxOptions) -> SeLinuxOption {
     let text = |f: &Option<String>| f.clone().unwrap_or_default();
-    SeLinuxOption { user: text(&from.user), role: text(&from.role), r#type: text(&from.type_), level: text(&from.level) }
+    SeLinuxOption {
+        user: text(&from.user),
+        role: text(&from.role),
+        r#type: text(&from.type_),
+        level: text(&from.level),
+    }
 }
 
 fn profile(kind: ProfileType, localhost_ref: String) -> SecurityProfile {

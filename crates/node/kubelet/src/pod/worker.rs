@@ -128,7 +128,8 @@ impl Worker {
                 Round::Wait(wake) => wake,
             };
             let resync = tokio::time::Instant::now() + RESYNC;
-            let until = [wake, self.tokens.due()].into_iter().flatten().min().map_or(resync, |t| instant(t).min(resync));
+            let until =
+                [wake, self.tokens.due()].into_iter().flatten().min().map_or(resync, |t| instant(t).min(resync));
             tokio::select! {
                 changed = self.wanted.changed() => if changed.is_err() { return },
                 () = self.poke.notified() => {}
@@ -186,7 +187,9 @@ impl Worker {
         let pod = &wanted.pod;
         let ended = self.last.as_ref().is_some_and(|s| matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")));
         if wanted.removed || pod.metadata.deletion_timestamp.is_some() {
-            return Intent::Terminate { grace: pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| grace_of(pod)) };
+            return Intent::Terminate {
+                grace: pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| grace_of(pod)),
+            };
         }
         if self.verdict.is_some() || ended { Intent::Terminate { grace: grace_of(pod) } } else { Intent::Run }
     }
@@ -240,7 +243,13 @@ impl Worker {
             new.message = None;
         }
         if self.last.as_ref() != Some(&new) || !wanted.removed {
-            self.kubelet.writer.set(&self.key.uid, &self.key.namespace, &self.key.name, wanted.api_uid.clone(), new.clone());
+            self.kubelet.writer.set(
+                &self.key.uid,
+                &self.key.namespace,
+                &self.key.name,
+                wanted.api_uid.clone(),
+                new.clone(),
+            );
         }
         self.last = Some(new);
     }
@@ -387,12 +396,28 @@ impl Worker {
     /// Notes a failed attempt; the pause doubles from 1 s (volumes and sandbox) or 10 s (containers) up to `longest` seconds.
     fn fail(&mut self, what: &str, reason: &str, message: String, longest: i64) {
         let now = Timestamp::now();
-        let first = if matches!(what, VOLUMES | SANDBOX) { 1 } else if reason == "CreateContainerConfigError" { 5 } else { 10 };
-        let pause = self.memory.failures.get(what).map_or(first, |f| (f.until.duration_since(f.at).as_secs() * 2).clamp(first, longest));
+        let first = if matches!(what, VOLUMES | SANDBOX) {
+            1
+        } else if reason == "CreateContainerConfigError" {
+            5
+        } else {
+            10
+        };
+        let pause = self
+            .memory
+            .failures
+            .get(what)
+            .map_or(first, |f| (f.until.duration_since(f.at).as_secs() * 2).clamp(first, longest));
         let until = now.checked_add(SignedDuration::from_secs(pause)).unwrap_or(now);
         if reason == "ErrImagePull" {
             let pod = self.wanted.borrow().pod.clone();
-            let image = pod.spec.iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten())).find(|c| c.name == what).and_then(|c| c.image.clone()).unwrap_or_default();
+            let image = pod
+                .spec
+                .iter()
+                .flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()))
+                .find(|c| c.name == what)
+                .and_then(|c| c.image.clone())
+                .unwrap_or_default();
             self.kubelet.events.pod(&pod, Some(what), false, "BackOff", format!("Back-off pulling image \"{image}\""));
         }
         self.memory.failures.insert(what.to_owned(), Failure { reason: reason.to_owned(), message, at: now, until });
@@ -403,7 +428,8 @@ impl Worker {
         let refers = references::of(pod);
         let objects = &self.kubelet.objects;
         let namespace = &self.key.namespace;
-        let config_maps: Vec<_> = refers.config_maps.iter().filter_map(|n| objects.config_map(namespace, n).ok()).collect();
+        let config_maps: Vec<_> =
+            refers.config_maps.iter().filter_map(|n| objects.config_map(namespace, n).ok()).collect();
         let secrets: Vec<_> = refers.secrets.iter().filter_map(|n| objects.secret(namespace, n).ok()).collect();
         let stop = CancellationToken::new();
         let mut changes: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
@@ -417,11 +443,17 @@ impl Worker {
         };
         for handle in &config_maps {
             let weak = Arc::downgrade(handle);
-            follow(Box::new(move || match weak.upgrade() { Some(h) => Box::pin(h.changes()), None => Box::pin(std::future::pending()) }));
+            follow(Box::new(move || match weak.upgrade() {
+                Some(h) => Box::pin(h.changes()),
+                None => Box::pin(std::future::pending()),
+            }));
         }
         for handle in &secrets {
             let weak = Arc::downgrade(handle);
-            follow(Box::new(move || match weak.upgrade() { Some(h) => Box::pin(h.changes()), None => Box::pin(std::future::pending()) }));
+            follow(Box::new(move || match weak.upgrade() {
+                Some(h) => Box::pin(h.changes()),
+                None => Box::pin(std::future::pending()),
+            }));
         }
         for change in changes {
             tokio::spawn(change);
@@ -431,7 +463,10 @@ impl Worker {
 
     fn held_downward(&self) -> bool {
         let pod = self.wanted.borrow().pod.clone();
-        pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).any(|v| v.downward_api.is_some() || v.projected.is_some())
+        pod.spec
+            .iter()
+            .flat_map(|s| s.volumes.iter().flatten())
+            .any(|v| v.downward_api.is_some() || v.projected.is_some())
     }
 
     /// Brings live volumes up to date.
@@ -445,7 +480,8 @@ impl Worker {
             return;
         }
         let pod = self.wanted.borrow().pod.clone();
-        let ips: Vec<String> = self.last.iter().flat_map(|s| s.pod_ips.iter().flatten()).map(|ip| ip.ip.clone()).collect();
+        let ips: Vec<String> =
+            self.last.iter().flat_map(|s| s.pod_ips.iter().flatten()).map(|ip| ip.ip.clone()).collect();
         let place = start::place(&self.kubelet, &ips);
         match crate::volumes::set_up(&self.kubelet, &pod, &self.key, &place, &mut self.tokens).await {
             Ok(volumes) => self.volumes = volumes,
@@ -481,7 +517,10 @@ impl Worker {
 
     /// The pod has ended and is to go: last status out, object deleted, everything removed.
     async fn finish(&mut self, wanted: &Wanted, seen: &Observed) -> Round {
-        if !wanted.removed && !wanted.is_static && let Some(client) = self.kubelet.client.clone() {
+        if !wanted.removed
+            && !wanted.is_static
+            && let Some(client) = self.kubelet.client.clone()
+        {
             if !self.kubelet.writer.flush(&self.key.uid, Duration::from_secs(30)).await {
                 return Round::Again;
             }

@@ -22,7 +22,11 @@ pub async fn serve(server: &Server, namespace: &str, pod: &str, container: &str,
     let Some((uid, spec)) = server.manager.find(namespace, pod) else {
         return text(StatusCode::NOT_FOUND, format!("pod \"{pod}\" does not exist\n"));
     };
-    let known = spec.spec.iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten())).any(|c| c.name == container);
+    let known = spec
+        .spec
+        .iter()
+        .flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()))
+        .any(|c| c.name == container);
     if !known {
         return text(StatusCode::NOT_FOUND, format!("container {container} not found in pod {pod}\n"));
     }
@@ -132,7 +136,9 @@ impl Task {
     async fn ended(&self) -> bool {
         let request = kinit_cri::v1::ContainerStatusRequest { container_id: self.container.id.clone(), verbose: false };
         match self.runtime.runtime.container_status(request).await {
-            Ok(answer) => answer.status.is_none_or(|s| s.state != kinit_cri::v1::ContainerState::ContainerRunning as i32),
+            Ok(answer) => {
+                answer.status.is_none_or(|s| s.state != kinit_cri::v1::ContainerState::ContainerRunning as i32)
+            }
             Err(error) => error.is_not_found(),
         }
     }

@@ -23,7 +23,9 @@ pub fn bind(volume: &Path, sub: &str, target: &Path) -> Result<PathBuf, String> 
         Err(rustix::io::Errno::NOENT) => make(&root, sub)?,
         Err(error) => return Err(format!("open {} in {}: {error}", sub.display(), volume.display())),
     };
-    let is_dir = rustix::fs::fstat(&found).map(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_dir()).map_err(|e| format!("stat: {e}"))?;
+    let is_dir = rustix::fs::fstat(&found)
+        .map(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_dir())
+        .map_err(|e| format!("stat: {e}"))?;
     if mounts::is_mount_point(target) {
         mounts::unmount_below(target)?;
     }
@@ -31,7 +33,11 @@ pub fn bind(volume: &Path, sub: &str, target: &Path) -> Result<PathBuf, String> 
         make_directory(target, 0o750)?;
     } else {
         make_directory(target.parent().unwrap_or(target), 0o750)?;
-        std::fs::OpenOptions::new().create(true).append(true).open(target).map_err(|e| format!("make {}: {e}", target.display()))?;
+        std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(target)
+            .map_err(|e| format!("make {}: {e}", target.display()))?;
     }
     let source = format!("/proc/self/fd/{}", found.as_raw_fd());
     mount(Some(source.as_str()), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
@@ -41,7 +47,13 @@ pub fn bind(volume: &Path, sub: &str, target: &Path) -> Result<PathBuf, String> 
 
 fn open(root: &OwnedFd, sub: &Path) -> rustix::io::Result<OwnedFd> {
     // Links inside the volume are followed (atomic volumes consist of them), but never out of it.
-    rustix::fs::openat2(root, sub, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
+    rustix::fs::openat2(
+        root,
+        sub,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+    )
 }
 
 fn make(root: &OwnedFd, sub: &Path) -> Result<OwnedFd, String> {
