@@ -7,8 +7,9 @@ fn main() -> std::io::Result<()> {
     config.btree_map(["."]);
     // Registry credentials must not be printable by accident.
     config.skip_debug(["runtime.v1.AuthConfig"]);
-    tonic_prost_build::configure()
-        .build_server(false)
-        .build_client(true)
-        .compile_with_config(config, &["proto/api.proto"], &["proto"])
+    tonic_prost_build::configure().build_server(false).build_client(true).compile_with_config(
+        config,
+        &["proto/api.proto"],
+        &["proto"],
+    )
 }

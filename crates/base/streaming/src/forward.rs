@@ -27,7 +27,8 @@ where
             waiting.insert(id, incoming);
             continue;
         };
-        let (error, data) = if other.header("streamtype") == Some("error") { (other, incoming) } else { (incoming, other) };
+        let (error, data) =
+            if other.header("streamtype") == Some("error") { (other, incoming) } else { (incoming, other) };
         let dial = dial.clone();
         tokio::spawn(async move {
             let port = data.header("port").and_then(|p| p.parse::<u16>().ok()).filter(|p| *p > 0);
@@ -78,6 +79,12 @@ async fn copy(connection: impl AsyncRead + AsyncWrite + Send + 'static, mut data
         }
         let _ = write.shutdown().await;
     };
-    tokio::join!(back, forth);
+    let mut back = std::pin::pin!(back);
+    let mut forth = std::pin::pin!(forth);
+    // The pod's end decides: once it has said all, nothing the client may still send is of use.
+    tokio::select! {
+        () = &mut back => {}
+        () = &mut forth => back.await,
+    }
     error.sender().finish().await;
 }

@@ -155,7 +155,8 @@ impl Runtime {
     /// Stops a container: its stop signal, then SIGKILL after `grace`.
     pub async fn stop_container(&self, container_id: &str, grace: Duration) -> Result<(), CriError> {
         let seconds = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
-        let mut request = Request::new(StopContainerRequest { container_id: container_id.to_owned(), timeout: seconds });
+        let mut request =
+            Request::new(StopContainerRequest { container_id: container_id.to_owned(), timeout: seconds });
         let deadline = REQUEST + grace;
         request.set_timeout(deadline);
         let mut service = self.runtime.clone();
@@ -191,10 +192,15 @@ impl Runtime {
     /// What happens to containers, from now on.
     pub async fn container_events(&self) -> Result<Streaming<v1::ContainerEventResponse>, CriError> {
         let answer = self.runtime.clone().get_container_events(GetEventsRequest {}).await;
-        answer.map(tonic::Response::into_inner).map_err(|s| CriError { call: "GetContainerEvents", status: Box::new(s) })
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|s| CriError { call: "GetContainerEvents", status: Box::new(s) })
     }
 }
 
 fn late(call: &'static str) -> CriError {
-    CriError { call, status: Box::new(tonic::Status::deadline_exceeded("the container runtime did not answer in time")) }
+    CriError {
+        call,
+        status: Box::new(tonic::Status::deadline_exceeded("the container runtime did not answer in time")),
+    }
 }

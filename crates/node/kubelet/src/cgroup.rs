@@ -86,7 +86,8 @@ impl Cgroups {
     pub async fn create_top(&self) -> Result<()> {
         for class in [None, Some("burstable"), Some("besteffort")] {
             let chain: Vec<String> = std::iter::once("kubepods").chain(class).map(str::to_owned).collect();
-            let limits = PodLimits { shares: if class == Some("besteffort") { 2 } else { 1024 }, ..PodLimits::default() };
+            let limits =
+                PodLimits { shares: if class == Some("besteffort") { 2 } else { 1024 }, ..PodLimits::default() };
             match self.driver {
                 Driver::Cgroupfs => fs::create(&PathBuf::from(self.chain_path(&chain)), &limits, None)?,
                 Driver::Systemd => systemd::create(&slice_of(&self.chain_path(&chain)), &limits, None).await?,
@@ -122,7 +123,9 @@ mod tests {
 
     #[test]
     fn names_as_upstream() {
-        let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {}, "spec": {"containers": [{"name": "c"}]}})).unwrap();
+        let pod: Pod =
+            serde_json::from_value(serde_json::json!({"metadata": {}, "spec": {"containers": [{"name": "c"}]}}))
+                .unwrap();
         let key = PodKey { namespace: "n".into(), name: "p".into(), uid: "1-2".into() };
         let parent = |systemd, root| Cgroups::new(systemd, root, None).parent(&pod, &key);
         assert_eq!(parent(true, ""), "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1_2.slice");

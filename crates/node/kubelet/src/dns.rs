@@ -80,7 +80,9 @@ fn parse(text: &str) -> DnsConfig {
         match words.next() {
             Some("nameserver") => dns.servers.extend(words.next().map(str::to_owned)),
             // The last search line wins, as in resolv.conf(5).
-            Some("search") => dns.searches = words.map(|w| w.trim_end_matches('.').to_owned()).filter(|w| !w.is_empty()).collect(),
+            Some("search") => {
+                dns.searches = words.map(|w| w.trim_end_matches('.').to_owned()).filter(|w| !w.is_empty()).collect()
+            }
             Some("options") => dns.options = words.map(str::to_owned).collect(),
             _ => {}
         }
@@ -107,7 +109,8 @@ mod tests {
         ] {
             let pod: Pod = serde_json::from_value(serde_json::json!({
                 "metadata": {"namespace": "ns"},
-                "spec": {"containers": [], "dnsPolicy": policy, "hostNetwork": host_network}})).unwrap();
+                "spec": {"containers": [], "dnsPolicy": policy, "hostNetwork": host_network}}))
+            .unwrap();
             let dns = pod_dns(&pod, &resolver).unwrap();
             assert_eq!((dns.servers[0].as_str(), dns.searches[0].as_str()), (server, first), "{policy} {host_network}");
         }
@@ -118,6 +121,9 @@ mod tests {
         let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {}, "spec": {"containers": [], "dnsPolicy": "None",
             "dnsConfig": {"nameservers": ["9.9.9.9"], "searches": ["a"], "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}}})).unwrap();
         let dns = pod_dns(&pod, &Resolver::default()).unwrap();
-        assert_eq!((dns.servers, dns.searches, dns.options), (vec!["9.9.9.9".to_owned()], vec!["a".to_owned()], vec!["ndots:2".to_owned(), "edns0".to_owned()]));
+        assert_eq!(
+            (dns.servers, dns.searches, dns.options),
+            (vec!["9.9.9.9".to_owned()], vec!["a".to_owned()], vec!["ndots:2".to_owned(), "edns0".to_owned()])
+        );
     }
 }

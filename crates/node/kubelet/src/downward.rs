@@ -55,12 +55,18 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 
 /// `key="value"` lines, sorted, values quoted as Go quotes them.
 fn format_map(map: Option<&BTreeMap<String, String>>) -> String {
-    let lines: Vec<String> = map.into_iter().flatten().map(|(k, v)| format!("{k}={}", serde_json::Value::from(v.as_str()))).collect();
+    let lines: Vec<String> =
+        map.into_iter().flatten().map(|(k, v)| format!("{k}={}", serde_json::Value::from(v.as_str()))).collect();
     lines.join("\n")
 }
 
 /// The value of `limits.cpu` and the like; limits that are not set are the node's.
-pub fn resource(pod: &Pod, selector: &ResourceFieldSelector, default_container: &str, place: &Place) -> Result<String, String> {
+pub fn resource(
+    pod: &Pod,
+    selector: &ResourceFieldSelector,
+    default_container: &str,
+    place: &Place,
+) -> Result<String, String> {
     let name = selector.container_name.as_deref().filter(|n| !n.is_empty()).unwrap_or(default_container);
     let container = pod
         .spec
@@ -68,7 +74,8 @@ pub fn resource(pod: &Pod, selector: &ResourceFieldSelector, default_container: 
         .flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()))
         .find(|c| c.name == name)
         .ok_or_else(|| format!("container {name} not found"))?;
-    let (list, what) = selector.resource.split_once('.').ok_or_else(|| format!("unsupported resource: {}", selector.resource))?;
+    let (list, what) =
+        selector.resource.split_once('.').ok_or_else(|| format!("unsupported resource: {}", selector.resource))?;
     let resources = container.resources.as_ref();
     let list = match list {
         "limits" => resources.and_then(|r| r.limits.as_ref()),
@@ -93,7 +100,8 @@ mod tests {
     fn fields_and_resources() {
         let pod: Pod = serde_json::from_value(serde_json::json!({
             "metadata": {"name": "p", "labels": {"b": "2", "a": "x\"y"}},
-            "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "1500m"}}}]}})).unwrap();
+            "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "1500m"}}}]}}))
+        .unwrap();
         let place = Place { node_memory: 1024, ..Place::default() };
         assert_eq!(field(&pod, "metadata.labels['b']", &place).unwrap(), "2");
         assert_eq!(field(&pod, "metadata.labels", &place).unwrap(), "a=\"x\\\"y\"\nb=\"2\"");
@@ -103,7 +111,12 @@ mod tests {
             divisor: Some(k8s_openapi::apimachinery::pkg::api::resource::Quantity(divisor.into())),
             container_name: None,
         };
-        for (what, divisor, expected) in [("limits.cpu", "1", "2"), ("limits.cpu", "1m", "1500"), ("limits.memory", "1Ki", "1"), ("requests.memory", "1", "0")] {
+        for (what, divisor, expected) in [
+            ("limits.cpu", "1", "2"),
+            ("limits.cpu", "1m", "1500"),
+            ("limits.memory", "1Ki", "1"),
+            ("requests.memory", "1", "0"),
+        ] {
             assert_eq!(resource(&pod, &select(what, divisor), "c", &place).unwrap(), expected, "{what}/{divisor}");
         }
     }

@@ -64,8 +64,15 @@ pub async fn ensure(kubelet: &Kubelet, pod: &Pod, key: &PodKey, container: &Cont
     pull(kubelet, pod, key, container, &name).await
 }
 
-async fn pull(kubelet: &Kubelet, pod: &Pod, key: &PodKey, container: &Container, name: &str) -> Result<Image, ImageError> {
-    let event = |warning, reason: &str, note: String| kubelet.events.pod(pod, Some(&container.name), warning, reason, note);
+async fn pull(
+    kubelet: &Kubelet,
+    pod: &Pod,
+    key: &PodKey,
+    container: &Container,
+    name: &str,
+) -> Result<Image, ImageError> {
+    let event =
+        |warning, reason: &str, note: String| kubelet.events.pod(pod, Some(&container.name), warning, reason, note);
     event(false, "Pulling", format!("Pulling image \"{name}\""));
     let auths = credentials(kubelet, pod, key, name).await;
     let begun = Instant::now();
@@ -79,7 +86,14 @@ async fn pull(kubelet: &Kubelet, pod: &Pod, key: &PodKey, container: &Container,
                     message: format!("image \"{name}\" was pulled but is not there"),
                 })?;
                 let took = begun.elapsed();
-                event(false, "Pulled", format!("Successfully pulled image \"{name}\" in {took:.3?} ({took:.3?} including waiting). Image size: {} bytes.", image.size));
+                event(
+                    false,
+                    "Pulled",
+                    format!(
+                        "Successfully pulled image \"{name}\" in {took:.3?} ({took:.3?} including waiting). Image size: {} bytes.",
+                        image.size
+                    ),
+                );
                 return Ok(image);
             }
             Ok(Err(error)) => last = error.message().to_owned(),
@@ -95,7 +109,10 @@ async fn lookup(kubelet: &Kubelet, name: &str) -> Result<Option<Image>, ImageErr
     let request = ImageStatusRequest { image: Some(spec(name)), verbose: false };
     match kubelet.runtime.image_status(request).await {
         Ok(answer) => Ok(answer.image),
-        Err(error) => Err(ImageError { reason: "ImageInspectError", message: format!("inspect image \"{name}\": {}", error.message()) }),
+        Err(error) => Err(ImageError {
+            reason: "ImageInspectError",
+            message: format!("inspect image \"{name}\": {}", error.message()),
+        }),
     }
 }
 
@@ -127,7 +144,10 @@ async fn credentials(kubelet: &Kubelet, pod: &Pod, key: &PodKey, image: &str) ->
             Ok(Some(secret)) => secret,
             Ok(None) => continue,
             Err(error) => {
-                let note = format!("Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.", reference.name);
+                let note = format!(
+                    "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                    reference.name
+                );
                 tracing::debug!(pod = %key, error, "image pull secret");
                 kubelet.events.pod(pod, None, true, "FailedToRetrieveImagePullSecret", note);
                 continue;
@@ -150,7 +170,10 @@ async fn credentials(kubelet: &Kubelet, pod: &Pod, key: &PodKey, image: &str) ->
 }
 
 fn auth(server: String, entry: Entry) -> AuthConfig {
-    let decoded = base64::engine::general_purpose::STANDARD.decode(entry.auth.trim()).ok().and_then(|b| String::from_utf8(b).ok());
+    let decoded = base64::engine::general_purpose::STANDARD
+        .decode(entry.auth.trim())
+        .ok()
+        .and_then(|b| String::from_utf8(b).ok());
     let (username, password) = match decoded.as_deref().and_then(|d| d.split_once(':')) {
         Some((user, password)) => (user.to_owned(), password.to_owned()),
         None => (entry.username, entry.password),
@@ -179,7 +202,9 @@ mod tests {
 
     #[test]
     fn policies_and_registries() {
-        for (image, latest) in [("a", true), ("a:latest", true), ("r:5000/a", true), ("a:1", false), ("a@sha256:00", false)] {
+        for (image, latest) in
+            [("a", true), ("a:latest", true), ("r:5000/a", true), ("a:1", false), ("a@sha256:00", false)]
+        {
             assert_eq!(is_latest(image), latest, "{image}");
         }
         for (server, image, yes) in [

@@ -115,5 +115,6 @@ pub fn log_file(container: &str, attempt: u32) -> String {
 
 /// Whether `path` stays inside `base` by its words (no `..`).
 pub fn is_within(path: &Path) -> bool {
-    !path.is_absolute() && path.components().all(|c| matches!(c, std::path::Component::Normal(_) | std::path::Component::CurDir))
+    !path.is_absolute()
+        && path.components().all(|c| matches!(c, std::path::Component::Normal(_) | std::path::Component::CurDir))
 }

@@ -77,7 +77,13 @@ struct Kind<K> {
 
 impl<K> Kind<K>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
 {
     fn new() -> Self {
         Self { handles: Mutex::new(HashMap::new()) }

@@ -7,9 +7,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 /// A quantity in thousandths, rounded up; `None` when it is not a quantity.
 pub fn milli(quantity: &str) -> Option<i128> {
     let text = quantity.trim();
-    let split = text
-        .find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '+' || c == '-'))
-        .unwrap_or(text.len());
+    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '+' || c == '-')).unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let (mantissa, scale) = decimal(number)?;
     // (multiplier, divisor) of the suffix

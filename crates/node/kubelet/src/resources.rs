@@ -183,7 +183,8 @@ mod tests {
     use super::*;
 
     fn made(containers: serde_json::Value) -> Pod {
-        serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "spec": {"containers": containers}})).unwrap()
+        serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "spec": {"containers": containers}}))
+            .unwrap()
     }
 
     #[test]

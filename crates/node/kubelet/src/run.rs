@@ -5,18 +5,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Service;
+use kinit_client::events::Recorder;
 use kinit_component_base::Shutdown;
 use kinit_component_base::health::Checks;
 use kinit_component_base::serve::serve_health;
 use kinit_component_base::tls;
-use rustls::server::ResolvesServerCert;
-use kinit_client::events::Recorder;
 use kinit_cri::Runtime;
-use k8s_openapi::api::core::v1::Service;
-use futures::StreamExt;
 use kube::runtime::reflector::Store as ServiceStore;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
+use rustls::server::ResolvesServerCert;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
@@ -34,8 +34,9 @@ use crate::node::{self, lease};
 use crate::objects::Objects;
 use crate::pod::manager::Manager;
 use crate::pod::mirror::Mirrors;
-use crate::pod::{self, static_pods};
 use crate::pod::writer::Writer;
+use crate::pod::{self, static_pods};
+use crate::rotate_logs;
 use crate::server::Server;
 use crate::server::auth::Gate;
 use crate::volumes::make_directory;
@@ -96,6 +97,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     tokio::spawn(manager.clone().follow_runtime());
     tokio::spawn(manager.clone().keep_house(all_ready.clone()));
     health(&kubelet.config, shutdown.clone());
+    tokio::spawn(rotate_logs::run(kubelet.clone(), shutdown.clone()));
     serve(&args, &kubelet, &manager, ip, shutdown.clone())?;
     tokio::spawn(async move {
         files_ready.cancelled().await;
@@ -125,12 +127,8 @@ fn speak(
     tokio::spawn(mirrors.clone().run(client.clone(), manager.clone(), name.clone()));
     let mut taints = args.taints()?;
     taints.extend(config.register_with_taints.clone());
-    let registration = Registration {
-        name: name.clone(),
-        labels: args.labels()?,
-        taints,
-        architecture: machine.architecture.clone(),
-    };
+    let registration =
+        Registration { name: name.clone(), labels: args.labels()?, taints, architecture: machine.architecture.clone() };
     let certificates = args.certificates();
     if config.rotate_certificates {
         let store = Store::new(&certificates, "kubelet-client");
@@ -141,18 +139,25 @@ fn speak(
     let (kubelet, manager, port) = (kubelet.clone(), manager.clone(), config.port);
     tokio::spawn(async move {
         let config = &kubelet.config;
-        let node = if config.register_node == Some(false) { None } else { Some(registration.run(client.clone()).await) };
+        let posted = CancellationToken::new();
+        let node =
+            if config.register_node == Some(false) { None } else { Some(registration.run(client.clone()).await) };
         if config.server_tls_bootstrap {
             // The approver compares the names asked for with the node's addresses: they are in its status first.
             let store = Store::new(&certificates, "kubelet-server");
-            tokio::spawn(rotate::keep(client.clone(), store, serving::serving_ask(&name, &[ip]), shutdown.clone()));
+            let keep = rotate::keep(client.clone(), store, serving::serving_ask(&name, &[ip]), shutdown.clone());
+            let posted = posted.clone();
+            tokio::spawn(async move {
+                posted.cancelled().await;
+                keep.await;
+            });
         }
         tokio::spawn(pod::api::run(client.clone(), name.clone(), manager, mirrors, ready));
         if let Some(node) = node {
             kubelet.events.node(&name, false, "Starting", "Starting kubelet.");
             tokio::spawn(lease::run(client, node, config.node_lease_duration_seconds, shutdown.clone()));
         }
-        node::status::run(kubelet.clone(), machine, port, shutdown).await;
+        node::status::run(kubelet.clone(), machine, port, posted, shutdown).await;
     });
     Ok(())
 }
@@ -180,7 +185,12 @@ fn serve(args: &Args, kubelet: &Arc<Kubelet>, manager: &Manager, ip: IpAddr, shu
         "" | "0.0.0.0" | "::" => ip,
         other => other.parse().with_context(|| format!("address {other:?}"))?,
     };
-    let gate = Gate::new(kubelet.client.clone(), &kubelet.node_name, config.authentication.clone(), config.authorization.clone());
+    let gate = Gate::new(
+        kubelet.client.clone(),
+        &kubelet.node_name,
+        config.authentication.clone(),
+        config.authorization.clone(),
+    );
     let server = Server { kubelet: kubelet.clone(), manager: manager.clone(), gate: Arc::new(gate) };
     let address = std::net::SocketAddr::new(address, config.port);
     tokio::spawn(async move {
@@ -223,7 +233,12 @@ fn paths(args: &Args, config: &KubeletConfig) -> Result<Paths> {
         pod_logs: PathBuf::from(&config.pod_logs_dir),
         container_logs: PathBuf::from("/var/log/containers"),
     };
-    for (path, mode) in [(paths.root.clone(), 0o755), (paths.pods(), 0o750), (paths.pod_logs.clone(), 0o755), (paths.container_logs.clone(), 0o755)] {
+    for (path, mode) in [
+        (paths.root.clone(), 0o755),
+        (paths.pods(), 0o750),
+        (paths.pod_logs.clone(), 0o755),
+        (paths.container_logs.clone(), 0o755),
+    ] {
         make_directory(&path, mode).map_err(|e| anyhow!(e))?;
     }
     Ok(paths)

@@ -65,7 +65,9 @@ impl Table {
         let held: Vec<_> = held.try_collect().await.context("list addresses")?;
         let Some(index) = held.first().map(|a| a.header.index) else { return Ok(None) };
         let link = self.0.link().get().match_index(index).execute().try_next().await.context("look up an interface")?;
-        Ok(link.and_then(|l| l.attributes.into_iter().find_map(|a| if let LinkAttribute::Mtu(mtu) = a { Some(mtu) } else { None })))
+        Ok(link.and_then(|l| {
+            l.attributes.into_iter().find_map(|a| if let LinkAttribute::Mtu(mtu) = a { Some(mtu) } else { None })
+        }))
     }
 }
 

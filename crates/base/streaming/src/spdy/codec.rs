@@ -199,7 +199,11 @@ mod tests {
 
     #[test]
     fn garbage_is_an_error_not_a_panic() {
-        for bytes in [&[0x80, 3, 0, 1, 0, 0, 0, 2, 0, 0][..], &[0x80, 3, 0, 6, 0, 0, 0, 0][..], &[0, 0, 0, 1, 0, 0xff, 0xff, 0xff][..]] {
+        for bytes in [
+            &[0x80, 3, 0, 1, 0, 0, 0, 2, 0, 0][..],
+            &[0x80, 3, 0, 6, 0, 0, 0, 0][..],
+            &[0, 0, 0, 1, 0, 0xff, 0xff, 0xff][..],
+        ] {
             let mut buffer = BytesMut::from(bytes);
             assert!(!matches!(Codec::default().decode(&mut buffer), Ok(Some(_))), "{bytes:?}");
         }

@@ -115,7 +115,8 @@ impl Session {
         tokio::spawn(write_frames(write, data_out, control_out, shared.closed.clone()));
         let (weak, readers, closed) = (Arc::downgrade(&shared), shared.readers.clone(), shared.closed.clone());
         tokio::spawn(async move {
-            let done = closed.clone().run_until_cancelled_owned(read_frames(read, weak, readers.clone(), incoming)).await;
+            let done =
+                closed.clone().run_until_cancelled_owned(read_frames(read, weak, readers.clone(), incoming)).await;
             if let Some(Err(error)) = done {
                 tracing::debug!(%error, "SPDY connection");
             }

@@ -78,7 +78,8 @@ fn write_kubeconfig(bootstrap: &Path, kubeconfig: &Path, pair: &Path) -> Result<
     };
     let context = named("contexts", current).with_context(|| format!("{}: no current context", bootstrap.display()))?;
     let cluster = context["context"]["cluster"].as_str().unwrap_or("").to_owned();
-    let cluster = named("clusters", &cluster).with_context(|| format!("{}: no cluster {cluster:?}", bootstrap.display()))?;
+    let cluster =
+        named("clusters", &cluster).with_context(|| format!("{}: no cluster {cluster:?}", bootstrap.display()))?;
     let pair = pair.display().to_string();
     let out = json!({
         "apiVersion": "v1",

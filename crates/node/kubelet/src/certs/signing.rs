@@ -46,9 +46,9 @@ pub async fn sign(client: &Client, ask: &Ask, patience: Duration) -> Result<(Str
         .with_context(|| format!("create a CertificateSigningRequest for {}", ask.signer))?;
     let name = created.metadata.name.context("the API server gave the CertificateSigningRequest no name")?;
     tracing::info!(csr = name, signer = ask.signer, "waiting for the certificate");
-    let certificate = tokio::time::timeout(patience, answer(api, &name))
-        .await
-        .map_err(|_| anyhow!("CertificateSigningRequest {name} was neither signed nor refused within {patience:?}"))??;
+    let certificate = tokio::time::timeout(patience, answer(api, &name)).await.map_err(|_| {
+        anyhow!("CertificateSigningRequest {name} was neither signed nor refused within {patience:?}")
+    })??;
     Ok((certificate, key))
 }
 

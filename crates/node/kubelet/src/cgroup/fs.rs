@@ -100,7 +100,9 @@ fn hierarchies() -> Vec<PathBuf> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut out: Vec<PathBuf> = text
         .lines()
-        .filter(|line| line.split(" - ").nth(1).is_some_and(|rest| rest.starts_with("cgroup ") && !rest.contains("name=")))
+        .filter(|line| {
+            line.split(" - ").nth(1).is_some_and(|rest| rest.starts_with("cgroup ") && !rest.contains("name="))
+        })
         .filter_map(|line| line.split(' ').nth(4))
         .map(PathBuf::from)
         .collect();

@@ -35,10 +35,12 @@ pub async fn create(slice: &str, limits: &PodLimits, pids: Option<i64>) -> Resul
     }
     match call("StartTransientUnit", &(slice, "replace", &properties, Auxiliary::new())).await? {
         Ok(_) => Ok(()),
-        Err(zbus::Error::MethodError(name, _, _)) if name.as_str() == "org.freedesktop.systemd1.UnitExists" => call("SetUnitProperties", &(slice, true, &resources))
-            .await?
-            .map(drop)
-            .with_context(|| format!("set properties of {slice}")),
+        Err(zbus::Error::MethodError(name, _, _)) if name.as_str() == "org.freedesktop.systemd1.UnitExists" => {
+            call("SetUnitProperties", &(slice, true, &resources))
+                .await?
+                .map(drop)
+                .with_context(|| format!("set properties of {slice}"))
+        }
         Err(error) => Err(error).with_context(|| format!("start {slice}")),
     }
 }

@@ -9,7 +9,11 @@ pub(super) fn strip(fields: &mut Map<String, Value>) -> Result<()> {
         let Some(value) = fields.get(name) else { continue };
         if !empty(value) && !accepted.contains(value) {
             let allowed: Vec<String> = accepted.iter().map(Value::to_string).collect();
-            bail!("{name}: {value} is not implemented (allowed: unset{}{})", if allowed.is_empty() { "" } else { ", " }, allowed.join(", "));
+            bail!(
+                "{name}: {value} is not implemented (allowed: unset{}{})",
+                if allowed.is_empty() { "" } else { ", " },
+                allowed.join(", ")
+            );
         }
         fields.remove(name);
     }

@@ -46,9 +46,17 @@ mod tests {
 
     #[test]
     fn parses_go_durations() {
-        for (text, expected) in
-            [("0s", Some(0)), ("0", Some(0)), ("1h30m", Some(5_400_000)), ("1.5s", Some(1500)), ("20ms", Some(20)), ("", None), ("5", None), ("-1s", None), ("s", None)]
-        {
+        for (text, expected) in [
+            ("0s", Some(0)),
+            ("0", Some(0)),
+            ("1h30m", Some(5_400_000)),
+            ("1.5s", Some(1500)),
+            ("20ms", Some(20)),
+            ("", None),
+            ("5", None),
+            ("-1s", None),
+            ("s", None),
+        ] {
             assert_eq!(parse(text).ok(), expected.map(Duration::from_millis), "{text}");
         }
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kinit_cri::v1::{
-    ContainerConfig, ContainerMetadata, Device, ImageSpec, KeyValue, LinuxContainerConfig, Mount, MountPropagation, Signal,
+    ContainerConfig, ContainerMetadata, Device, ImageSpec, KeyValue, LinuxContainerConfig, Mount, MountPropagation,
+    NamespaceMode, Signal,
 };
 
 use super::{env, security, service_env};
@@ -35,6 +36,8 @@ pub struct Inputs<'a> {
     pub volumes: &'a Volumes,
     /// The pod's addresses.
     pub pod_ips: &'a [String],
+    /// Id of the container whose processes this one is to see.
+    pub target: Option<&'a str>,
 }
 
 /// Describes it; an error is a `CreateContainerConfigError`.
@@ -55,7 +58,11 @@ pub async fn config(kubelet: &Kubelet, from: &Inputs<'_>) -> Result<ContainerCon
         list.iter().flatten().map(|word| expand(word, |name| envs.get(name).cloned())).collect()
     };
     let seccomp_root = kubelet.paths.root.join("seccomp");
-    let context = security::container(pod, spec, &from.image_user, kubelet.config.seccomp_default, &seccomp_root)?;
+    let mut context = security::container(pod, spec, &from.image_user, kubelet.config.seccomp_default, &seccomp_root)?;
+    if let Some((namespaces, target)) = context.namespace_options.as_mut().zip(from.target) {
+        namespaces.pid = NamespaceMode::Target as i32;
+        namespaces.target_id = target.to_owned();
+    }
     let mounts = mounts(kubelet, from, &envs)?;
     Ok(ContainerConfig {
         metadata: Some(ContainerMetadata { name: spec.name.clone(), attempt: from.attempt }),
@@ -104,7 +111,8 @@ fn labels(from: &Inputs<'_>) -> BTreeMap<String, String> {
 
 fn annotations(from: &Inputs<'_>) -> BTreeMap<String, String> {
     let spec = from.spec;
-    let text = |f: &Option<String>, default: &str| f.clone().filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned());
+    let text =
+        |f: &Option<String>, default: &str| f.clone().filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned());
     let mut out: BTreeMap<String, String> = [
         (names::CONTAINER_HASH, step::hash(spec)),
         (names::RESTART_COUNT, from.attempt.to_string()),
@@ -123,7 +131,11 @@ fn annotations(from: &Inputs<'_>) -> BTreeMap<String, String> {
     out
 }
 
-fn mounts(kubelet: &Kubelet, from: &Inputs<'_>, envs: &indexmap::IndexMap<String, String>) -> Result<Vec<Mount>, String> {
+fn mounts(
+    kubelet: &Kubelet,
+    from: &Inputs<'_>,
+    envs: &indexmap::IndexMap<String, String>,
+) -> Result<Vec<Mount>, String> {
     let (spec, uid) = (from.spec, &from.key.uid);
     let mut out = Vec::new();
     let mut has_hosts = false;
@@ -141,8 +153,12 @@ fn mounts(kubelet: &Kubelet, from: &Inputs<'_>, envs: &indexmap::IndexMap<String
         let host_path = match sub {
             Some(sub) => {
                 let target = kubelet.paths.subpaths(uid).join(&mount.name).join(&spec.name).join(index.to_string());
-                crate::volumes::subpath::bind(&volume.path, &sub, &target)
-                    .map_err(|e| format!("failed to prepare subPath for volumeMount {:?} of container {:?}: {e}", mount.name, spec.name))?
+                crate::volumes::subpath::bind(&volume.path, &sub, &target).map_err(|e| {
+                    format!(
+                        "failed to prepare subPath for volumeMount {:?} of container {:?}: {e}",
+                        mount.name, spec.name
+                    )
+                })?
             }
             None => volume.path.clone(),
         };

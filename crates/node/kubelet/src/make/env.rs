@@ -98,7 +98,12 @@ async fn from_source(
 }
 
 /// A ConfigMap, `None` when it is optional and absent.
-pub async fn config_map(objects: &Objects, namespace: &str, name: &str, optional: bool) -> Result<Option<Arc<ConfigMap>>, String> {
+pub async fn config_map(
+    objects: &Objects,
+    namespace: &str,
+    name: &str,
+    optional: bool,
+) -> Result<Option<Arc<ConfigMap>>, String> {
     let found = objects.config_map(namespace, name)?.get(PATIENCE).await?;
     match found {
         None if !optional => Err(format!("configmap \"{name}\" not found")),
@@ -107,7 +112,12 @@ pub async fn config_map(objects: &Objects, namespace: &str, name: &str, optional
 }
 
 /// A Secret, `None` when it is optional and absent.
-pub async fn secret(objects: &Objects, namespace: &str, name: &str, optional: bool) -> Result<Option<Arc<Secret>>, String> {
+pub async fn secret(
+    objects: &Objects,
+    namespace: &str,
+    name: &str,
+    optional: bool,
+) -> Result<Option<Arc<Secret>>, String> {
     let found = objects.secret(namespace, name)?.get(PATIENCE).await?;
     match found {
         None if !optional => Err(format!("secret \"{name}\" not found")),
@@ -116,5 +126,6 @@ pub async fn secret(objects: &Objects, namespace: &str, name: &str, optional: bo
 }
 
 fn text(bytes: &[u8], key: &str) -> Result<String, String> {
-    String::from_utf8(bytes.to_vec()).map_err(|_| format!("the value of key {key} is not text and cannot be a variable"))
+    String::from_utf8(bytes.to_vec())
+        .map_err(|_| format!("the value of key {key} is not text and cannot be a variable"))
 }

@@ -48,7 +48,8 @@ pub fn config(kubelet: &Kubelet, pod: &Pod, key: &PodKey, attempt: u32) -> Resul
     let spec = pod.spec.clone().unwrap_or_default();
     let host_network = spec.host_network == Some(true);
     let hostname = if host_network { String::new() } else { hostname(pod, &kubelet.config.cluster_domain)?.0 };
-    let ports = spec.containers.iter().chain(spec.init_containers.iter().flatten()).flat_map(|c| c.ports.iter().flatten());
+    let ports =
+        spec.containers.iter().chain(spec.init_containers.iter().flatten()).flat_map(|c| c.ports.iter().flatten());
     let port_mappings = ports
         .filter(|p| !host_network && p.host_port.is_some_and(|h| h > 0))
         .map(|p| PortMapping {
@@ -95,10 +96,19 @@ mod tests {
     fn host_names() {
         for (spec, expected) in [
             (serde_json::json!({"containers": []}), ("web-0", "")),
-            (serde_json::json!({"containers": [], "hostname": "db", "subdomain": "sub"}), ("db", "sub.ns.svc.cluster.local")),
-            (serde_json::json!({"containers": [], "subdomain": "sub", "setHostnameAsFQDN": true}), ("web-0.sub.ns.svc.cluster.local", "sub.ns.svc.cluster.local")),
+            (
+                serde_json::json!({"containers": [], "hostname": "db", "subdomain": "sub"}),
+                ("db", "sub.ns.svc.cluster.local"),
+            ),
+            (
+                serde_json::json!({"containers": [], "subdomain": "sub", "setHostnameAsFQDN": true}),
+                ("web-0.sub.ns.svc.cluster.local", "sub.ns.svc.cluster.local"),
+            ),
         ] {
-            let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "web-0", "namespace": "ns"}, "spec": spec})).unwrap();
+            let pod: Pod = serde_json::from_value(
+                serde_json::json!({"metadata": {"name": "web-0", "namespace": "ns"}, "spec": spec}),
+            )
+            .unwrap();
             let (name, domain) = hostname(&pod, "cluster.local").unwrap();
             assert_eq!((name.as_str(), domain.as_str()), expected);
         }

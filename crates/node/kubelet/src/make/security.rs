@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{
+    AppArmorProfile, Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext,
+};
 use kinit_cri::v1::{
     self, Capability, Int64Value, LinuxContainerSecurityContext, LinuxSandboxSecurityContext, NamespaceMode,
     NamespaceOption, SeLinuxOption, SecurityProfile, SupplementalGroupsPolicy, security_profile::ProfileType,
@@ -35,7 +37,7 @@ pub struct ImageUser {
 }
 
 /// Namespaces a pod shares with its host.
-pub fn namespaces(pod: &Pod, container: bool) -> NamespaceOption {
+pub fn namespaces(pod: &Pod) -> NamespaceOption {
     let spec = pod.spec.as_ref();
     let on = |flag: Option<bool>| flag == Some(true);
     let node = |flag: Option<bool>| if on(flag) { NamespaceMode::Node } else { NamespaceMode::Pod };
@@ -46,7 +48,6 @@ pub fn namespaces(pod: &Pod, container: bool) -> NamespaceOption {
     } else {
         NamespaceMode::Container
     };
-    let _ = container;
     NamespaceOption {
         network: node(spec.and_then(|s| s.host_network)) as i32,
         ipc: node(spec.and_then(|s| s.host_ipc)) as i32,
@@ -64,14 +65,19 @@ pub fn sandbox(pod: &Pod, seccomp_default: bool, seccomp_root: &Path) -> LinuxSa
         .flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()))
         .any(|c| c.security_context.as_ref().and_then(|c| c.privileged) == Some(true));
     LinuxSandboxSecurityContext {
-        namespace_options: Some(namespaces(pod, false)),
+        namespace_options: Some(namespaces(pod)),
         selinux_options: context.se_linux_options.as_ref().map(selinux),
         run_as_user: context.run_as_user.map(|value| Int64Value { value }),
         run_as_group: context.run_as_group.filter(|_| context.run_as_user.is_some()).map(|value| Int64Value { value }),
         supplemental_groups: groups(&context),
         supplemental_groups_policy: groups_policy(&context),
         privileged,
-        seccomp: Some(seccomp(context.seccomp_profile.as_ref(), privileged, seccomp_default || !privileged, seccomp_root)),
+        seccomp: Some(seccomp(
+            context.seccomp_profile.as_ref(),
+            privileged,
+            seccomp_default || !privileged,
+            seccomp_root,
+        )),
         ..Default::default()
     }
 }
@@ -108,7 +114,7 @@ pub fn container(
     Ok(LinuxContainerSecurityContext {
         capabilities: own.capabilities.as_ref().map(capabilities),
         privileged,
-        namespace_options: Some(namespaces(pod, true)),
+        namespace_options: Some(namespaces(pod)),
         selinux_options: own.se_linux_options.as_ref().or(over.se_linux_options.as_ref()).map(selinux),
         run_as_user: user.or_else(|| image.uid.filter(|_| image.name.is_empty())).map(|value| Int64Value { value }),
         run_as_group: own.run_as_group.or(over.run_as_group).map(|value| Int64Value { value }),
@@ -143,7 +149,9 @@ fn check_non_root(user: Option<i64>, image: &ImageUser, container: &Container) -
             "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root (container: {name})",
             image.name
         )),
-        (None, Some(0) | None) => Err(format!("container has runAsNonRoot and image will run as root (container: {name})")),
+        (None, Some(0) | None) => {
+            Err(format!("container has runAsNonRoot and image will run as root (container: {name})"))
+        }
         (None, Some(_)) => Ok(()),
     }
 }
@@ -158,7 +166,12 @@ fn capabilities(from: &k8s_openapi::api::core::v1::Capabilities) -> Capability {
 
 fn selinux(from: &k8s_openapi::api::core::v1::SELinuxOptions) -> SeLinuxOption {
     let text = |f: &Option<String>| f.clone().unwrap_or_default();
-    SeLinuxOption { user: text(&from.user), role: text(&from.role), r#type: text(&from.type_), level: text(&from.level) }
+    SeLinuxOption {
+        user: text(&from.user),
+        role: text(&from.role),
+        r#type: text(&from.type_),
+        level: text(&from.level),
+    }
 }
 
 fn profile(kind: ProfileType, localhost_ref: String) -> SecurityProfile {

@@ -3,7 +3,11 @@
 use k8s_openapi::api::core::v1::Service;
 
 /// Variables for the pod's namespace; the Service `default/kubernetes` is told to everybody.
-pub fn variables<'a>(services: impl Iterator<Item = &'a Service>, namespace: &str, links: bool) -> Vec<(String, String)> {
+pub fn variables<'a>(
+    services: impl Iterator<Item = &'a Service>,
+    namespace: &str,
+    links: bool,
+) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for service in services {
         let meta = &service.metadata;

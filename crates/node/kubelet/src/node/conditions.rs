@@ -38,16 +38,35 @@ pub fn conditions(m: &Measured, thresholds: &BTreeMap<String, String>) -> Vec<Co
     let memory = below("memory.available", m.memory_available.into(), m.memory_total.into());
     let disk = below("nodefs.available", m.disk_available.into(), m.disk_total.into())
         || (m.inodes_total > 0 && below("nodefs.inodesFree", m.inodes_free.into(), m.inodes_total.into()));
-    let pids = m.pids.is_some_and(|(now, most)| below("pid.available", (most - now).into(), most.into()) || most - now < 100);
+    let pids =
+        m.pids.is_some_and(|(now, most)| below("pid.available", (most - now).into(), most.into()) || most - now < 100);
     let pressure = |kind, yes: bool, bad: &'static str, good: &'static str, words: (&str, &str)| {
         (kind, yes, if yes { bad } else { good }, format!("kubelet has {}", if yes { words.1 } else { words.0 }))
     };
     let problems: Vec<String> = [&m.runtime_problem, &m.network_problem].into_iter().flatten().cloned().collect();
     let ready = problems.is_empty();
     vec![
-        pressure("MemoryPressure", memory, "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory", ("sufficient memory available", "insufficient memory available")),
-        pressure("DiskPressure", disk, "KubeletHasDiskPressure", "KubeletHasNoDiskPressure", ("no disk pressure", "disk pressure")),
-        pressure("PIDPressure", pids, "KubeletHasInsufficientPID", "KubeletHasSufficientPID", ("sufficient PID available", "insufficient PID available")),
+        pressure(
+            "MemoryPressure",
+            memory,
+            "KubeletHasInsufficientMemory",
+            "KubeletHasSufficientMemory",
+            ("sufficient memory available", "insufficient memory available"),
+        ),
+        pressure(
+            "DiskPressure",
+            disk,
+            "KubeletHasDiskPressure",
+            "KubeletHasNoDiskPressure",
+            ("no disk pressure", "disk pressure"),
+        ),
+        pressure(
+            "PIDPressure",
+            pids,
+            "KubeletHasInsufficientPID",
+            "KubeletHasSufficientPID",
+            ("sufficient PID available", "insufficient PID available"),
+        ),
         (
             "Ready",
             ready,
@@ -71,9 +90,16 @@ mod tests {
 
     #[test]
     fn thresholds_make_conditions() {
-        let thresholds: BTreeMap<String, String> =
-            [("memory.available", "100Mi"), ("nodefs.available", "10%")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
-        let well = Measured { memory_available: 1 << 30, memory_total: 2 << 30, disk_available: 50, disk_total: 100, ..Measured::default() };
+        let thresholds: BTreeMap<String, String> = [("memory.available", "100Mi"), ("nodefs.available", "10%")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into();
+        let well = Measured {
+            memory_available: 1 << 30,
+            memory_total: 2 << 30,
+            disk_available: 50,
+            disk_total: 100,
+            ..Measured::default()
+        };
         let truths = |m: &Measured| conditions(m, &thresholds).into_iter().map(|c| c.1).collect::<Vec<_>>();
         assert_eq!(truths(&well), [false, false, false, true]);
         assert_eq!(truths(&Measured { memory_available: 1, ..well.clone() }), [true, false, false, true]);

@@ -58,7 +58,11 @@ impl Registration {
         }
         let mut taints = self.taints.clone();
         // The node lifecycle controller takes it away once the node is ready.
-        taints.push(Taint { key: "node.kubernetes.io/not-ready".into(), effect: "NoSchedule".into(), ..Default::default() });
+        taints.push(Taint {
+            key: "node.kubernetes.io/not-ready".into(),
+            effect: "NoSchedule".into(),
+            ..Default::default()
+        });
         let node = Node {
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),

@@ -15,14 +15,15 @@ use kinit_cri::v1::{ListImagesRequest, StatusRequest, VersionRequest};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::conditions::{Measured, conditions};
 use super::facts::{self, Machine};
 use crate::kubelet::Kubelet;
 use crate::quantity;
 
-/// Keeps the status up to date for ever.
-pub async fn run(kubelet: Arc<Kubelet>, machine: Machine, port: u16, shutdown: Shutdown) {
+/// Keeps the status up to date for ever; `posted` is cancelled once the API knows it.
+pub async fn run(kubelet: Arc<Kubelet>, machine: Machine, port: u16, posted: CancellationToken, shutdown: Shutdown) {
     let Some(client) = kubelet.client.clone() else { return };
     let api: Api<Node> = Api::all(client);
     let mut reporter = Reporter { kubelet: kubelet.clone(), machine, port, sent: None };
@@ -31,7 +32,10 @@ pub async fn run(kubelet: Arc<Kubelet>, machine: Machine, port: u16, shutdown: S
     let mut ready = false;
     loop {
         match tokio::time::timeout(Duration::from_secs(30), reporter.once(&api)).await {
-            Ok(Ok(now_ready)) => ready = now_ready,
+            Ok(Ok(now_ready)) => {
+                ready = now_ready;
+                posted.cancel();
+            }
             Ok(Err(error)) => tracing::warn!(%error, "update the node's status"),
             Err(_) => tracing::warn!("update the node's status: no answer"),
         }
@@ -58,11 +62,16 @@ impl Reporter {
             None => api.get(&self.kubelet.node_name).await?.status.unwrap_or_default(),
         };
         for condition in status.conditions.iter_mut().flatten() {
-            let old = known.conditions.iter().flatten().find(|c| c.type_ == condition.type_ && c.status == condition.status);
-            condition.last_transition_time = Some(old.and_then(|o| o.last_transition_time.clone()).unwrap_or_else(|| now.clone()));
+            let old =
+                known.conditions.iter().flatten().find(|c| c.type_ == condition.type_ && c.status == condition.status);
+            condition.last_transition_time =
+                Some(old.and_then(|o| o.last_transition_time.clone()).unwrap_or_else(|| now.clone()));
         }
         let due = match &self.sent {
-            Some((sent, at)) => without_heartbeat(sent) != without_heartbeat(&status) || at.elapsed() >= self.kubelet.config.node_status_report_frequency,
+            Some((sent, at)) => {
+                without_heartbeat(sent) != without_heartbeat(&status)
+                    || at.elapsed() >= self.kubelet.config.node_status_report_frequency
+            }
             None => true,
         };
         let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
@@ -92,18 +101,17 @@ impl Reporter {
             })
             .collect();
         let capacity = self.capacity(measured.disk_total);
-        let mut addresses: Vec<NodeAddress> = kubelet
-            .host_ips
-            .iter()
-            .map(|ip| NodeAddress { type_: "InternalIP".into(), address: ip.clone() })
-            .collect();
+        let mut addresses: Vec<NodeAddress> =
+            kubelet.host_ips.iter().map(|ip| NodeAddress { type_: "InternalIP".into(), address: ip.clone() }).collect();
         addresses.push(NodeAddress { type_: "Hostname".into(), address: kubelet.node_name.clone() });
         NodeStatus {
             addresses: Some(addresses),
             allocatable: Some(self.allocatable(&capacity)),
             capacity: Some(capacity),
             conditions: Some(conditions),
-            daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }) }),
+            daemon_endpoints: Some(NodeDaemonEndpoints {
+                kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }),
+            }),
             node_info: Some(self.info().await),
             images: Some(images(kubelet).await),
             ..Default::default()
@@ -129,7 +137,9 @@ impl Reporter {
     fn allocatable(&self, capacity: &BTreeMap<String, Quantity>) -> BTreeMap<String, Quantity> {
         let config = &self.kubelet.config;
         let mut out = capacity.clone();
-        for (resource, signal) in [("cpu", ""), ("memory", "memory.available"), ("ephemeral-storage", "nodefs.available")] {
+        for (resource, signal) in
+            [("cpu", ""), ("memory", "memory.available"), ("ephemeral-storage", "nodefs.available")]
+        {
             let Some(total) = capacity.get(resource).and_then(|q| quantity::milli(&q.0)) else { continue };
             let reserved: i128 = [&config.system_reserved, &config.kube_reserved]
                 .iter()
@@ -219,14 +229,18 @@ async fn measure(kubelet: &Kubelet) -> Measured {
     };
     match facts::disk(&kubelet.paths.root) {
         Ok((total, free, inodes, inodes_free)) => {
-            (out.disk_total, out.disk_available, out.inodes_total, out.inodes_free) = (total, free, inodes, inodes_free);
+            (out.disk_total, out.disk_available, out.inodes_total, out.inodes_free) =
+                (total, free, inodes, inodes_free);
         }
         Err(error) => tracing::warn!(error = format!("{error:#}"), "measure the kubelet's file system"),
     }
     match kubelet.runtime.status(StatusRequest { verbose: false }).await {
         Ok(answer) => {
             for condition in answer.status.into_iter().flat_map(|s| s.conditions).filter(|c| !c.status) {
-                let problem = format!("container runtime {} reason:{} message:{}", condition.r#type, condition.reason, condition.message);
+                let problem = format!(
+                    "container runtime {} reason:{} message:{}",
+                    condition.r#type, condition.reason, condition.message
+                );
                 match condition.r#type.as_str() {
                     "RuntimeReady" => out.runtime_problem = Some(problem),
                     "NetworkReady" => out.network_problem = Some(problem),

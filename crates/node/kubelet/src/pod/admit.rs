@@ -11,7 +11,10 @@ pub fn admit(pod: &Pod) -> Result<(), (String, String)> {
         return refuse("UnsupportedVolume", &message);
     }
     if let Some(os) = spec.os.as_ref().filter(|os| os.name != "linux") {
-        return refuse("PodOSNotSupported", &format!("Failed to admit pod as the OS field doesn't match node OS: {}", os.name));
+        return refuse(
+            "PodOSNotSupported",
+            &format!("Failed to admit pod as the OS field doesn't match node OS: {}", os.name),
+        );
     }
     let unsupported = [
         (spec.host_users == Some(false), "hostUsers: false (user namespaces)"),
@@ -23,7 +26,10 @@ pub fn admit(pod: &Pod) -> Result<(), (String, String)> {
     }
     for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
         if container.volume_devices.as_ref().is_some_and(|d| !d.is_empty()) {
-            return refuse("UnsupportedFeature", &format!("volumeDevices of container {} are not supported by this kubelet", container.name));
+            return refuse(
+                "UnsupportedFeature",
+                &format!("volumeDevices of container {} are not supported by this kubelet", container.name),
+            );
         }
     }
     Ok(())

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kinit_cri::v1::{ListContainersRequest, ListPodSandboxRequest, RemoveContainerRequest, RemovePodSandboxRequest, StopPodSandboxRequest};
+use kinit_cri::v1::{
+    ListContainersRequest, ListPodSandboxRequest, RemoveContainerRequest, RemovePodSandboxRequest,
+    StopPodSandboxRequest,
+};
 
 use super::observe::{Life, Observed};
 use crate::kubelet::Kubelet;
@@ -34,7 +37,9 @@ async fn remove_container(kubelet: &Kubelet, key: &PodKey, name: &str, id: &str,
         return tracing::debug!(container = id, %error, "remove a dead container");
     }
     let link = kubelet.paths.container_log_link(key, name, id);
-    for path in std::iter::once(link).chain(log.filter(|l| !l.is_empty()).map(Into::into)) {
+    let log = log.filter(|l| !l.is_empty()).map(std::path::PathBuf::from);
+    let rotated = log.as_deref().map(crate::rotate_logs::rotated).unwrap_or_default();
+    for path in std::iter::once(link).chain(log).chain(rotated) {
         if let Err(error) = std::fs::remove_file(&path)
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -44,7 +49,9 @@ async fn remove_container(kubelet: &Kubelet, key: &PodKey, name: &str, id: &str,
 }
 
 async fn remove_sandbox(kubelet: &Kubelet, id: &str) {
-    if let Err(error) = kubelet.runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() }).await {
+    if let Err(error) =
+        kubelet.runtime.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() }).await
+    {
         tracing::debug!(sandbox = id, %error, "remove a sandbox");
     }
 }
@@ -86,7 +93,9 @@ pub async fn orphans(kubelet: &Kubelet, wanted: &BTreeSet<String>) -> Result<(),
     for sandbox in sandboxes {
         let Some(uid) = sandbox.labels.get(names::POD_UID).filter(|u| !wanted.contains(*u)) else { continue };
         tracing::info!(sandbox = sandbox.id, uid, "remove a sandbox whose pod is gone");
-        if let Err(error) = kubelet.runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: sandbox.id.clone() }).await {
+        if let Err(error) =
+            kubelet.runtime.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: sandbox.id.clone() }).await
+        {
             tracing::debug!(sandbox = sandbox.id, %error, "stop an orphan's sandbox");
         }
         remove_sandbox(kubelet, &sandbox.id).await;

@@ -8,7 +8,13 @@ use crate::kubelet::Kubelet;
 use crate::probe::http;
 
 /// Runs a handler to its end; the caller bounds the time.
-pub async fn run(kubelet: &Kubelet, handler: &LifecycleHandler, container: &Container, id: &str, pod_ip: Option<&str>) -> Result<(), String> {
+pub async fn run(
+    kubelet: &Kubelet,
+    handler: &LifecycleHandler,
+    container: &Container,
+    id: &str,
+    pod_ip: Option<&str>,
+) -> Result<(), String> {
     if let Some(exec) = &handler.exec {
         let command = exec.command.clone().unwrap_or_default();
         let answer = kubelet.runtime.exec_sync(id, command.clone(), Duration::ZERO).await;
@@ -16,7 +22,11 @@ pub async fn run(kubelet: &Kubelet, handler: &LifecycleHandler, container: &Cont
         return if answer.exit_code == 0 {
             Ok(())
         } else {
-            Err(format!("command {command:?} exited with {}: {}", answer.exit_code, String::from_utf8_lossy(&answer.stderr)))
+            Err(format!(
+                "command {command:?} exited with {}: {}",
+                answer.exit_code,
+                String::from_utf8_lossy(&answer.stderr)
+            ))
         };
     }
     if let Some(get) = &handler.http_get {

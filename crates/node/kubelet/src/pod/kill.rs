@@ -14,7 +14,11 @@ const LEAST: i64 = 2;
 pub async fn kill(kubelet: &Kubelet, pod: &Pod, name: &str, id: &str, message: &str, grace: i64, pod_ip: Option<&str>) {
     kubelet.events.pod(pod, Some(name), false, "Killing", message);
     let begun = Instant::now();
-    let spec = pod.spec.iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten())).find(|c| c.name == name);
+    let spec = pod
+        .spec
+        .iter()
+        .flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()))
+        .find(|c| c.name == name);
     if let Some(spec) = spec
         && let Some(hook) = spec.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref())
         && grace > 0
@@ -22,11 +26,14 @@ pub async fn kill(kubelet: &Kubelet, pod: &Pod, name: &str, id: &str, message: &
         let deadline = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
         match tokio::time::timeout(deadline, hooks::run(kubelet, hook, spec, id, pod_ip)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => kubelet.events.pod(pod, Some(name), true, "FailedPreStopHook", format!("PreStopHook failed: {error}")),
+            Ok(Err(error)) => {
+                kubelet.events.pod(pod, Some(name), true, "FailedPreStopHook", format!("PreStopHook failed: {error}"))
+            }
             Err(_) => tracing::warn!(container = name, grace, "the preStop hook took longer than the grace period"),
         }
     }
-    let left = if grace == 0 { 0 } else { (grace - i64::try_from(begun.elapsed().as_secs()).unwrap_or(grace)).max(LEAST) };
+    let left =
+        if grace == 0 { 0 } else { (grace - i64::try_from(begun.elapsed().as_secs()).unwrap_or(grace)).max(LEAST) };
     stop(kubelet, id, left).await;
 }
 

@@ -36,7 +36,12 @@ const HOUSEKEEPING: Duration = Duration::from_secs(60);
 impl Manager {
     /// No pods yet.
     pub fn new(kubelet: Arc<Kubelet>) -> Self {
-        Self { kubelet, slots: Arc::default(), changed: Arc::new(Notify::new()), happenings: broadcast::Sender::new(256) }
+        Self {
+            kubelet,
+            slots: Arc::default(),
+            changed: Arc::new(Notify::new()),
+            happenings: broadcast::Sender::new(256),
+        }
     }
 
     /// A pod is wanted like this from now on.
@@ -81,7 +86,12 @@ impl Manager {
 
     /// Uids of all pods a source has given, for finding those it no longer gives.
     pub fn uids(&self, is_static: bool) -> Vec<String> {
-        self.slots.lock().iter().filter(|(_, s)| s.wanted.borrow().is_static == is_static).map(|(u, _)| u.clone()).collect()
+        self.slots
+            .lock()
+            .iter()
+            .filter(|(_, s)| s.wanted.borrow().is_static == is_static)
+            .map(|(u, _)| u.clone())
+            .collect()
     }
 
     /// Tells a static pod the uid of its copy in the API.
@@ -144,7 +154,9 @@ impl Manager {
                             Ok(Some(event)) => {
                                 // Nobody listening is fine.
                                 let _ = self.happenings.send(event.container_id.clone());
-                                let uid = event.pod_sandbox_status.and_then(|s| s.labels.get(names::POD_UID).cloned().or(s.metadata.map(|m| m.uid)));
+                                let uid = event
+                                    .pod_sandbox_status
+                                    .and_then(|s| s.labels.get(names::POD_UID).cloned().or(s.metadata.map(|m| m.uid)));
                                 let slots = self.slots.lock();
                                 match uid.and_then(|u| slots.get(&u)) {
                                     Some(slot) => slot.poke.notify_one(),

@@ -34,7 +34,8 @@ fn place(pod: &Pod) -> (String, String) {
 impl Mirrors {
     /// The API has this mirror.
     pub fn seen(&self, pod: Pod) {
-        let hash = pod.metadata.annotations.as_ref().and_then(|a| a.get(names::CONFIG_MIRROR)).cloned().unwrap_or_default();
+        let hash =
+            pod.metadata.annotations.as_ref().and_then(|a| a.get(names::CONFIG_MIRROR)).cloned().unwrap_or_default();
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         // One that is being deleted serves nobody.
         let hash = if pod.metadata.deletion_timestamp.is_some() { String::new() } else { hash };

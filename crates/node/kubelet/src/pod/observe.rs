@@ -172,7 +172,11 @@ fn container(status: v1::ContainerStatus, sandbox: &str) -> Container {
         exit_code: status.exit_code,
         reason: status.reason.clone(),
         message: if message.is_empty() { status.message.clone() } else { message },
-        image: status.image.clone().map(|i| if i.user_specified_image.is_empty() { i.image } else { i.user_specified_image }).unwrap_or_default(),
+        image: status
+            .image
+            .clone()
+            .map(|i| if i.user_specified_image.is_empty() { i.image } else { i.user_specified_image })
+            .unwrap_or_default(),
         image_ref: status.image_ref.clone(),
         hash: annotation(names::CONTAINER_HASH),
         log_path: status.log_path.clone(),
@@ -189,7 +193,8 @@ const MAX_LOG_LINES: usize = 80;
 /// (`kuberuntime.getTerminationMessage`).
 fn last_words(status: &v1::ContainerStatus) -> (String, bool) {
     let path = status.annotations.get(names::TERMINATION_PATH).map_or("", String::as_str);
-    let host = status.mounts.iter().find(|m| !path.is_empty() && m.container_path == path).map(|m| m.host_path.as_str());
+    let host =
+        status.mounts.iter().find(|m| !path.is_empty() && m.container_path == path).map(|m| m.host_path.as_str());
     let words = host.and_then(|p| read_at_most(p, MAX_WORDS)).unwrap_or_default();
     let from_log = status.annotations.get(names::TERMINATION_POLICY).is_some_and(|p| p == "FallbackToLogsOnError")
         && status.exit_code != 0;

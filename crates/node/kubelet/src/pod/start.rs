@@ -25,7 +25,13 @@ pub struct StartError {
 }
 
 /// Volumes, cgroup and directories.
-pub async fn mount(kubelet: &Kubelet, pod: &Pod, key: &PodKey, pod_ips: &[String], mut tokens: Tokens) -> Result<(Volumes, Tokens), String> {
+pub async fn mount(
+    kubelet: &Kubelet,
+    pod: &Pod,
+    key: &PodKey,
+    pod_ips: &[String],
+    mut tokens: Tokens,
+) -> Result<(Volumes, Tokens), String> {
     let place = place(kubelet, pod_ips);
     let volumes = volumes::set_up(kubelet, pod, key, &place, &mut tokens).await?;
     volumes::make_directory(&kubelet.paths.log_directory(key), 0o755)?;
@@ -65,10 +71,18 @@ pub struct Start {
     pub volumes: Volumes,
     /// The pod's addresses.
     pub pod_ips: Vec<String>,
+    /// Id of the container whose processes this one is to see.
+    pub target: Option<String>,
 }
 
 /// Pulls, creates and starts a container, and runs its postStart hook.
-pub async fn container(kubelet: &Kubelet, pod: &Pod, key: &PodKey, spec: &Container, start: &Start) -> Result<(), StartError> {
+pub async fn container(
+    kubelet: &Kubelet,
+    pod: &Pod,
+    key: &PodKey,
+    spec: &Container,
+    start: &Start,
+) -> Result<(), StartError> {
     let event = |warning, reason: &str, note: String| kubelet.events.pod(pod, Some(&spec.name), warning, reason, note);
     let fail = |reason: &'static str, message: String| StartError { reason, message, created: false };
     let image = image::ensure(kubelet, pod, key, spec).await.map_err(|e| {
@@ -86,12 +100,14 @@ pub async fn container(kubelet: &Kubelet, pod: &Pod, key: &PodKey, spec: &Contai
         image_user: security::image_user(&image),
         volumes: &start.volumes,
         pod_ips: &start.pod_ips,
+        target: start.target.as_deref(),
     };
     let config = make::container::config(kubelet, &inputs).await.map_err(|message| {
         event(true, "Failed", format!("Error: {message}"));
         fail("CreateContainerConfigError", message)
     })?;
-    let sandbox_config = make::sandbox::config(kubelet, pod, key, start.sandbox_attempt).map_err(|m| fail("CreateContainerConfigError", m))?;
+    let sandbox_config = make::sandbox::config(kubelet, pod, key, start.sandbox_attempt)
+        .map_err(|m| fail("CreateContainerConfigError", m))?;
     let log_path = kubelet.paths.log_directory(key).join(&config.log_path);
     if let Some(parent) = log_path.parent() {
         volumes::make_directory(parent, 0o755).map_err(|m| fail("CreateContainerError", m))?;

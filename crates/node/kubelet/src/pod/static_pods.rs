@@ -90,12 +90,19 @@ fn parse(text: &str, source: &str, node: &str) -> Result<Pod> {
     annotations.insert(names::CONFIG_SEEN.into(), k8s_openapi::jiff::Timestamp::now().to_string());
     let spec = pod.spec.as_mut().context("spec is missing")?;
     ensure!(!spec.containers.is_empty(), "spec.containers is empty");
-    ensure!(spec.service_account_name.as_deref().unwrap_or("").is_empty(), "a static pod may not refer to a service account");
+    ensure!(
+        spec.service_account_name.as_deref().unwrap_or("").is_empty(),
+        "a static pod may not refer to a service account"
+    );
     spec.node_name = Some(node.to_owned());
-    let everything = Toleration { operator: Some("Exists".into()), effect: Some("NoExecute".into()), ..Default::default() };
+    let everything =
+        Toleration { operator: Some("Exists".into()), effect: Some("NoExecute".into()), ..Default::default() };
     spec.tolerations.get_or_insert_default().push(everything);
     let refers = crate::references::of(&pod);
-    ensure!(refers.config_maps.is_empty() && refers.secrets.is_empty(), "a static pod may not refer to ConfigMaps or Secrets");
+    ensure!(
+        refers.config_maps.is_empty() && refers.secrets.is_empty(),
+        "a static pod may not refer to ConfigMaps or Secrets"
+    );
     Ok(pod)
 }
 
@@ -107,7 +114,10 @@ mod tests {
     fn files_become_pods_of_this_node() {
         let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: c, image: i}]}\n";
         let pod = parse(text, "/x", "n1").unwrap();
-        assert_eq!((pod.metadata.name.as_deref(), pod.metadata.namespace.as_deref()), (Some("web-n1"), Some("default")));
+        assert_eq!(
+            (pod.metadata.name.as_deref(), pod.metadata.namespace.as_deref()),
+            (Some("web-n1"), Some("default"))
+        );
         assert_ne!(pod.metadata.uid, parse(text, "/y", "n1").unwrap().metadata.uid);
         for bad in ["kind: Pod", "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: []}", "- 1"] {
             assert!(parse(bad, "/x", "n1").is_err(), "{bad}");

@@ -44,6 +44,7 @@ pub fn status(pod: &Pod, seen: &Observed, facts: &Facts<'_>, now: Timestamp) -> 
     };
     let init_statuses = each(&inits, "PodInitializing", true);
     let statuses = each(&spec.containers, default_wait, false);
+    let ephemeral_statuses = each(&super::ephemeral::of(pod), default_wait, false);
     let host_network = spec.host_network == Some(true);
     let old_ips = || facts.old.and_then(|o| o.pod_ips.clone()).unwrap_or_default();
     let ips: Vec<PodIP> = match seen.sandbox() {
@@ -66,12 +67,14 @@ pub fn status(pod: &Pod, seen: &Observed, facts: &Facts<'_>, now: Timestamp) -> 
         reason,
         message,
         host_ip: facts.host_ips.first().cloned(),
-        host_ips: Some(facts.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()).filter(|l: &Vec<_>| !l.is_empty()),
+        host_ips: Some(facts.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect())
+            .filter(|l: &Vec<_>| !l.is_empty()),
         pod_ip: ips.first().map(|p| p.ip.clone()),
         pod_ips: Some(ips).filter(|l| !l.is_empty()),
         start_time: facts.old.and_then(|o| o.start_time.clone()).or(Some(Time(now))),
         qos_class: Some(resources::qos(pod).name().to_owned()),
         container_statuses: Some(statuses),
+        ephemeral_container_statuses: Some(ephemeral_statuses).filter(|l| !l.is_empty()),
         init_container_statuses: Some(init_statuses).filter(|l| !l.is_empty()),
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()
@@ -89,7 +92,10 @@ fn phase(pod: &Pod, seen: &Observed, facts: &Facts<'_>) -> &'static str {
     let (mut pending_init, mut failed_init) = (false, false);
     for init in inits {
         match seen.latest(&init.name) {
-            _ if is_sidecar(init) => pending_init |= seen.latest(&init.name).is_none_or(|s| !facts.started.contains(&s.id) && s.life != Life::Exited),
+            _ if is_sidecar(init) => {
+                pending_init |=
+                    seen.latest(&init.name).is_none_or(|s| !facts.started.contains(&s.id) && s.life != Life::Exited)
+            }
             Some(s) if s.life == Life::Exited && s.exit_code == 0 => {}
             Some(s) if s.life == Life::Exited => {
                 failed_init |= !restarts(pod, init, s.exit_code);
@@ -128,7 +134,13 @@ fn phase(pod: &Pod, seen: &Observed, facts: &Facts<'_>) -> &'static str {
     match (waiting, running, stopped) {
         (w, _, _) if w > 0 => "Pending",
         (_, r, _) if r > 0 => "Running",
-        (_, _, s) if s > 0 => if failed == 0 { "Succeeded" } else { "Failed" },
+        (_, _, s) if s > 0 => {
+            if failed == 0 {
+                "Succeeded"
+            } else {
+                "Failed"
+            }
+        }
         _ => "Pending",
     }
 }
@@ -154,7 +166,8 @@ fn container_status(spec: &Spec, seen: &Observed, facts: &Facts<'_>, wait: &str,
     match latest.life {
         Life::Running => {
             let started_at = time(latest.started_at).map(Time);
-            out.state = Some(ContainerState { running: Some(ContainerStateRunning { started_at }), ..Default::default() });
+            out.state =
+                Some(ContainerState { running: Some(ContainerStateRunning { started_at }), ..Default::default() });
             out.started = Some(facts.started.contains(&latest.id));
             out.ready = out.started == Some(true) && facts.ready.contains(&latest.id);
             out.last_state = previous;
@@ -223,23 +236,38 @@ fn conditions(pod: &Pod, seen: &Observed, status: &PodStatus, facts: &Facts<'_>,
     let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let succeeded = status.phase.as_deref() == Some("Succeeded");
     let done = || Some("PodCompleted".to_owned());
-    let incomplete: Vec<String> = spec.init_containers.iter().flatten().filter(|c| {
-        let latest = seen.latest(&c.name);
-        if is_sidecar(c) {
-            latest.is_none_or(|s| !facts.started.contains(&s.id))
-        } else {
-            latest.is_none_or(|s| s.life != Life::Exited || s.exit_code != 0)
-        }
-    }).map(|c| c.name.clone()).collect();
+    let incomplete: Vec<String> = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|c| {
+            let latest = seen.latest(&c.name);
+            if is_sidecar(c) {
+                latest.is_none_or(|s| !facts.started.contains(&s.id))
+            } else {
+                latest.is_none_or(|s| s.life != Life::Exited || s.exit_code != 0)
+            }
+        })
+        .map(|c| c.name.clone())
+        .collect();
     let has_run = spec.containers.iter().any(|c| seen.latest(&c.name).is_some());
     let initialized = if incomplete.is_empty() || succeeded || has_run {
         (true, succeeded.then(|| "PodCompleted".to_owned()).filter(|_| spec.init_containers.is_some()), None)
     } else {
-        (false, Some("ContainersNotInitialized".to_owned()), Some(format!("containers with incomplete status: [{}]", incomplete.join(" "))))
+        (
+            false,
+            Some("ContainersNotInitialized".to_owned()),
+            Some(format!("containers with incomplete status: [{}]", incomplete.join(" "))),
+        )
     };
     let ready_names = |list: Option<&Vec<ContainerStatus>>, only_sidecars: bool| -> Vec<String> {
-        let sidecars: Vec<&str> = spec.init_containers.iter().flatten().filter(|c| is_sidecar(c)).map(|c| c.name.as_str()).collect();
-        list.into_iter().flatten().filter(|c| !c.ready && (!only_sidecars || sidecars.contains(&c.name.as_str()))).map(|c| c.name.clone()).collect()
+        let sidecars: Vec<&str> =
+            spec.init_containers.iter().flatten().filter(|c| is_sidecar(c)).map(|c| c.name.as_str()).collect();
+        list.into_iter()
+            .flatten()
+            .filter(|c| !c.ready && (!only_sidecars || sidecars.contains(&c.name.as_str())))
+            .map(|c| c.name.clone())
+            .collect()
     };
     let mut unready = ready_names(status.init_container_statuses.as_ref(), true);
     unready.extend(ready_names(status.container_statuses.as_ref(), false));
@@ -248,7 +276,11 @@ fn conditions(pod: &Pod, seen: &Observed, status: &PodStatus, facts: &Facts<'_>,
     } else if unready.is_empty() {
         (true, None, None)
     } else {
-        (false, Some("ContainersNotReady".to_owned()), Some(format!("containers with unready status: [{}]", unready.join(" "))))
+        (
+            false,
+            Some("ContainersNotReady".to_owned()),
+            Some(format!("containers with unready status: [{}]", unready.join(" "))),
+        )
     };
     let gates = unmet_gates(pod, facts);
     let ready = if containers_ready.0 && !gates.is_empty() {
@@ -269,7 +301,15 @@ fn conditions(pod: &Pod, seen: &Observed, status: &PodStatus, facts: &Facts<'_>,
     .collect()
 }
 
-fn condition(type_: &str, value: bool, reason: Option<String>, message: Option<String>, pod: &Pod, facts: &Facts<'_>, now: Timestamp) -> PodCondition {
+fn condition(
+    type_: &str,
+    value: bool,
+    reason: Option<String>,
+    message: Option<String>,
+    pod: &Pod,
+    facts: &Facts<'_>,
+    now: Timestamp,
+) -> PodCondition {
     let text = if value { "True" } else { "False" };
     let old = facts.old.and_then(|o| o.conditions.as_ref()).and_then(|l| l.iter().find(|c| c.type_ == type_));
     let since = old.filter(|o| o.status == text).and_then(|o| o.last_transition_time.clone());
@@ -292,8 +332,14 @@ fn unmet_gates(pod: &Pod, facts: &Facts<'_>) -> String {
             let found = conditions.and_then(|l| l.iter().find(|c| c.type_ == gate.condition_type));
             match found {
                 Some(c) if c.status == "True" => None,
-                Some(_) => Some(format!("the status of pod readiness gate \"{}\" is not \"True\", but False", gate.condition_type)),
-                None => Some(format!("corresponding condition of pod readiness gate \"{}\" does not exist.", gate.condition_type)),
+                Some(_) => Some(format!(
+                    "the status of pod readiness gate \"{}\" is not \"True\", but False",
+                    gate.condition_type
+                )),
+                None => Some(format!(
+                    "corresponding condition of pod readiness gate \"{}\" does not exist.",
+                    gate.condition_type
+                )),
             }
         })
         .collect();
@@ -307,9 +353,22 @@ mod tests {
 
     fn container(name: &str, life: Life, exit_code: i32) -> Container {
         Container {
-            id: name.into(), sandbox: "s".into(), name: name.into(), attempt: 2, life, created_at: 1, started_at: 1, finished_at: 1,
-            exit_code, reason: String::new(), message: String::new(), image: "i".into(), image_ref: String::new(), hash: String::new(),
-            log_path: String::new(), log_is_last_word: false,
+            id: name.into(),
+            sandbox: "s".into(),
+            name: name.into(),
+            attempt: 2,
+            life,
+            created_at: 1,
+            started_at: 1,
+            finished_at: 1,
+            exit_code,
+            reason: String::new(),
+            message: String::new(),
+            image: "i".into(),
+            image_ref: String::new(),
+            hash: String::new(),
+            log_path: String::new(),
+            log_is_last_word: false,
         }
     }
 
@@ -328,10 +387,17 @@ mod tests {
         ] {
             let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "spec": {"restartPolicy": policy, "containers": [{"name": "a"}]}})).unwrap();
             let seen = Observed {
-                sandboxes: vec![Sandbox { id: "s".into(), attempt: 0, ready: true, created_at: 1, ips: vec!["10.0.0.2".into()] }],
+                sandboxes: vec![Sandbox {
+                    id: "s".into(),
+                    attempt: 0,
+                    ready: true,
+                    created_at: 1,
+                    ips: vec!["10.0.0.2".into()],
+                }],
                 containers: life.into_iter().map(|l| container("a", l, code)).collect(),
             };
-            let facts = Facts { started: ["a".to_owned()].into(), ready: ["a".to_owned()].into(), over, ..Facts::default() };
+            let facts =
+                Facts { started: ["a".to_owned()].into(), ready: ["a".to_owned()].into(), over, ..Facts::default() };
             let status = status(&pod, &seen, &facts, now);
             let is_ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
             assert_eq!((status.phase.as_deref(), is_ready), (Some(expected), ready), "{policy} {life:?} {code} {over}");

@@ -92,7 +92,11 @@ impl Memory {
     }
 
     fn busy(&self) -> bool {
-        self.mounting || self.creating_sandbox || !self.starting.is_empty() || !self.killing.is_empty() || !self.stopping.is_empty()
+        self.mounting
+            || self.creating_sandbox
+            || !self.starting.is_empty()
+            || !self.killing.is_empty()
+            || !self.stopping.is_empty()
     }
 }
 
@@ -197,9 +201,8 @@ pub fn is_done(pod: &Pod, seen: &Observed) -> bool {
     let failed_init = spec.init_containers.iter().flatten().filter(|c| !is_sidecar(c)).any(|c| {
         seen.latest(&c.name).is_some_and(|s| s.life == Life::Exited && s.exit_code != 0 && !init_restarts(pod, c))
     });
-    let over = |c: &Spec| {
-        seen.latest(&c.name).is_some_and(|s| s.life == Life::Exited && !restarts(pod, c, s.exit_code))
-    };
+    let over =
+        |c: &Spec| seen.latest(&c.name).is_some_and(|s| s.life == Life::Exited && !restarts(pod, c, s.exit_code));
     let regular_running = spec.containers.iter().any(|c| seen.latest(&c.name).is_some_and(|s| s.life == Life::Running));
     (failed_init && !regular_running) || (!spec.containers.is_empty() && spec.containers.iter().all(over))
 }
@@ -220,13 +223,24 @@ pub fn grace_of(pod: &Pod) -> i64 {
 
 fn terminate(pod: &Pod, seen: &Observed, memory: &Memory, grace: i64, what: &str) -> Step {
     let mut out = Step::default();
-    let sidecars: Vec<&str> =
-        pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten()).filter(|c| is_sidecar(c)).map(|c| c.name.as_str()).collect();
-    let (side, main): (Vec<&Container>, Vec<&Container>) = seen.running().partition(|c| sidecars.contains(&c.name.as_str()));
+    let sidecars: Vec<&str> = pod
+        .spec
+        .iter()
+        .flat_map(|s| s.init_containers.iter().flatten())
+        .filter(|c| is_sidecar(c))
+        .map(|c| c.name.as_str())
+        .collect();
+    let (side, main): (Vec<&Container>, Vec<&Container>) =
+        seen.running().partition(|c| sidecars.contains(&c.name.as_str()));
     let mut kill = |container: &Container| {
         if memory.killing.get(&container.id).is_none_or(|given| grace < *given) {
             let message = format!("{what} {}", container.name);
-            out.actions.push(Action::Kill { id: container.id.clone(), container: container.name.clone(), message, grace });
+            out.actions.push(Action::Kill {
+                id: container.id.clone(),
+                container: container.name.clone(),
+                message,
+                grace,
+            });
         }
     };
     if !main.is_empty() {
@@ -283,6 +297,9 @@ fn run(pod: &Pod, seen: &Observed, memory: &Memory, now: Timestamp) -> Step {
         for container in &spec.containers {
             turn.maintain(container, here(&container.name), seen, false);
         }
+        for container in super::ephemeral::of(pod).iter().filter(|c| seen.latest(&c.name).is_none()) {
+            turn.start(container, seen, None);
+        }
     }
     out
 }
@@ -291,7 +308,12 @@ fn prepare(seen: &Observed, memory: &Memory, now: Timestamp, out: &mut Step) {
     // What is left of a dead sandbox goes first; containers cannot outlive it.
     for container in seen.running().filter(|c| !memory.killing.contains_key(&c.id)) {
         let message = "Pod sandbox changed, it will be killed and re-created.".to_owned();
-        out.actions.push(Action::Kill { id: container.id.clone(), container: container.name.clone(), message, grace: 0 });
+        out.actions.push(Action::Kill {
+            id: container.id.clone(),
+            container: container.name.clone(),
+            message,
+            grace: 0,
+        });
     }
     if seen.running().next().is_some() || memory.creating_sandbox {
         return;
@@ -302,7 +324,9 @@ fn prepare(seen: &Observed, memory: &Memory, now: Timestamp, out: &mut Step) {
     }
     match memory.failures.get(SANDBOX) {
         Some(failure) if failure.until > now => out.wake_at(failure.until),
-        _ => out.actions.push(Action::CreateSandbox { attempt: seen.sandboxes.first().map_or(0, |s| s.attempt.saturating_add(1)) }),
+        _ => out
+            .actions
+            .push(Action::CreateSandbox { attempt: seen.sandboxes.first().map_or(0, |s| s.attempt.saturating_add(1)) }),
     }
 }
 
@@ -343,7 +367,9 @@ impl Turn<'_> {
                 _ => self.start(container, seen, None),
             },
             Some(s) if s.life == Life::Running => self.watch(container, s),
-            Some(s) if s.life == Life::Unknown => self.kill(s, "Container is in an unknown state, try killing it before restart", 0),
+            Some(s) if s.life == Life::Unknown => {
+                self.kill(s, "Container is in an unknown state, try killing it before restart", 0)
+            }
             Some(s) if s.life == Life::Created => self.start(container, seen, None),
             Some(s) if sidecar || restarts(self.pod, container, s.exit_code) => self.start(container, seen, Some(s)),
             Some(_) => {}
@@ -381,7 +407,9 @@ impl Turn<'_> {
             let text = |f: &Option<String>| f.clone().unwrap_or_default();
             let message = format!(
                 "back-off {delay} restarting failed container={name} pod={}_{}({})",
-                text(&meta.name), text(&meta.namespace), text(&meta.uid)
+                text(&meta.name),
+                text(&meta.namespace),
+                text(&meta.uid)
             );
             self.out.waiting.insert(name.clone(), ("CrashLoopBackOff".to_owned(), message));
             return self.out.wake_at(until);
@@ -409,7 +437,10 @@ impl Turn<'_> {
 fn shown(failure: &Failure, container: &Spec, fresh: bool) -> (String, String) {
     if !fresh && failure.reason == "ErrImagePull" {
         let image = container.image.as_deref().unwrap_or("");
-        return ("ImagePullBackOff".to_owned(), format!("Back-off pulling image \"{image}\": ErrImagePull: {}", failure.message));
+        return (
+            "ImagePullBackOff".to_owned(),
+            format!("Back-off pulling image \"{image}\": ErrImagePull: {}", failure.message),
+        );
     }
     (failure.reason.clone(), failure.message.clone())
 }
@@ -433,7 +464,10 @@ mod tests {
     const T: i64 = 1_700_000_000;
 
     fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(serde_json::json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec})).unwrap()
+        serde_json::from_value(
+            serde_json::json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec}),
+        )
+        .unwrap()
     }
 
     fn container(name: &str, life: Life, exit_code: i32) -> Container {
@@ -467,18 +501,23 @@ mod tests {
     }
 
     fn words(step: &Step) -> Vec<String> {
-        step.actions.iter().map(|a| match a {
-            Action::MountVolumes => "mount".into(),
-            Action::CreateSandbox { attempt } => format!("sandbox {attempt}"),
-            Action::StopSandbox { id } => format!("stop {id}"),
-            Action::Start { container, attempt } => format!("start {container} {attempt}"),
-            Action::Kill { container, grace, .. } => format!("kill {container} {grace}"),
-        }).collect()
+        step.actions
+            .iter()
+            .map(|a| match a {
+                Action::MountVolumes => "mount".into(),
+                Action::CreateSandbox { attempt } => format!("sandbox {attempt}"),
+                Action::StopSandbox { id } => format!("stop {id}"),
+                Action::Start { container, attempt } => format!("start {container} {attempt}"),
+                Action::Kill { container, grace, .. } => format!("kill {container} {grace}"),
+            })
+            .collect()
     }
 
     #[test]
     fn a_pod_comes_up_in_order() {
-        let p = pod(serde_json::json!({"initContainers": [{"name": "i"}, {"name": "side", "restartPolicy": "Always"}], "containers": [{"name": "a"}, {"name": "b"}]}));
+        let p = pod(
+            serde_json::json!({"initContainers": [{"name": "i"}, {"name": "side", "restartPolicy": "Always"}], "containers": [{"name": "a"}, {"name": "b"}]}),
+        );
         let now = Timestamp::from_second(T + 1).unwrap();
         let mut m = memory();
         m.volumes_ready = false;
@@ -492,7 +531,10 @@ mod tests {
         let i = container("i", Life::Exited, 0);
         assert_eq!(go(&seen(true, vec![i.clone()]), &m), ["start side 0"]);
         let side = container("side", Life::Running, 0);
-        assert!(go(&seen(true, vec![side.clone(), i.clone()]), &m).is_empty(), "the sidecar has not passed its startup probe");
+        assert!(
+            go(&seen(true, vec![side.clone(), i.clone()]), &m).is_empty(),
+            "the sidecar has not passed its startup probe"
+        );
         m.started.insert("side-id".into());
         assert_eq!(go(&seen(true, vec![side.clone(), i.clone()]), &m), ["start a 0"]);
         let a = container("a", Life::Running, 0);
@@ -511,7 +553,11 @@ mod tests {
         ] {
             let p = pod(serde_json::json!({"restartPolicy": policy, "containers": [{"name": "a"}]}));
             let s = step(&p, &seen(true, vec![container("a", Life::Exited, code)]), &memory(), &Intent::Run, now);
-            assert_eq!((words(&s), s.finished), (expected.iter().map(ToString::to_string).collect(), finished), "{policy} {code}");
+            assert_eq!(
+                (words(&s), s.finished),
+                (expected.iter().map(ToString::to_string).collect(), finished),
+                "{policy} {code}"
+            );
         }
         let p = pod(serde_json::json!({"containers": [{"name": "a"}]}));
         let mut m = memory();
@@ -523,7 +569,9 @@ mod tests {
 
     #[test]
     fn termination_kills_sidecars_last_and_ends_with_the_sandbox() {
-        let p = pod(serde_json::json!({"initContainers": [{"name": "side", "restartPolicy": "Always"}], "containers": [{"name": "a"}]}));
+        let p = pod(
+            serde_json::json!({"initContainers": [{"name": "side", "restartPolicy": "Always"}], "containers": [{"name": "a"}]}),
+        );
         let now = Timestamp::from_second(T + 1).unwrap();
         let end = Intent::Terminate { grace: 5 };
         let (a, side) = (container("a", Life::Running, 0), container("side", Life::Running, 0));
@@ -531,7 +579,11 @@ mod tests {
         assert_eq!(words(&step(&p, &seen(true, vec![a.clone(), side.clone()]), &m, &end, now)), ["kill a 5"]);
         m.killing.insert("a-id".into(), 5);
         assert!(step(&p, &seen(true, vec![a.clone(), side.clone()]), &m, &end, now).actions.is_empty());
-        assert_eq!(words(&step(&p, &seen(true, vec![a, side.clone()]), &m, &Intent::Terminate { grace: 0 }, now)), ["kill a 0"], "a shorter grace is passed on");
+        assert_eq!(
+            words(&step(&p, &seen(true, vec![a, side.clone()]), &m, &Intent::Terminate { grace: 0 }, now)),
+            ["kill a 0"],
+            "a shorter grace is passed on"
+        );
         m.killing.clear();
         let gone = container("a", Life::Exited, 0);
         assert_eq!(words(&step(&p, &seen(true, vec![gone.clone(), side]), &m, &end, now)), ["kill side 5"]);

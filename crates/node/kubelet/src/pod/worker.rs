@@ -1,6 +1,6 @@
 //! The task that looks after one pod from its arrival to its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::observe::{Observed, observe};
 use super::start::{self, Start, StartError};
 use super::status::{Facts, status};
 use super::step::{Action, Failure, Intent, Memory, SANDBOX, Step, VOLUMES, grace_of, step};
-use super::{admit, clean, kill};
+use super::{admit, clean, ephemeral, kill};
 use crate::kubelet::Kubelet;
 use crate::names::PodKey;
 use crate::objects::Handle;
@@ -76,6 +76,7 @@ pub struct Worker {
     refresh: Arc<Notify>,
     verdict: Option<(String, String)>,
     last: Option<PodStatus>,
+    backing_off: BTreeSet<String>,
     torn_down: bool,
     tearing: bool,
     done: (mpsc::UnboundedSender<Done>, mpsc::UnboundedReceiver<Done>),
@@ -103,6 +104,7 @@ impl Worker {
             refresh: Arc::new(Notify::new()),
             verdict: None,
             last: pod.status.clone().filter(|s| s.start_time.is_some()),
+            backing_off: BTreeSet::new(),
             torn_down: false,
             tearing: false,
             done: mpsc::unbounded_channel(),
@@ -128,7 +130,8 @@ impl Worker {
                 Round::Wait(wake) => wake,
             };
             let resync = tokio::time::Instant::now() + RESYNC;
-            let until = [wake, self.tokens.due()].into_iter().flatten().min().map_or(resync, |t| instant(t).min(resync));
+            let until =
+                [wake, self.tokens.due()].into_iter().flatten().min().map_or(resync, |t| instant(t).min(resync));
             tokio::select! {
                 changed = self.wanted.changed() => if changed.is_err() { return },
                 () = self.poke.notified() => {}
@@ -173,6 +176,7 @@ impl Worker {
         if over && (wanted.removed || pod.metadata.deletion_timestamp.is_some()) {
             return self.finish(&wanted, &seen).await;
         }
+        self.tell_of_back_off(&pod, &out);
         let wake = [out.wake, self.deadline(&pod)].into_iter().flatten().min();
         for action in out.actions {
             self.act(&pod, &seen, action);
@@ -182,11 +186,31 @@ impl Worker {
         Round::Wait(wake)
     }
 
+    /// One event for each time a container begins to wait for its restart.
+    fn tell_of_back_off(&mut self, pod: &Pod, out: &Step) {
+        let now: BTreeSet<String> = out
+            .waiting
+            .iter()
+            .filter(|(_, (reason, _))| reason == "CrashLoopBackOff")
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in now.difference(&self.backing_off) {
+            let note = format!(
+                "Back-off restarting failed container {name} in pod {}_{}({})",
+                self.key.name, self.key.namespace, self.key.uid
+            );
+            self.kubelet.events.pod(pod, Some(name), true, "BackOff", note);
+        }
+        self.backing_off = now;
+    }
+
     fn intent(&self, wanted: &Wanted) -> Intent {
         let pod = &wanted.pod;
         let ended = self.last.as_ref().is_some_and(|s| matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")));
         if wanted.removed || pod.metadata.deletion_timestamp.is_some() {
-            return Intent::Terminate { grace: pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| grace_of(pod)) };
+            return Intent::Terminate {
+                grace: pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| grace_of(pod)),
+            };
         }
         if self.verdict.is_some() || ended { Intent::Terminate { grace: grace_of(pod) } } else { Intent::Run }
     }
@@ -240,7 +264,13 @@ impl Worker {
             new.message = None;
         }
         if self.last.as_ref() != Some(&new) || !wanted.removed {
-            self.kubelet.writer.set(&self.key.uid, &self.key.namespace, &self.key.name, wanted.api_uid.clone(), new.clone());
+            self.kubelet.writer.set(
+                &self.key.uid,
+                &self.key.namespace,
+                &self.key.name,
+                wanted.api_uid.clone(),
+                new.clone(),
+            );
         }
         self.last = Some(new);
     }
@@ -291,8 +321,7 @@ impl Worker {
     }
 
     fn start(&mut self, pod: Arc<Pod>, seen: &Observed, container: String, attempt: u32, ips: Vec<String>) {
-        let spec = pod.spec.iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
-        let Some(spec) = spec.into_iter().find(|c| c.name == container).cloned() else { return };
+        let Some(spec) = ephemeral::find(&pod, &container) else { return };
         let Some(sandbox) = seen.sandbox() else { return };
         if attempt > 0 {
             let now = Timestamp::now();
@@ -305,6 +334,7 @@ impl Worker {
             attempt,
             volumes: self.volumes.clone(),
             pod_ips: ips,
+            target: ephemeral::target(&pod, &container).and_then(|t| seen.latest(&t).map(|c| c.id.clone())),
         };
         let (kubelet, key, done) = (self.kubelet.clone(), self.key.clone(), self.done.0.clone());
         tokio::spawn(async move {
@@ -387,12 +417,22 @@ impl Worker {
     /// Notes a failed attempt; the pause doubles from 1 s (volumes and sandbox) or 10 s (containers) up to `longest` seconds.
     fn fail(&mut self, what: &str, reason: &str, message: String, longest: i64) {
         let now = Timestamp::now();
-        let first = if matches!(what, VOLUMES | SANDBOX) { 1 } else if reason == "CreateContainerConfigError" { 5 } else { 10 };
-        let pause = self.memory.failures.get(what).map_or(first, |f| (f.until.duration_since(f.at).as_secs() * 2).clamp(first, longest));
+        let first = if matches!(what, VOLUMES | SANDBOX) {
+            1
+        } else if reason == "CreateContainerConfigError" {
+            5
+        } else {
+            10
+        };
+        let pause = self
+            .memory
+            .failures
+            .get(what)
+            .map_or(first, |f| (f.until.duration_since(f.at).as_secs() * 2).clamp(first, longest));
         let until = now.checked_add(SignedDuration::from_secs(pause)).unwrap_or(now);
         if reason == "ErrImagePull" {
             let pod = self.wanted.borrow().pod.clone();
-            let image = pod.spec.iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten())).find(|c| c.name == what).and_then(|c| c.image.clone()).unwrap_or_default();
+            let image = ephemeral::find(&pod, what).and_then(|c| c.image).unwrap_or_default();
             self.kubelet.events.pod(&pod, Some(what), false, "BackOff", format!("Back-off pulling image \"{image}\""));
         }
         self.memory.failures.insert(what.to_owned(), Failure { reason: reason.to_owned(), message, at: now, until });
@@ -403,7 +443,8 @@ impl Worker {
         let refers = references::of(pod);
         let objects = &self.kubelet.objects;
         let namespace = &self.key.namespace;
-        let config_maps: Vec<_> = refers.config_maps.iter().filter_map(|n| objects.config_map(namespace, n).ok()).collect();
+        let config_maps: Vec<_> =
+            refers.config_maps.iter().filter_map(|n| objects.config_map(namespace, n).ok()).collect();
         let secrets: Vec<_> = refers.secrets.iter().filter_map(|n| objects.secret(namespace, n).ok()).collect();
         let stop = CancellationToken::new();
         let mut changes: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
@@ -417,11 +458,17 @@ impl Worker {
         };
         for handle in &config_maps {
             let weak = Arc::downgrade(handle);
-            follow(Box::new(move || match weak.upgrade() { Some(h) => Box::pin(h.changes()), None => Box::pin(std::future::pending()) }));
+            follow(Box::new(move || match weak.upgrade() {
+                Some(h) => Box::pin(h.changes()),
+                None => Box::pin(std::future::pending()),
+            }));
         }
         for handle in &secrets {
             let weak = Arc::downgrade(handle);
-            follow(Box::new(move || match weak.upgrade() { Some(h) => Box::pin(h.changes()), None => Box::pin(std::future::pending()) }));
+            follow(Box::new(move || match weak.upgrade() {
+                Some(h) => Box::pin(h.changes()),
+                None => Box::pin(std::future::pending()),
+            }));
         }
         for change in changes {
             tokio::spawn(change);
@@ -431,7 +478,10 @@ impl Worker {
 
     fn held_downward(&self) -> bool {
         let pod = self.wanted.borrow().pod.clone();
-        pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).any(|v| v.downward_api.is_some() || v.projected.is_some())
+        pod.spec
+            .iter()
+            .flat_map(|s| s.volumes.iter().flatten())
+            .any(|v| v.downward_api.is_some() || v.projected.is_some())
     }
 
     /// Brings live volumes up to date.
@@ -445,7 +495,8 @@ impl Worker {
             return;
         }
         let pod = self.wanted.borrow().pod.clone();
-        let ips: Vec<String> = self.last.iter().flat_map(|s| s.pod_ips.iter().flatten()).map(|ip| ip.ip.clone()).collect();
+        let ips: Vec<String> =
+            self.last.iter().flat_map(|s| s.pod_ips.iter().flatten()).map(|ip| ip.ip.clone()).collect();
         let place = start::place(&self.kubelet, &ips);
         match crate::volumes::set_up(&self.kubelet, &pod, &self.key, &place, &mut self.tokens).await {
             Ok(volumes) => self.volumes = volumes,
@@ -481,7 +532,10 @@ impl Worker {
 
     /// The pod has ended and is to go: last status out, object deleted, everything removed.
     async fn finish(&mut self, wanted: &Wanted, seen: &Observed) -> Round {
-        if !wanted.removed && !wanted.is_static && let Some(client) = self.kubelet.client.clone() {
+        if !wanted.removed
+            && !wanted.is_static
+            && let Some(client) = self.kubelet.client.clone()
+        {
             if !self.kubelet.writer.flush(&self.key.uid, Duration::from_secs(30)).await {
                 return Round::Again;
             }

@@ -83,7 +83,11 @@ impl Writer {
         loop {
             let due: Vec<String> = {
                 let entries = self.0.entries.lock();
-                entries.iter().filter(|(_, e)| !e.in_flight && e.uid.is_some() && e.version > *e.sent.borrow()).map(|(k, _)| k.clone()).collect()
+                entries
+                    .iter()
+                    .filter(|(_, e)| !e.in_flight && e.uid.is_some() && e.version > *e.sent.borrow())
+                    .map(|(k, _)| k.clone())
+                    .collect()
             };
             for key in due {
                 let Ok(permit) = permits.clone().acquire_owned().await else { return };
@@ -101,11 +105,18 @@ impl Writer {
     }
 
     async fn send(&self, key: &str, client: Client) {
-        let found = self.0.entries.lock().get(key).map(|e| (e.namespace.clone(), e.name.clone(), e.uid.clone(), e.status.clone(), e.version));
+        let found = self
+            .0
+            .entries
+            .lock()
+            .get(key)
+            .map(|e| (e.namespace.clone(), e.name.clone(), e.uid.clone(), e.status.clone(), e.version));
         let Some((namespace, name, uid, status, version)) = found else { return };
         let api: Api<Pod> = Api::namespaced(client, &namespace);
         let patch = Patch::Strategic(patch(uid.as_deref(), &status));
-        let answer = tokio::time::timeout(Duration::from_secs(20), api.patch_status(&name, &PatchParams::default(), &patch)).await;
+        let answer =
+            tokio::time::timeout(Duration::from_secs(20), api.patch_status(&name, &PatchParams::default(), &patch))
+                .await;
         let done = match answer {
             Ok(Ok(_)) => true,
             // Gone, or another pod by that name: nobody is left to tell.

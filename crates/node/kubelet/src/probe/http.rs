@@ -51,7 +51,9 @@ pub fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
         IntOrString::Int(number) => Some(*number),
         IntOrString::String(name) => match name.parse() {
             Ok(number) => Some(number),
-            Err(_) => container.ports.iter().flatten().find(|p| p.name.as_deref() == Some(name)).map(|p| p.container_port),
+            Err(_) => {
+                container.ports.iter().flatten().find(|p| p.name.as_deref() == Some(name)).map(|p| p.container_port)
+            }
         },
     };
     number
@@ -99,7 +101,10 @@ async fn exchange(target: &Target) -> Result<Answer, String> {
     converse(target, stream).await.map_err(|e| failed(&e))
 }
 
-async fn converse(target: &Target, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Answer, String> {
+async fn converse(
+    target: &Target,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<Answer, String> {
     let text = |e: hyper::Error| e.to_string();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
     let connection = tokio::spawn(connection);
@@ -150,10 +155,20 @@ mod unverified {
         ) -> Result<ServerCertVerified, rustls::Error> {
             Ok(ServerCertVerified::assertion())
         }
-        fn verify_tls12_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
             Ok(HandshakeSignatureValid::assertion())
         }
-        fn verify_tls13_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
             Ok(HandshakeSignatureValid::assertion())
         }
         fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {

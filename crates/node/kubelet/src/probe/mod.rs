@@ -79,9 +79,13 @@ impl Probes {
     /// No probes yet. What the API knows to be ready or started stays so: a kubelet that restarts must not take pods out of service.
     pub fn new(poke: Arc<Notify>, status: Option<&PodStatus>) -> Self {
         let mut results = Results::default();
-        let lists = status.into_iter().flat_map(|s| s.container_statuses.iter().flatten().chain(s.init_container_statuses.iter().flatten()));
+        let lists = status
+            .into_iter()
+            .flat_map(|s| s.container_statuses.iter().flatten().chain(s.init_container_statuses.iter().flatten()));
         for known in lists {
-            let Some(id) = known.container_id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| id) else { continue };
+            let Some(id) = known.container_id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| id) else {
+                continue;
+            };
             if known.ready {
                 results.ready.insert(id.to_owned());
             }
@@ -99,7 +103,8 @@ impl Probes {
 
     /// Starts probes of containers that run, forgets those that do not.
     pub fn follow(&mut self, kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, seen: &Observed) {
-        let running: BTreeSet<&str> = seen.containers.iter().filter(|c| c.life == Life::Running).map(|c| c.id.as_str()).collect();
+        let running: BTreeSet<&str> =
+            seen.containers.iter().filter(|c| c.life == Life::Running).map(|c| c.id.as_str()).collect();
         self.tasks.retain(|(id, _), task| {
             let keep = running.contains(id.as_str());
             if !keep {
@@ -115,17 +120,27 @@ impl Probes {
         }
         let Some(spec) = &pod.spec else { return };
         let sidecars = spec.init_containers.iter().flatten().filter(|c| is_sidecar(c));
-        let plain_inits: Vec<&str> = spec.init_containers.iter().flatten().filter(|c| !is_sidecar(c)).map(|c| c.name.as_str()).collect();
+        let plain_inits: Vec<&str> =
+            spec.init_containers.iter().flatten().filter(|c| !is_sidecar(c)).map(|c| c.name.as_str()).collect();
         for container in spec.containers.iter().chain(sidecars) {
             let Some(status) = seen.latest(&container.name).filter(|s| s.life == Life::Running) else { continue };
             self.container(kubelet, pod, container, status, seen);
         }
-        for status in seen.containers.iter().filter(|c| plain_inits.contains(&c.name.as_str()) && c.life == Life::Running) {
+        for status in
+            seen.containers.iter().filter(|c| plain_inits.contains(&c.name.as_str()) && c.life == Life::Running)
+        {
             self.results.lock().started.insert(status.id.clone());
         }
     }
 
-    fn container(&mut self, kubelet: &Arc<Kubelet>, pod: &Arc<Pod>, container: &Container, status: &observe::Container, seen: &Observed) {
+    fn container(
+        &mut self,
+        kubelet: &Arc<Kubelet>,
+        pod: &Arc<Pod>,
+        container: &Container,
+        status: &observe::Container,
+        seen: &Observed,
+    ) {
         let id = &status.id;
         if container.startup_probe.is_none() {
             self.results.lock().started.insert(id.clone());
@@ -135,7 +150,11 @@ impl Probes {
             self.results.lock().ready.insert(id.clone());
         }
         let host_network = pod.spec.as_ref().and_then(|s| s.host_network) == Some(true);
-        let ip = if host_network { kubelet.host_ips.first().cloned() } else { seen.sandbox().and_then(|s| s.ips.first().cloned()) };
+        let ip = if host_network {
+            kubelet.host_ips.first().cloned()
+        } else {
+            seen.sandbox().and_then(|s| s.ips.first().cloned())
+        };
         let wanted = [
             (Kind::Startup, container.startup_probe.as_ref().filter(|_| !started)),
             (Kind::Liveness, container.liveness_probe.as_ref().filter(|_| started)),
@@ -177,7 +196,9 @@ fn seconds(value: Option<i32>, default: u64) -> Duration {
 impl Prober {
     async fn run(self) {
         let initial = seconds(self.probe.initial_delay_seconds, 0);
-        let up = self.since.map_or(Duration::ZERO, |s| Duration::try_from(Timestamp::now().duration_since(s)).unwrap_or_default());
+        let up = self
+            .since
+            .map_or(Duration::ZERO, |s| Duration::try_from(Timestamp::now().duration_since(s)).unwrap_or_default());
         tokio::time::sleep(initial.saturating_sub(up)).await;
         let period = seconds(self.probe.period_seconds, 10);
         let timeout = seconds(self.probe.timeout_seconds, 1);
@@ -212,7 +233,11 @@ impl Prober {
             (Kind::Startup, true) => results.started.insert(id.clone()),
             (Kind::Liveness, true) => false,
             (kind @ (Kind::Startup | Kind::Liveness), false) => {
-                let message = format!("Container {} failed {} probe, will be restarted", self.container.name, kind.name().to_lowercase());
+                let message = format!(
+                    "Container {} failed {} probe, will be restarted",
+                    self.container.name,
+                    kind.name().to_lowercase()
+                );
                 let grace = self.probe.termination_grace_period_seconds;
                 results.condemned.insert(id.clone(), Verdict { message, grace }).is_none()
             }
@@ -226,7 +251,12 @@ impl Prober {
 
     async fn once(&self, timeout: Duration) -> Result<(), String> {
         let probe = &self.probe;
-        let host = |own: Option<&String>| own.filter(|h| !h.is_empty()).or(self.ip.as_ref()).cloned().ok_or_else(|| "the pod has no address".to_owned());
+        let host = |own: Option<&String>| {
+            own.filter(|h| !h.is_empty())
+                .or(self.ip.as_ref())
+                .cloned()
+                .ok_or_else(|| "the pod has no address".to_owned())
+        };
         if let Some(exec) = &probe.exec {
             let command = exec.command.clone().unwrap_or_default();
             let call = self.kubelet.runtime.exec_sync(&self.id, command, timeout);

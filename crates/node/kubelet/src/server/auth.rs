@@ -68,7 +68,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Gate {
     /// A gate that asks `client`; without one nobody but certificates' holders is known, and nobody is allowed anything.
-    pub fn new(client: Option<Client>, node: &str, authentication: Authentication, authorization: Authorization) -> Self {
+    pub fn new(
+        client: Option<Client>,
+        node: &str,
+        authentication: Authentication,
+        authorization: Authorization,
+    ) -> Self {
         Self {
             client,
             node: node.to_owned(),
@@ -101,10 +106,8 @@ impl Gate {
 
     async fn review(&self, token: &str) -> Result<Option<User>, String> {
         let client = self.client.clone().ok_or("there is no API server to ask about tokens")?;
-        let review = TokenReview {
-            spec: TokenReviewSpec { token: token.to_owned(), audiences: None },
-            ..Default::default()
-        };
+        let review =
+            TokenReview { spec: TokenReviewSpec { token: token.to_owned(), audiences: None }, ..Default::default() };
         let api: Api<TokenReview> = Api::all(client);
         let params = PostParams::default();
         let answer = tokio::time::timeout(PATIENCE, api.create(&params, &review))
@@ -199,7 +202,8 @@ pub fn subresources(path: &str) -> Vec<&'static str> {
 
 /// Common name and organizations of a client certificate that the handshake has verified.
 fn from_certificate(certificate: &CertificateDer<'_>) -> Result<User, String> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|e| format!("client certificate: {e}"))?;
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(certificate).map_err(|e| format!("client certificate: {e}"))?;
     let subject = parsed.subject();
     let text = |a: &x509_parser::x509::AttributeTypeAndValue<'_>| a.as_str().ok().map(str::to_owned);
     let username = subject.iter_common_name().find_map(text).filter(|n| !n.is_empty());

@@ -23,7 +23,15 @@ pub enum What {
 }
 
 /// Answers.
-pub async fn serve(server: &Server, what: What, namespace: &str, pod: &str, container: &str, query: &Query, request: Request<Incoming>) -> Response<Body> {
+pub async fn serve(
+    server: &Server,
+    what: What,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let bad = |message: &str| text(StatusCode::BAD_REQUEST, format!("{message}\n"));
     let on = |kubelet: &str, api: &str| query.on(kubelet) || query.on(api);
     let streams = Streams {
@@ -59,9 +67,12 @@ pub async fn serve(server: &Server, what: What, namespace: &str, pod: &str, cont
 async fn running(server: &Server, namespace: &str, pod: &str, container: &str) -> Result<String, (StatusCode, String)> {
     let found = server.manager.find(namespace, pod);
     let (uid, _) = found.ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod {namespace}/{pod} does not exist\n")))?;
-    let seen = observe(&server.kubelet.runtime, &uid).await.map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    let seen =
+        observe(&server.kubelet.runtime, &uid).await.map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     let found = seen.latest(container).filter(|c| c.life == Life::Running);
-    found.map(|c| c.id.clone()).ok_or_else(|| (StatusCode::NOT_FOUND, format!("container not found (\"{container}\")\n")))
+    found
+        .map(|c| c.id.clone())
+        .ok_or_else(|| (StatusCode::NOT_FOUND, format!("container not found (\"{container}\")\n")))
 }
 
 async fn url(server: &Server, what: What, id: String, cmd: Vec<String>, streams: Streams) -> Result<String, String> {
@@ -70,8 +81,12 @@ async fn url(server: &Server, what: What, id: String, cmd: Vec<String>, streams:
     // A terminal has one output; runtimes refuse to be asked for two.
     let stderr = stderr && !tty;
     let answer = match what {
-        What::Exec => runtime.exec(ExecRequest { container_id: id, cmd, tty, stdin, stdout, stderr }).await.map(|a| a.url),
-        What::Attach => runtime.attach(AttachRequest { container_id: id, tty, stdin, stdout, stderr }).await.map(|a| a.url),
+        What::Exec => {
+            runtime.exec(ExecRequest { container_id: id, cmd, tty, stdin, stdout, stderr }).await.map(|a| a.url)
+        }
+        What::Attach => {
+            runtime.attach(AttachRequest { container_id: id, tty, stdin, stdout, stderr }).await.map(|a| a.url)
+        }
     };
     answer.map_err(|e| e.to_string())
 }

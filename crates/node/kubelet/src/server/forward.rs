@@ -62,7 +62,8 @@ pub async fn serve(server: &Server, namespace: &str, pod: &str, mut request: Req
 async fn network(server: &Server, namespace: &str, pod: &str) -> Result<Option<PathBuf>, (StatusCode, String)> {
     let broken = |e: String| (StatusCode::INTERNAL_SERVER_ERROR, e);
     let found = server.manager.find(namespace, pod);
-    let (uid, spec) = found.ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod {namespace}/{pod} does not exist\n")))?;
+    let (uid, spec) =
+        found.ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod {namespace}/{pod} does not exist\n")))?;
     if spec.spec.as_ref().and_then(|s| s.host_network) == Some(true) {
         return Ok(None);
     }
@@ -72,14 +73,17 @@ async fn network(server: &Server, namespace: &str, pod: &str) -> Result<Option<P
     let request = PodSandboxStatusRequest { pod_sandbox_id: sandbox.id.clone(), verbose: true };
     let answer = runtime.pod_sandbox_status(request).await.map_err(|e| broken(e.to_string()))?;
     let info = answer.info.get("info").map_or("", String::as_str);
-    namespace_of(info).map(Some).ok_or_else(|| broken("the runtime does not tell the pod's network namespace\n".to_owned()))
+    namespace_of(info)
+        .map(Some)
+        .ok_or_else(|| broken("the runtime does not tell the pod's network namespace\n".to_owned()))
 }
 
 /// Reads containerd's and CRI-O's verbose status.
 fn namespace_of(info: &str) -> Option<PathBuf> {
     let info: serde_json::Value = serde_json::from_str(info).ok()?;
     let namespaces = info["runtimeSpec"]["linux"]["namespaces"].as_array();
-    let named = namespaces.and_then(|list| list.iter().find(|n| n["type"] == "network")).and_then(|n| n["path"].as_str());
+    let named =
+        namespaces.and_then(|list| list.iter().find(|n| n["type"] == "network")).and_then(|n| n["path"].as_str());
     match named {
         Some(path) if !path.is_empty() => Some(PathBuf::from(path)),
         _ => info["pid"].as_u64().map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net"))),
@@ -105,7 +109,8 @@ fn connect(namespace: Option<&std::path::Path>, port: u16) -> io::Result<Blockin
     }
     let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
     let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port);
-    BlockingStream::connect_timeout(&v4, CONNECT).or_else(|first| BlockingStream::connect_timeout(&v6, CONNECT).map_err(|_| first))
+    BlockingStream::connect_timeout(&v4, CONNECT)
+        .or_else(|first| BlockingStream::connect_timeout(&v6, CONNECT).map_err(|_| first))
 }
 
 #[cfg(test)]

@@ -16,7 +16,14 @@ impl Query {
     /// Parses a query string.
     pub fn parse(query: &str) -> Self {
         let decode = |s: &str| percent(&s.replace('+', " "));
-        Self(query.split('&').filter(|p| !p.is_empty()).map(|p| p.split_once('=').unwrap_or((p, ""))).map(|(k, v)| (decode(k), decode(v))).collect())
+        Self(
+            query
+                .split('&')
+                .filter(|p| !p.is_empty())
+                .map(|p| p.split_once('=').unwrap_or((p, "")))
+                .map(|(k, v)| (decode(k), decode(v)))
+                .collect(),
+        )
     }
     /// The first value.
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -64,14 +71,18 @@ pub async fn route(server: &Server, request: Request<Incoming>) -> Response<Body
         ["stats", "summary"] if get => stats::summary(server).await,
         ["pods"] if get => pods(server),
         ["runningpods"] if get => running(server).await,
-        ["containerLogs", namespace, pod, container] if get => follow::serve(server, namespace, pod, container, &query).await,
+        ["containerLogs", namespace, pod, container] if get => {
+            follow::serve(server, namespace, pod, container, &query).await
+        }
         ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container] => {
             exec::serve(server, exec::What::Exec, namespace, pod, container, &query, request).await
         }
         ["attach", namespace, pod, container] | ["attach", namespace, pod, _, container] => {
             exec::serve(server, exec::What::Attach, namespace, pod, container, &query, request).await
         }
-        ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => forward::serve(server, namespace, pod, request).await,
+        ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
+            forward::serve(server, namespace, pod, request).await
+        }
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
 }

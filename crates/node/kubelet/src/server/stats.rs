@@ -62,18 +62,30 @@ fn usage(stats: &ContainerStats) -> Usage {
 /// The whole machine: /proc/stat and /proc/meminfo.
 fn node() -> Usage {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let ticks: Vec<u64> = stat.lines().next().unwrap_or("").split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
+    let ticks: Vec<u64> =
+        stat.lines().next().unwrap_or("").split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
     // user, nice, system, irq, softirq, steal; not idle and iowait.
     let busy: u64 = [0, 1, 2, 5, 6, 7].iter().filter_map(|i| ticks.get(*i)).sum();
     let bytes = |field: &str| facts::meminfo(field).and_then(|b| u64::try_from(b).ok()).unwrap_or(0);
     let used = bytes("MemTotal").saturating_sub(bytes("MemAvailable"));
-    Usage { cpu: busy * 10_000_000, nano_cores: None, working_set: used, memory: bytes("MemTotal").saturating_sub(bytes("MemFree")), rss: bytes("AnonPages") }
+    Usage {
+        cpu: busy * 10_000_000,
+        nano_cores: None,
+        working_set: used,
+        memory: bytes("MemTotal").saturating_sub(bytes("MemFree")),
+        rss: bytes("AnonPages"),
+    }
 }
 
 type Pods = BTreeMap<(String, String, String), BTreeMap<String, Usage>>;
 
 async fn pods(server: &Server) -> Result<Pods, String> {
-    let answer = server.kubelet.runtime.list_container_stats(ListContainerStatsRequest::default()).await.map_err(|e| e.to_string())?;
+    let answer = server
+        .kubelet
+        .runtime
+        .list_container_stats(ListContainerStatsRequest::default())
+        .await
+        .map_err(|e| e.to_string())?;
     let mut out = Pods::new();
     for stats in &answer.stats {
         let Some(attributes) = &stats.attributes else { continue };
@@ -134,10 +146,16 @@ pub async fn resource(server: &Server) -> Response<Body> {
     };
     let seconds = |u: &Usage| u.cpu as f64 / 1e9;
     let each = |f: &dyn Fn(&Usage) -> f64| -> Vec<(String, f64)> {
-        pods.iter().flat_map(|((ns, pod, _), list)| list.iter().map(move |(c, u)| (format!("{{container=\"{c}\",namespace=\"{ns}\",pod=\"{pod}\"}}"), f(u)))).collect()
+        pods.iter()
+            .flat_map(|((ns, pod, _), list)| {
+                list.iter().map(move |(c, u)| (format!("{{container=\"{c}\",namespace=\"{ns}\",pod=\"{pod}\"}}"), f(u)))
+            })
+            .collect()
     };
     let sums = |f: &dyn Fn(&Usage) -> f64| -> Vec<(String, f64)> {
-        pods.iter().map(|((ns, pod, _), list)| (format!("{{namespace=\"{ns}\",pod=\"{pod}\"}}"), list.values().map(f).sum())).collect()
+        pods.iter()
+            .map(|((ns, pod, _), list)| (format!("{{namespace=\"{ns}\",pod=\"{pod}\"}}"), list.values().map(f).sum()))
+            .collect()
     };
     let memory = |u: &Usage| u.working_set as f64;
     family("container_cpu_usage_seconds_total", "counter", each(&seconds));

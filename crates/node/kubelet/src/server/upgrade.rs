@@ -43,7 +43,8 @@ pub fn accept<B>(request: &Request<B>, known: &[&'static str]) -> Result<(Respon
     }
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
     let offered: Vec<&str> = offered.into_iter().filter_map(|v| v.to_str().ok()).collect();
-    let protocol = channels::choose(offered.iter().copied(), known).ok_or("none of the offered sub-protocols is served")?;
+    let protocol =
+        channels::choose(offered.iter().copied(), known).ok_or("none of the offered sub-protocols is served")?;
     let mut response = switching("websocket");
     let answer = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| "Sec-WebSocket-Key")?;
     response.headers_mut().insert(header::SEC_WEBSOCKET_ACCEPT, answer);
@@ -76,7 +77,8 @@ pub async fn to_runtime(url: &str, versions: &[&str]) -> Result<(Upgraded, Optio
     let failed = |e: &dyn std::fmt::Display| format!("connect to the runtime's streaming server: {e}");
     let stream = TcpStream::connect((host, port)).await.map_err(|e| failed(&e))?;
     let _ = stream.set_nodelay(true);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(&e))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(&e))?;
     tokio::spawn(connection.with_upgrades());
     let mut request = Request::post(uri.path_and_query().map_or("/", |p| p.as_str()))
         .header(header::HOST, uri.authority().map_or("localhost", |a| a.as_str()))

@@ -85,7 +85,14 @@ fn matches(data: &Path, files: &Files) -> io::Result<bool> {
         match std::fs::read(data.join(path)) {
             Ok(bytes) if bytes == file.bytes => {}
             Ok(_) => return Ok(false),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory) => return Ok(false),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory
+                ) =>
+            {
+                return Ok(false);
+            }
             Err(e) => return Err(e),
         }
     }
@@ -151,7 +158,9 @@ mod tests {
     use super::*;
 
     fn files(list: &[(&str, &str)]) -> Files {
-        list.iter().map(|(p, b)| ((*p).to_owned(), File { bytes: b.as_bytes().to_vec(), mode: 0o644, owner: None })).collect()
+        list.iter()
+            .map(|(p, b)| ((*p).to_owned(), File { bytes: b.as_bytes().to_vec(), mode: 0o644, owner: None }))
+            .collect()
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub fn write_hosts(kubelet: &Kubelet, pod: &Pod, key: &PodKey, ips: &[String]) -
     let path = kubelet.paths.etc_hosts(&key.uid);
     // Written in place: running containers have this very file mounted.
     let failed = |e: std::io::Error| format!("write {}: {e}", path.display());
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&path).map_err(failed)?;
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&path).map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)?;
     Ok(Some(path.display().to_string()))
 }

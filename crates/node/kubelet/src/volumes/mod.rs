@@ -42,7 +42,10 @@ pub type Volumes = BTreeMap<String, Mounted>;
 /// Names the first volume whose source this kubelet does not serve.
 pub fn unsupported(pod: &Pod) -> Option<String> {
     let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
-    volumes.filter(|v| plugin(v).is_none()).map(|v| format!("volume {:?} has a source that this kubelet does not support", v.name)).next()
+    volumes
+        .filter(|v| plugin(v).is_none())
+        .map(|v| format!("volume {:?} has a source that this kubelet does not support", v.name))
+        .next()
 }
 
 /// The plugin's name, as directories under the pod carry it.

@@ -47,7 +47,9 @@ fn unescape(text: &str) -> String {
 /// Unmounts everything below (and at) `path`, last mounted first.
 pub fn unmount_below(path: &Path) -> Result<(), String> {
     for point in mount_points().into_iter().rev().filter(|m| m.starts_with(path)) {
-        if let Err(error) = umount2(&point, MntFlags::UMOUNT_NOFOLLOW).or_else(|_| umount2(&point, MntFlags::MNT_DETACH)) {
+        if let Err(error) =
+            umount2(&point, MntFlags::UMOUNT_NOFOLLOW).or_else(|_| umount2(&point, MntFlags::MNT_DETACH))
+        {
             return Err(format!("unmount {}: {error}", point.display()));
         }
     }

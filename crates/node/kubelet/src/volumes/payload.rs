@@ -50,7 +50,14 @@ struct Style {
 }
 
 /// Gathers a volume's files.
-pub async fn of(kubelet: &Kubelet, pod: &Pod, key: &PodKey, volume: &Volume, place: &Place, tokens: &mut Tokens) -> Result<Files, String> {
+pub async fn of(
+    kubelet: &Kubelet,
+    pod: &Pod,
+    key: &PodKey,
+    volume: &Volume,
+    place: &Place,
+    tokens: &mut Tokens,
+) -> Result<Files, String> {
     let mut out = Files::new();
     let ns = &key.namespace;
     if let Some(source) = &volume.config_map {
@@ -65,7 +72,13 @@ pub async fn of(kubelet: &Kubelet, pod: &Pod, key: &PodKey, volume: &Volume, pla
         let data = found.map(|s| secret_bytes(&s)).unwrap_or_default();
         keys(&data, source.items.as_deref(), source.optional == Some(true), &style, &mut out)?;
     } else if let Some(source) = &volume.downward_api {
-        downward_files(pod, source.items.as_deref().unwrap_or_default(), &style(pod, source.default_mode), place, &mut out)?;
+        downward_files(
+            pod,
+            source.items.as_deref().unwrap_or_default(),
+            &style(pod, source.default_mode),
+            place,
+            &mut out,
+        )?;
     } else if let Some(source) = &volume.projected {
         let style = style(pod, source.default_mode);
         for part in source.sources.iter().flatten() {
@@ -121,7 +134,13 @@ fn secret_bytes(secret: &k8s_openapi::api::core::v1::Secret) -> Data {
     secret.data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())).collect()
 }
 
-fn keys(data: &Data, items: Option<&[KeyToPath]>, optional: bool, style: &Style, out: &mut Files) -> Result<(), String> {
+fn keys(
+    data: &Data,
+    items: Option<&[KeyToPath]>,
+    optional: bool,
+    style: &Style,
+    out: &mut Files,
+) -> Result<(), String> {
     let Some(items) = items.filter(|i| !i.is_empty()) else {
         for (key, bytes) in data {
             out.insert(key.clone(), File { bytes: bytes.clone(), mode: style.default, owner: None });
@@ -141,7 +160,13 @@ fn keys(data: &Data, items: Option<&[KeyToPath]>, optional: bool, style: &Style,
     Ok(())
 }
 
-fn downward_files(pod: &Pod, items: &[DownwardAPIVolumeFile], style: &Style, place: &Place, out: &mut Files) -> Result<(), String> {
+fn downward_files(
+    pod: &Pod,
+    items: &[DownwardAPIVolumeFile],
+    style: &Style,
+    place: &Place,
+    out: &mut Files,
+) -> Result<(), String> {
     for item in items {
         let text = match (&item.field_ref, &item.resource_field_ref) {
             (Some(field), _) => downward::field(pod, &field.field_path, place)?,
@@ -155,7 +180,13 @@ fn downward_files(pod: &Pod, items: &[DownwardAPIVolumeFile], style: &Style, pla
 }
 
 /// A token for the pod's service account, from the cache or the API (`pkg/kubelet/token`).
-async fn token(kubelet: &Kubelet, pod: &Pod, key: &PodKey, source: &ServiceAccountTokenProjection, tokens: &mut Tokens) -> Result<String, String> {
+async fn token(
+    kubelet: &Kubelet,
+    pod: &Pod,
+    key: &PodKey,
+    source: &ServiceAccountTokenProjection,
+    tokens: &mut Tokens,
+) -> Result<String, String> {
     let audience = source.audience.clone().unwrap_or_default();
     let seconds = source.expiration_seconds.unwrap_or(3600);
     let cache_key = (audience.clone(), seconds);
@@ -208,7 +239,8 @@ async fn request(kubelet: &Kubelet, pod: &Pod, key: &PodKey, audience: &str, sec
         .map_err(|e| format!("failed to fetch token for service account {account}: {e}"))?;
     let status = answer.status.ok_or("the API server answered a token request without a token")?;
     let now = Timestamp::now();
-    let text = status.token.filter(|t| !t.is_empty()).ok_or("the API server answered a token request without a token")?;
+    let text =
+        status.token.filter(|t| !t.is_empty()).ok_or("the API server answered a token request without a token")?;
     let end = status.expiration_timestamp.ok_or("the API server answered a token request without an expiration")?;
     let life = end.0.duration_since(now);
     // Upstream: at 80 % of its life, and at the latest after a day, a little earlier for some than for others.
