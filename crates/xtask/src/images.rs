@@ -16,7 +16,7 @@ pub struct Args {
     #[arg(long)]
     out: Option<PathBuf>,
     /// Cargo profile to build with
-    #[arg(long, default_value = "release")]
+    #[arg(long, default_value = "dev")]
     profile: String,
     /// Only these images
     #[arg(long, value_delimiter = ',', default_value = "pause,kube-dns")]
@@ -53,7 +53,8 @@ fn build(target: &Path, name: &str, profile: &str) -> Result<PathBuf> {
     Ok(target.join(TARGET).join(directory).join(name))
 }
 
-fn make(name: &str, binary: &Path) -> Result<Vec<u8>> {
+/// The archive of `kinit.dev/NAME`, around one static binary.
+pub fn make(name: &str, binary: &Path) -> Result<Vec<u8>> {
     let bytes = std::fs::read(binary).with_context(|| format!("read {}", binary.display()))?;
     let path = format!("/{name}");
     let reference = format!("kinit.dev/{name}:{VERSION}");
@@ -63,7 +64,8 @@ fn make(name: &str, binary: &Path) -> Result<Vec<u8>> {
     archive(&files, &Config { reference: &reference, entrypoint: &[&path], user, ..Config::default() })
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a file whole or not at all.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = path.with_extension("tar.tmp");
     std::fs::write(&temporary, bytes).with_context(|| format!("write {}", temporary.display()))?;
     std::fs::rename(&temporary, path).with_context(|| format!("rename to {}", path.display()))

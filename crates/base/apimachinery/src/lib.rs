@@ -1,1 +1,25 @@
+//! API conventions over JSON objects: pure, no IO, no clock of its own.
+//!
+//! ```text
+//! data/schema.json ── schema ──┬─ proto      protobuf request bodies -> JSON
+//!                              ├─ check      unknown fields, wrong types, Go's omitempty
+//!                              └─ patch      strategic merge (and JSON patch, merge patch)
+//! decode   JSON text -> value, with the duplicate fields named
+//! selector labels and fields          status   upstream's Status answers
+//! quantity resource.Quantity          names    DNS names, labels; generateName
+//! meta     typed looks into an object's metadata
+//! ```
 
+pub mod check;
+pub mod decode;
+pub mod meta;
+pub mod names;
+pub mod patch;
+pub mod proto;
+pub mod quantity;
+pub mod schema;
+pub mod selector;
+pub mod status;
+pub mod time;
+
+pub use status::{ApiError, Cause};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use arc_swap::ArcSwapOption;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kinit_component_base::tls::ReloadingCert;
@@ -56,8 +57,48 @@ pub fn with_token(config: &Config, component: &str, token: String) -> Result<Cli
     from_config(config)
 }
 
+/// A bearer token that can be replaced while clients use it.
+#[derive(Clone)]
+pub struct TokenSource(Arc<ArcSwapOption<http::HeaderValue>>);
+
+impl TokenSource {
+    /// Holds no token yet: requests go out without credentials until [`set`](Self::set).
+    pub fn empty() -> Self {
+        Self(Arc::new(ArcSwapOption::empty()))
+    }
+
+    /// Replaces the token for all requests from now on.
+    pub fn set(&self, token: &str) -> Result<()> {
+        let mut value = http::HeaderValue::from_str(&format!("Bearer {token}")).context("use a token as a header")?;
+        value.set_sensitive(true);
+        self.0.store(Some(Arc::new(value)));
+        Ok(())
+    }
+}
+
+/// The same server as `config`, as the bearer of whatever token `source` holds at the time of each request.
+pub fn with_token_source(config: &Config, component: &str, source: TokenSource) -> Result<Client> {
+    let mut config = config.clone();
+    config.auth_info = kube::config::AuthInfo::default();
+    config.headers.retain(|(name, _)| name != "user-agent");
+    config.headers.push(agent_header(component)?);
+    build(config, move |mut request: http::Request<Body>| {
+        if let Some(value) = source.0.load_full() {
+            request.headers_mut().insert(http::header::AUTHORIZATION, (*value).clone());
+        }
+        request
+    })
+}
+
 /// Builds the client: HTTP/2 where the server has it, pings, no read timeout (watches are long; a dead server is found by the pings).
 pub fn from_config(config: Config) -> Result<Client> {
+    build(config, |request| request)
+}
+
+fn build<F>(config: Config, dress: F) -> Result<Client>
+where
+    F: FnMut(http::Request<Body>) -> http::Request<Body> + Clone + Send + 'static,
+{
     kinit_component_base::runtime::install_tls_provider();
     let mut tls = config.rustls_client_config().context("build the TLS configuration")?;
     if let Some(files) = certificate_files(&config) {
@@ -84,6 +125,7 @@ pub fn from_config(config: Config) -> Result<Client> {
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer().context("prepare the credentials")?)
         .layer(config.extra_headers_layer().context("prepare the request headers")?)
+        .map_request(dress)
         .map_err(tower::BoxError::from)
         .service(hyper);
     Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())

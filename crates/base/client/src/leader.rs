@@ -10,9 +10,52 @@ use anyhow::{Result, ensure};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
+use kinit_component_base::flags::{boolean, duration};
 use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
 use tokio_util::sync::CancellationToken;
+
+/// Upstream's `--leader-elect*` flags.
+#[derive(clap::Args, Debug, Clone)]
+pub struct ElectionArgs {
+    /// Waits to be elected leader before it acts
+    #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "true",
+          default_missing_value = "true", value_parser = boolean)]
+    pub leader_elect: bool,
+    /// How long others respect an unrenewed lease
+    #[arg(long, default_value = "15s", value_parser = duration)]
+    pub leader_elect_lease_duration: Duration,
+    /// How long the leader tries to renew before it gives up
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub leader_elect_renew_deadline: Duration,
+    /// Pause between attempts
+    #[arg(long, default_value = "2s", value_parser = duration)]
+    pub leader_elect_retry_period: Duration,
+    /// Kind of the lock; only leases
+    #[arg(long, default_value = "leases", value_parser = ["leases"])]
+    pub leader_elect_resource_lock: String,
+    /// Name of the Lease [default: the component's name]
+    #[arg(long)]
+    pub leader_elect_resource_name: Option<String>,
+    /// Namespace of the Lease
+    #[arg(long, default_value = "kube-system")]
+    pub leader_elect_resource_namespace: String,
+}
+
+impl ElectionArgs {
+    /// The election these flags describe, for `component` and this process.
+    pub fn election(&self, component: &str) -> Election {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Election {
+            namespace: self.leader_elect_resource_namespace.clone(),
+            name: self.leader_elect_resource_name.clone().unwrap_or_else(|| component.to_owned()),
+            identity: format!("{}_{}", host.trim(), uuid::Uuid::new_v4()),
+            lease_duration: self.leader_elect_lease_duration,
+            renew_deadline: self.leader_elect_renew_deadline,
+            retry_period: self.leader_elect_retry_period,
+        }
+    }
+}
 
 /// Who leads what, and how fast. Defaults are upstream's: 15 s, 10 s, 2 s.
 #[derive(Debug, Clone)]
@@ -72,7 +115,8 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    /// Cancelled when the lease was lost: the process must stop acting at once (upstream's components exit).
+    /// Cancelled when the lease was lost: the process must stop acting at once (upstream's components exit). After a
+    /// shutdown it is cancelled once the lease was released.
     pub fn lost(&self) -> CancellationToken {
         self.lost.clone()
     }
@@ -108,7 +152,10 @@ async fn keep(
     let mut renewed = Instant::now();
     loop {
         tokio::select! {
-            () = shutdown.cancelled() => return release(&api, &election, seen).await,
+            () = shutdown.cancelled() => {
+                release(&api, &election, seen).await;
+                return lost.cancel();
+            }
             () = tokio::time::sleep(election.retry_period) => {}
         }
         let left = election.renew_deadline.saturating_sub(renewed.elapsed());

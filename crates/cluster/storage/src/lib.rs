@@ -1,1 +1,26 @@
+//! A generic object store on etcd, with a watch cache that keeps every object encoded once.
+//!
+//! ```text
+//! Store ──┬─ keys of etcd: create, get, update, delete as transactions on the key's revision
+//!         ├─ crypt   encryption at rest, by resource
+//!         ├─ leases  time to live of events
+//!         └─ feed    one etcd watch over /registry/ ─> Cache per resource
+//!                                                       ├─ map   key -> Arc<Entry> (encoded bytes, labels, fields)
+//!                                                       └─ ring  the last events, which watchers read at their own pace
+//! ```
+//!
+//! A consistent read asks etcd for its revision and waits until the feed has seen it (requesting progress), then reads
+//! the cache. A watcher holds a cursor into the ring; falling off it ends the watch with "expired".
 
+pub mod cache;
+pub mod crypt;
+mod entry;
+mod error;
+mod feed;
+mod leases;
+mod store;
+
+pub use cache::{Cache, Cursor, Event, EventKind};
+pub use entry::{Entry, canonical};
+pub use error::Error;
+pub use store::{Page, ResourceSpec, Store, Updated};

@@ -121,7 +121,14 @@ pub fn run(verb: Verb) -> Result<ExitCode> {
             let launcher = std::env::current_exe().context("find this program")?;
             let options = UpOptions { name: named.name, loadbalancers, control_planes, workers, launcher, owner };
             let playground = Playground::up(&options, &|step| eprintln!("{step} ..."))?;
+            let file = playground.dir.join("cluster.yaml");
+            // A file that its user changed stays.
+            if !file.exists() {
+                std::fs::write(&file, cluster_file(&playground))
+                    .with_context(|| format!("write {}", file.display()))?;
+            }
             status(&playground);
+            println!("cluster file: {}", file.display());
         }
         Verb::Status { named } => status(&Playground::open(&named.name)?),
         Verb::Ssh { named, host, command } => return ssh(&Playground::open(&named.name)?, &host, &command),
@@ -154,14 +161,33 @@ fn on(named: &Named, host: &str, act: impl Fn(&Playground, &Host) -> Result<()>)
     act(&playground, playground.topology.host(host)?)
 }
 
+/// The cluster file for a playground's hosts.
+fn cluster_file(playground: &Playground) -> String {
+    let mut text = format!(
+        "apiVersion: kinit.dev/v1alpha1\nkind: Cluster\nmetadata:\n  name: {}\nspec:\n  ssh:\n    identityFile: {}\n    knownHostsFile: {}\n  hosts:\n",
+        playground.name,
+        playground.ssh_key().display(),
+        playground.known_hosts().display()
+    );
+    for host in &playground.topology.hosts {
+        let (address, role) = (playground.topology.address_of(host), role(host));
+        text.push_str(&format!("  - name: {}\n    address: {address}\n    roles: [{role}]\n", host.name));
+    }
+    text
+}
+
+fn role(host: &Host) -> &'static str {
+    match host.role {
+        Role::LoadBalancer => "loadbalancer",
+        Role::ControlPlane => "control-plane",
+        Role::Worker => "worker",
+    }
+}
+
 fn status(playground: &Playground) {
     println!("{:<8} {:<14} {:<14} POWER", "HOST", "ROLE", "ADDRESS");
     for host in &playground.topology.hosts {
-        let role = match host.role {
-            Role::LoadBalancer => "loadbalancer",
-            Role::ControlPlane => "control-plane",
-            Role::Worker => "worker",
-        };
+        let role = role(host);
         let power = if playground.is_on(host) { "on" } else { "off" };
         println!("{:<8} {:<14} {:<14} {power}", host.name, role, playground.topology.address_of(host));
     }

@@ -34,16 +34,22 @@ pub struct HostKeyPolicy {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostKeyProblem {
     /// The cluster file pins another.
-    #[error("the host presents key {0}, but the cluster file pins another: somebody may be in between, or the host was reinstalled")]
+    #[error(
+        "the host presents key {0}, but the cluster file pins another: somebody may be in between, or the host was reinstalled"
+    )]
     NotThePinned(String),
     /// known_hosts has another.
-    #[error("the host presents key {0}, but {1} line {2} has another: somebody may be in between, or the host was reinstalled (then remove that line)")]
+    #[error(
+        "the host presents key {0}, but {1} line {2} has another: somebody may be in between, or the host was reinstalled (then remove that line)"
+    )]
     Changed(String, PathBuf, usize),
     /// known_hosts revokes it.
     #[error("the host presents key {0}, which {1} line {2} revokes")]
     Revoked(String, PathBuf, usize),
     /// Nobody knows it.
-    #[error("the host is not known; its key is {0}. Compare it with the host's, then add it to {1}, pin it in the cluster file (ssh.hostKey), or pass --accept-new-host-keys")]
+    #[error(
+        "the host is not known; its key is {0}. Compare it with the host's, then add it to {1}, pin it in the cluster file (ssh.hostKey), or pass --accept-new-host-keys"
+    )]
     Unknown(String, PathBuf),
     /// It is known now but could not be written down.
     #[error("remember the host's key in {0}: {1}")]
@@ -69,7 +75,11 @@ impl HostKeyPolicy {
                     OnUnknown::Accept => true,
                     OnUnknown::Ask(ask) => ask(host, &fingerprint),
                 };
-                if accepted { self.remember(host, port, key) } else { Err(HostKeyProblem::Unknown(fingerprint, file())) }
+                if accepted {
+                    self.remember(host, port, key)
+                } else {
+                    Err(HostKeyProblem::Unknown(fingerprint, file()))
+                }
             }
         }
     }
@@ -108,7 +118,10 @@ mod tests {
         };
         let (a, b) = (PublicKey::from_openssh(A).unwrap(), PublicKey::from_openssh(B).unwrap());
         assert!(matches!(policy(OnUnknown::Refuse, None).judge("h", 22, &a), Err(HostKeyProblem::Unknown(..))));
-        assert!(matches!(policy(OnUnknown::Ask(Arc::new(|_, _| false)), None).judge("h", 22, &a), Err(HostKeyProblem::Unknown(..))));
+        assert!(matches!(
+            policy(OnUnknown::Ask(Arc::new(|_, _| false)), None).judge("h", 22, &a),
+            Err(HostKeyProblem::Unknown(..))
+        ));
         assert_eq!(policy(OnUnknown::Accept, None).judge("h", 22, &a), Ok(()));
         assert_eq!(policy(OnUnknown::Refuse, None).judge("h", 22, &a), Ok(()));
         assert!(matches!(policy(OnUnknown::Accept, None).judge("h", 22, &b), Err(HostKeyProblem::Changed(_, _, 1))));

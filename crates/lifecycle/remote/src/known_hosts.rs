@@ -79,7 +79,13 @@ fn parse_line(number: usize, line: &str) -> Option<Entry> {
     let marker = words.next_if(|w| w.starts_with('@'));
     let hosts = words.next().filter(|w| !w.starts_with('#'))?.to_owned();
     let key = PublicKey::from_openssh(&format!("{} {}", words.next()?, words.next()?)).ok()?;
-    Some(Entry { line: number, revoked: marker == Some("@revoked"), authority: marker == Some("@cert-authority"), hosts, key })
+    Some(Entry {
+        line: number,
+        revoked: marker == Some("@revoked"),
+        authority: marker == Some("@cert-authority"),
+        hosts,
+        key,
+    })
 }
 
 fn matches_hosts(hosts: &str, name: &str) -> bool {

@@ -9,8 +9,8 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::sync::watch;
 
-use crate::process::{Outcome, Process, Tail};
 use crate::Transport;
+use crate::process::{Outcome, Process, Tail};
 
 /// This machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,7 +45,8 @@ impl Transport for Local {
     async fn put(&self, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
         let temporary = format!("{path}.new");
         let write = || -> std::io::Result<()> {
-            let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+            let mut file =
+                std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
             file.write_all(bytes)?;
             file.sync_all()?;
             std::fs::rename(&temporary, path)

@@ -97,8 +97,9 @@ impl client::Handler for Check {
 async fn log_in(handle: &mut Handle<Check>, target: &Target) -> Result<()> {
     let mut tried = Vec::new();
     if let Some(path) = &target.identity {
-        let key = russh::keys::load_secret_key(path, None)
-            .with_context(|| format!("read the SSH key {} (a key with a passphrase must be in the SSH agent)", path.display()))?;
+        let key = russh::keys::load_secret_key(path, None).with_context(|| {
+            format!("read the SSH key {} (a key with a passphrase must be in the SSH agent)", path.display())
+        })?;
         let hash = handle.best_supported_rsa_hash().await.ok().flatten().flatten();
         let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
         if accepted(&handle.authenticate_publickey(&target.user, key).await.context("log in")?) {

@@ -27,6 +27,9 @@ impl std::fmt::Display for Change {
 
 /// The change a resource needs; `None` when it is as wanted. `Shared` resources are the planner's affair: one host's fingerprint says nothing alone.
 pub fn compare(resource: &Resource, observed: &Observed) -> Option<Change> {
+    if matches!(resource, Resource::Shared { .. }) {
+        return None;
+    }
     let (missing, why) = match observed {
         Observed::AsWanted | Observed::Fingerprint(_) => return None,
         Observed::Missing => (true, None),
@@ -38,7 +41,7 @@ pub fn compare(resource: &Resource, observed: &Observed) -> Option<Change> {
 
 fn verb(resource: &Resource, missing: bool) -> &'static str {
     match resource {
-        Resource::Packages(_) => "install",
+        Resource::Packages { .. } => "install",
         Resource::Absent { .. } => "remove",
         Resource::Sysctl { .. } => "set",
         Resource::KernelModule(_) => "load",
@@ -59,7 +62,7 @@ fn verb(resource: &Resource, missing: bool) -> &'static str {
 /// A resource's name for people.
 pub fn what(resource: &Resource) -> String {
     match resource {
-        Resource::Packages(names) => format!("packages {}", names.join(" ")),
+        Resource::Packages { names, .. } => format!("packages {}", names.join(" ")),
         Resource::Directory { path, .. } => format!("directory {path}"),
         Resource::File(file) => file.path.clone(),
         Resource::Link { path, target, .. } => format!("{path} -> {target}"),
@@ -93,7 +96,11 @@ mod tests {
             (running, Observed::Differs("its files changed".into()), Some("restart etcd.service (its files changed)")),
             (unit(UnitState::Stopped), Observed::Differs("runs".into()), Some("stop etcd.service (runs)")),
             (Resource::Absent { path: "/x".into() }, Observed::Differs("exists".into()), Some("remove /x (exists)")),
-            (Resource::Sysctl { key: "a".into(), value: "1".into() }, Observed::Differs("0".into()), Some("set sysctl a=1 (0)")),
+            (
+                Resource::Sysctl { key: "a".into(), value: "1".into() },
+                Observed::Differs("0".into()),
+                Some("set sysctl a=1 (0)"),
+            ),
         ] {
             assert_eq!(compare(&resource, &observed).map(|c| c.to_string()).as_deref(), expected);
         }

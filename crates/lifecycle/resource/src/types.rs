@@ -38,7 +38,9 @@ impl Shared {
     /// The public file and the private one below `/etc/kubernetes/pki`; the encryption configuration is private altogether.
     pub fn files(self) -> (Option<String>, String) {
         match self {
-            Self::Authority(authority) => (Some(format!("{}.crt", authority.stem())), format!("{}.key", authority.stem())),
+            Self::Authority(authority) => {
+                (Some(format!("{}.crt", authority.stem())), format!("{}.key", authority.stem()))
+            }
             Self::ServiceAccountKey => (Some("sa.pub".to_owned()), "sa.key".to_owned()),
             Self::EncryptionConfig => (None, "encryption.yaml".to_owned()),
         }
@@ -140,7 +142,12 @@ pub enum UnitState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Resource {
     /// Distribution packages, all installed.
-    Packages(Vec<String>),
+    Packages {
+        /// Their names.
+        names: Vec<String>,
+        /// Units that the packages would start by themselves, before they are configured.
+        hold: Vec<String>,
+    },
     /// A directory.
     Directory {
         /// Where.

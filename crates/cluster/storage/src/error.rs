@@ -1,0 +1,60 @@
+//! What storage can answer besides an object.
+
+use kinit_etcd_connect::etcd_client;
+
+/// Errors of the store; what they mean to an API client is the API server's affair.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// etcd cannot be reached, or does not answer in time.
+    #[error("etcd is unavailable: {0}")]
+    Unavailable(String),
+    /// The revision asked for is compacted away.
+    #[error("the requested revision has been compacted")]
+    Compacted,
+    /// The revision asked for has not happened yet.
+    #[error("the requested revision {0} is in the future")]
+    Future(u64),
+    /// The key exists already.
+    #[error("the key exists already")]
+    Exists,
+    /// The request is larger than etcd takes.
+    #[error("etcd: request is too large")]
+    TooLarge,
+    /// What is stored cannot be read.
+    #[error("stored object {key:?} cannot be read: {reason}")]
+    Corrupt {
+        /// etcd's key.
+        key: String,
+        /// Why; holds no data of the object.
+        reason: String,
+    },
+    /// The object cannot be encrypted.
+    #[error("encrypt the object: {0}")]
+    Encrypt(String),
+    /// Anything else etcd said.
+    #[error("etcd: {0}")]
+    Etcd(String),
+}
+
+impl From<etcd_client::Error> for Error {
+    fn from(error: etcd_client::Error) -> Self {
+        let etcd_client::Error::GRpcStatus(status) = &error else {
+            return Self::Unavailable(error.to_string());
+        };
+        let message = status.message();
+        // tonic's code type is not re-exported; its number is the gRPC code.
+        match status.code() as i32 {
+            _ if message.contains("required revision has been compacted") => Self::Compacted,
+            _ if message.contains("request is too large") || message.contains("larger than max") => Self::TooLarge,
+            _ if message.contains("future revision") => Self::Future(0),
+            1 | 4 | 14 => Self::Unavailable(message.to_owned()),
+            _ => Self::Etcd(message.to_owned()),
+        }
+    }
+}
+
+impl From<kinit_etcd_connect::Error> for Error {
+    fn from(error: kinit_etcd_connect::Error) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}

@@ -1,0 +1,170 @@
+//! One etcd watch over everything, from which all caches live.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use kinit_etcd_connect::etcd_client::{EventType, GetOptions, WatchOptions, WatchResponse};
+use tokio_util::sync::CancellationToken;
+
+use crate::entry::Entry;
+use crate::error::Error;
+use crate::store::{ROOT, Store, in_time};
+
+const PAGE: i64 = 1000;
+
+impl Store {
+    /// Feeds the caches until `shutdown`: a first picture, then every change, resuming after a lost connection.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let mut wait = Duration::from_millis(50);
+        loop {
+            let before = self.revision();
+            let result = tokio::select! {
+                () = shutdown.cancelled() => return,
+                result = self.follow() => result,
+            };
+            if self.revision() > before {
+                wait = Duration::from_millis(50);
+            }
+            match result {
+                Ok(()) => tracing::info!("etcd ended the watch; resuming"),
+                Err(Error::Compacted) => {
+                    tracing::warn!("the watch fell behind etcd's compaction; reading everything again");
+                    self.0.ready.send_replace(false);
+                }
+                Err(error) => tracing::warn!(%error, "watch etcd; trying again"),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+            wait = (wait * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    async fn follow(&self) -> Result<(), Error> {
+        if !self.is_ready() {
+            let revision = self.read_all().await?;
+            self.reached(revision);
+            self.0.ready.send_replace(true);
+        }
+        let from = self.revision() + 1;
+        let options = WatchOptions::new().with_prefix().with_start_revision(from.cast_signed()).with_progress_notify();
+        let mut watches = self.client().await?.watch_client().max_decoding_message_size(256 << 20);
+        let mut stream = in_time(watches.watch(ROOT, Some(options))).await?;
+        loop {
+            tokio::select! {
+                // A request for progress must not starve the events, nor the other way round.
+                message = stream.message() => match message? {
+                    Some(message) => self.absorb(&message)?,
+                    None => return Ok(()),
+                },
+                () = self.0.progress.notified() => {
+                    in_time(stream.request_progress()).await?;
+                }
+            }
+        }
+    }
+
+    /// Reads all keys at one revision and fills the caches; that revision.
+    async fn read_all(&self) -> Result<u64, Error> {
+        let first_time = self.revision() == 0;
+        let end = {
+            let mut end = ROOT.as_bytes().to_vec();
+            if let Some(last) = end.last_mut() {
+                *last += 1;
+            }
+            end
+        };
+        let mut found: HashMap<String, Vec<Entry>> = HashMap::new();
+        let (mut start, mut revision) = (ROOT.as_bytes().to_vec(), 0u64);
+        loop {
+            let mut options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
+            if revision > 0 {
+                options = options.with_revision(revision.cast_signed());
+            }
+            let mut kv = self.kv().await?;
+            let response = in_time(kv.get(start.clone(), Some(options))).await?;
+            if revision == 0 {
+                revision = response.header().map_or(0, |h| h.revision().cast_unsigned());
+            }
+            for kv in response.kvs() {
+                let Some((prefix, key)) = self.split(kv.key()) else { continue };
+                match self.decode(&prefix, &key, kv.value(), kv.mod_revision().cast_unsigned()) {
+                    Ok(entry) => found.entry(prefix).or_default().push(entry),
+                    // One unreadable object must not keep the whole server from starting; reading it by name says why.
+                    Err(error) => tracing::error!(%error, "an object is left out of the cache"),
+                }
+            }
+            match response.kvs().last() {
+                Some(last) if response.more() => start = [last.key(), b"\0"].concat(),
+                _ => break,
+            }
+        }
+        let resources: Vec<_> = self.0.resources.read().iter().map(|(p, r)| (p.clone(), r.cache.clone())).collect();
+        for (prefix, cache) in resources {
+            let entries = found.remove(&prefix).unwrap_or_default();
+            if first_time { cache.fill(entries, revision) } else { cache.refill(entries, revision) }
+        }
+        Ok(revision)
+    }
+
+    fn absorb(&self, message: &WatchResponse) -> Result<(), Error> {
+        if message.canceled() {
+            if message.compact_revision() > 0 {
+                return Err(Error::Compacted);
+            }
+            return Err(Error::Unavailable(message.cancel_reason().to_owned()));
+        }
+        for event in message.events() {
+            let Some(kv) = event.kv() else { continue };
+            let revision = kv.mod_revision().cast_unsigned();
+            let Some((prefix, key)) = self.split(kv.key()) else { continue };
+            let Some(cache) = self.cache(&prefix) else { continue };
+            match event.event_type() {
+                EventType::Delete => cache.delete(&key, revision),
+                EventType::Put => match self.decode(&prefix, &key, kv.value(), revision) {
+                    Ok(entry) => cache.put(entry),
+                    Err(error) => {
+                        tracing::error!(%error, "an object is left out of the cache");
+                        cache.delete(&key, revision);
+                    }
+                },
+            }
+        }
+        // A header's revision counts only in a progress message: with events, or in the answer to "created", others up
+        // to that revision may still be on their way.
+        let last = message.events().iter().filter_map(|e| e.kv()).map(|kv| kv.mod_revision()).max();
+        match (last, message.header()) {
+            (Some(revision), _) => self.reached(revision.cast_unsigned()),
+            (None, Some(header)) if !message.created() => self.reached(header.revision().cast_unsigned()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn reached(&self, revision: u64) {
+        let moved = self.0.revision.send_if_modified(|seen| {
+            let moved = revision > *seen;
+            *seen = (*seen).max(revision);
+            moved
+        });
+        if moved {
+            tracing::trace!(revision, "caches have reached");
+        }
+    }
+
+    /// The resource's prefix and the key below it.
+    fn split(&self, etcd_key: &[u8]) -> Option<(String, String)> {
+        let key = std::str::from_utf8(etcd_key).ok()?.strip_prefix(ROOT)?;
+        let resources = self.0.resources.read();
+        let mut at = 0;
+        // A prefix has one part (pods/) or two (services/specs/, example.com/widgets/).
+        for _ in 0..2 {
+            at += key[at..].find('/')? + 1;
+            if resources.contains_key(&key[..at]) {
+                return Some((key[..at].to_owned(), key[at..].to_owned()));
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,370 @@
+//! The store itself: etcd transactions on one key at a time, and the caches.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kinit_etcd_connect::Etcd;
+use kinit_etcd_connect::etcd_client::{
+    Client, Compare, CompareOp, GetOptions, KvClient, PutOptions, Txn, TxnOp, TxnOpResponse,
+};
+use parking_lot::RwLock;
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
+
+use crate::cache::Cache;
+use crate::crypt::Crypt;
+use crate::entry::{Entry, FieldsOf, canonical};
+use crate::error::Error;
+use crate::leases::Leases;
+
+/// Root of all keys, as upstream's `--etcd-prefix`.
+pub const ROOT: &str = "/registry/";
+const REQUEST: Duration = Duration::from_secs(10);
+const CATCH_UP: Duration = Duration::from_secs(3);
+
+/// A resource the store keeps.
+#[derive(Clone)]
+pub struct ResourceSpec {
+    /// Below the root, with a final slash: `pods/`.
+    pub prefix: String,
+    /// Its selectable fields.
+    pub fields: FieldsOf,
+    /// Its encryption.
+    pub crypt: Arc<Crypt>,
+}
+
+/// Handle on the store. Cheap to clone.
+#[derive(Clone)]
+pub struct Store(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub etcd: Etcd,
+    pub resources: RwLock<HashMap<String, Resource>>,
+    pub revision: watch::Sender<u64>,
+    pub ready: watch::Sender<bool>,
+    pub progress: Notify,
+    leases: Leases,
+}
+
+#[derive(Clone)]
+pub(crate) struct Resource {
+    pub cache: Arc<Cache>,
+    pub crypt: Arc<Crypt>,
+}
+
+/// A page read from etcd at one revision.
+#[derive(Debug)]
+pub struct Page {
+    /// The objects.
+    pub entries: Vec<Entry>,
+    /// The revision they are of.
+    pub revision: u64,
+    /// Whether there are more keys after the last one.
+    pub more: bool,
+    /// How many keys there are from the start of this page on.
+    pub count: u64,
+}
+
+/// Outcome of a write that depends on the object's revision.
+#[derive(Debug)]
+pub enum Updated {
+    /// Written; the new revision.
+    Done(u64),
+    /// Somebody was faster; what is stored now, if anything.
+    Changed(Option<Entry>),
+}
+
+impl Store {
+    /// A store of these resources. Call [`Store::run`] to feed its caches.
+    pub fn new(etcd: Etcd, resources: Vec<ResourceSpec>) -> Self {
+        let revision = watch::Sender::new(0);
+        let resources = resources
+            .into_iter()
+            .map(|spec| {
+                let cache = Arc::new(Cache::new(spec.fields, revision.subscribe()));
+                (spec.prefix, Resource { cache, crypt: spec.crypt })
+            })
+            .collect();
+        Self(Arc::new(Inner {
+            etcd,
+            resources: RwLock::new(resources),
+            revision,
+            ready: watch::Sender::new(false),
+            progress: Notify::new(),
+            leases: Leases::default(),
+        }))
+    }
+
+    /// The cache of a resource by its prefix.
+    pub fn cache(&self, prefix: &str) -> Option<Arc<Cache>> {
+        self.0.resources.read().get(prefix).map(|r| r.cache.clone())
+    }
+
+    /// Whether the caches have had their first picture.
+    pub fn is_ready(&self) -> bool {
+        *self.0.ready.borrow()
+    }
+
+    /// Waits for the caches' first picture.
+    pub async fn wait_ready(&self) {
+        let mut ready = self.0.ready.subscribe();
+        // The sender is part of the store.
+        let _ = ready.wait_for(|r| *r).await;
+    }
+
+    /// The revision the caches have reached.
+    pub fn revision(&self) -> u64 {
+        *self.0.revision.borrow()
+    }
+
+    pub(crate) async fn client(&self) -> Result<Client, Error> {
+        Ok(self.0.etcd.client().await?)
+    }
+
+    pub(crate) async fn kv(&self) -> Result<KvClient, Error> {
+        let limit = 64 << 20;
+        Ok(self.client().await?.kv_client().max_decoding_message_size(limit).max_encoding_message_size(limit))
+    }
+
+    /// etcd's revision now, asked of a quorum.
+    pub async fn current_revision(&self) -> Result<u64, Error> {
+        let mut kv = self.kv().await?;
+        let options = GetOptions::new().with_count_only();
+        let response = in_time(kv.get(format!("{ROOT}consistent-read"), Some(options))).await?;
+        Ok(response.header().map_or(0, |h| h.revision().cast_unsigned()))
+    }
+
+    /// Waits until the caches have seen everything that was committed before this call.
+    pub async fn catch_up(&self) -> Result<(), Error> {
+        let revision = self.current_revision().await?;
+        self.wait_for(revision).await
+    }
+
+    /// Waits until the caches have reached `revision`.
+    pub async fn wait_for(&self, revision: u64) -> Result<(), Error> {
+        let mut seen = self.0.revision.subscribe();
+        let reached = async {
+            loop {
+                if *seen.borrow_and_update() >= revision {
+                    return;
+                }
+                self.0.progress.notify_one();
+                // Events may bring the revision by themselves; otherwise ask for progress again after a moment.
+                let _ = tokio::time::timeout(Duration::from_millis(100), seen.changed()).await;
+            }
+        };
+        match tokio::time::timeout(CATCH_UP, reached).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(Error::Future(revision)),
+        }
+    }
+
+    /// Reads one object from etcd (a linearizable read).
+    pub async fn get(&self, prefix: &str, key: &str) -> Result<Option<Entry>, Error> {
+        let mut kv = self.kv().await?;
+        let response = in_time(kv.get(path(prefix, key), None)).await?;
+        match response.kvs().first() {
+            Some(kv) => self.decode(prefix, key, kv.value(), kv.mod_revision().cast_unsigned()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes an object that must not exist yet. `ttl` in seconds lets it end by itself.
+    pub async fn create(&self, prefix: &str, key: &str, object: &Value, ttl: Option<i64>) -> Result<u64, Error> {
+        let etcd_key = path(prefix, key);
+        let value = self.encode(prefix, &etcd_key, object)?;
+        let options = self.put_options(ttl).await?;
+        let txn = Txn::new()
+            .when([Compare::mod_revision(etcd_key.as_str(), CompareOp::Equal, 0)])
+            .and_then([TxnOp::put(etcd_key.as_str(), value, options)]);
+        let mut kv = self.kv().await?;
+        let response = in_time(kv.txn(txn)).await?;
+        if !response.succeeded() {
+            return Err(Error::Exists);
+        }
+        Ok(response.header().map_or(0, |h| h.revision().cast_unsigned()))
+    }
+
+    /// Writes an object if it is still at `expected`.
+    pub async fn update(
+        &self,
+        prefix: &str,
+        key: &str,
+        expected: u64,
+        object: &Value,
+        ttl: Option<i64>,
+    ) -> Result<Updated, Error> {
+        let etcd_key = path(prefix, key);
+        let value = self.encode(prefix, &etcd_key, object)?;
+        let options = self.put_options(ttl).await?;
+        let op = TxnOp::put(etcd_key.as_str(), value, options);
+        self.guarded(prefix, key, &etcd_key, expected, op).await
+    }
+
+    /// Deletes an object if it is still at `expected`.
+    pub async fn delete(&self, prefix: &str, key: &str, expected: u64) -> Result<Updated, Error> {
+        let etcd_key = path(prefix, key);
+        let op = TxnOp::delete(etcd_key.as_str(), None);
+        self.guarded(prefix, key, &etcd_key, expected, op).await
+    }
+
+    async fn guarded(
+        &self,
+        prefix: &str,
+        key: &str,
+        etcd_key: &str,
+        expected: u64,
+        op: TxnOp,
+    ) -> Result<Updated, Error> {
+        let txn = Txn::new()
+            .when([Compare::mod_revision(etcd_key, CompareOp::Equal, expected.cast_signed())])
+            .and_then([op])
+            .or_else([TxnOp::get(etcd_key, None)]);
+        let mut kv = self.kv().await?;
+        let response = in_time(kv.txn(txn)).await?;
+        if response.succeeded() {
+            return Ok(Updated::Done(response.header().map_or(0, |h| h.revision().cast_unsigned())));
+        }
+        let Some(TxnOpResponse::Get(got)) = response.op_responses().into_iter().next() else {
+            return Ok(Updated::Changed(None));
+        };
+        match got.kvs().first() {
+            Some(kv) => {
+                let entry = self.decode(prefix, key, kv.value(), kv.mod_revision().cast_unsigned())?;
+                Ok(Updated::Changed(Some(entry)))
+            }
+            None => Ok(Updated::Changed(None)),
+        }
+    }
+
+    async fn put_options(&self, ttl: Option<i64>) -> Result<Option<PutOptions>, Error> {
+        Ok(match ttl {
+            Some(ttl) => Some(PutOptions::new().with_lease(self.0.leases.get(&self.0.etcd, ttl).await?)),
+            None => None,
+        })
+    }
+
+    /// Reads a page from etcd at an exact revision: keys below `within` (`ns/` or ""), from `start` on.
+    pub async fn page(
+        &self,
+        prefix: &str,
+        within: &str,
+        start: &str,
+        limit: i64,
+        revision: u64,
+    ) -> Result<Page, Error> {
+        let from = format!("{ROOT}{prefix}{}", if start.is_empty() { within } else { start });
+        let end = prefix_end(format!("{ROOT}{prefix}{within}").as_bytes());
+        let mut options = GetOptions::new().with_range(end).with_limit(limit);
+        if revision > 0 {
+            options = options.with_revision(revision.cast_signed());
+        }
+        let mut kv = self.kv().await?;
+        let response = in_time(kv.get(from, Some(options))).await?;
+        let skip = ROOT.len() + prefix.len();
+        let mut entries = Vec::with_capacity(response.kvs().len());
+        for kv in response.kvs() {
+            let key = String::from_utf8_lossy(kv.key().get(skip..).unwrap_or_default()).into_owned();
+            entries.push(self.decode(prefix, &key, kv.value(), kv.mod_revision().cast_unsigned())?);
+        }
+        let now = response.header().map_or(0, |h| h.revision().cast_unsigned());
+        Ok(Page {
+            entries,
+            revision: if revision > 0 { revision } else { now },
+            more: response.more(),
+            count: response.count().cast_unsigned(),
+        })
+    }
+
+    /// Reads raw keys below a prefix of the root, for what is no API object.
+    pub async fn raw_list(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        let mut kv = self.kv().await?;
+        let response = in_time(kv.get(format!("{ROOT}{prefix}"), Some(GetOptions::new().with_prefix()))).await?;
+        Ok(response
+            .kvs()
+            .iter()
+            .map(|kv| (String::from_utf8_lossy(kv.key()).into_owned(), kv.value().to_vec()))
+            .collect())
+    }
+
+    /// Reads a raw key with its revision (0 when absent).
+    pub async fn raw_get(&self, key: &str) -> Result<(Option<Vec<u8>>, u64), Error> {
+        let mut kv = self.kv().await?;
+        let response = in_time(kv.get(format!("{ROOT}{key}"), None)).await?;
+        Ok(match response.kvs().first() {
+            Some(kv) => (Some(kv.value().to_vec()), kv.mod_revision().cast_unsigned()),
+            None => (None, 0),
+        })
+    }
+
+    /// Writes a raw key if it is still at `expected` (0: absent); whether it was.
+    pub async fn raw_swap(&self, key: &str, expected: u64, value: Vec<u8>) -> Result<bool, Error> {
+        let key = format!("{ROOT}{key}");
+        let txn = Txn::new()
+            .when([Compare::mod_revision(key.as_str(), CompareOp::Equal, expected.cast_signed())])
+            .and_then([TxnOp::put(key.as_str(), value, None)]);
+        let mut kv = self.kv().await?;
+        Ok(in_time(kv.txn(txn)).await?.succeeded())
+    }
+
+    /// Writes a raw key that ends by itself after `ttl` seconds.
+    pub async fn raw_put_with_ttl(&self, key: &str, value: Vec<u8>, ttl: i64) -> Result<(), Error> {
+        let lease = in_time(self.client().await?.lease_client().grant(ttl, None)).await?.id();
+        let mut kv = self.kv().await?;
+        in_time(kv.put(format!("{ROOT}{key}"), value, Some(PutOptions::new().with_lease(lease)))).await?;
+        Ok(())
+    }
+
+    /// Deletes a raw key.
+    pub async fn raw_delete(&self, key: &str) -> Result<(), Error> {
+        let mut kv = self.kv().await?;
+        in_time(kv.delete(format!("{ROOT}{key}"), None)).await?;
+        Ok(())
+    }
+
+    fn crypt(&self, prefix: &str) -> Arc<Crypt> {
+        self.0.resources.read().get(prefix).map(|r| r.crypt.clone()).unwrap_or_default()
+    }
+
+    fn encode(&self, prefix: &str, etcd_key: &str, object: &Value) -> Result<Vec<u8>, Error> {
+        let text = serde_json::to_vec(&canonical(object)).map_err(|e| Error::Encrypt(e.to_string()))?;
+        self.crypt(prefix).seal(etcd_key, &text).map_err(Error::Encrypt)
+    }
+
+    pub(crate) fn decode(&self, prefix: &str, key: &str, stored: &[u8], revision: u64) -> Result<Entry, Error> {
+        let (fields, crypt) = match self.0.resources.read().get(prefix) {
+            Some(resource) => (resource.cache.fields, resource.crypt.clone()),
+            None => (no_fields as FieldsOf, Arc::default()),
+        };
+        let etcd_key = path(prefix, key);
+        let plain = crypt.open(&etcd_key, stored).map_err(|reason| Error::Corrupt { key: etcd_key, reason })?;
+        Entry::from_stored(key, &plain, revision, fields)
+    }
+}
+
+fn no_fields(_: &Value) -> Vec<(&'static str, String)> {
+    Vec::new()
+}
+
+fn path(prefix: &str, key: &str) -> String {
+    format!("{ROOT}{prefix}{key}")
+}
+
+fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xff {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    vec![0]
+}
+
+pub(crate) async fn in_time<T, E: Into<Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, Error> {
+    match tokio::time::timeout(REQUEST, work).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(_) => Err(Error::Unavailable("etcdserver: request timed out".into())),
+    }
+}
