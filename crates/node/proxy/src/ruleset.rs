@@ -165,7 +165,9 @@ fn common_chains(table: &mut Table, options: &Options) {
         Expr::Lookup { set: CLUSTER_IPS.into(), key: Reg(0), not: false },
         goto(REJECT),
     ]);
-    table.chain(REJECT).rule([Expr::Reject(Reject::PortUnreachable)]);
+    // A reset ends a connect at once; an ICMP answer that arrives while connect() still holds the socket does not.
+    let tcp = [protocol(0), equals(0, &[6]), Expr::Reject(Reject::TcpReset)];
+    table.chain(REJECT).rule(tcp).rule([Expr::Reject(Reject::PortUnreachable)]);
 }
 
 struct Compiler<'a> {
