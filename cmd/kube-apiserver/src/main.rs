@@ -1,1 +1,7 @@
-fn main() {}
+//! kube-apiserver.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kinit_apiserver::main(std::env::args_os().collect())
+}

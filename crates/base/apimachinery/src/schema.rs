@@ -153,6 +153,11 @@ impl Schema {
         self.kinds.get(&(group.to_owned(), version.to_owned(), kind.to_owned())).copied()
     }
 
+    /// All documents: (group, version, kind) and type.
+    pub fn kinds(&self) -> impl Iterator<Item = (&(String, String, String), usize)> {
+        self.kinds.iter().map(|(k, t)| (k, *t))
+    }
+
     /// All types, in the order of their names.
     pub fn types(&self) -> impl Iterator<Item = (usize, &Type)> {
         self.types.iter().enumerate()

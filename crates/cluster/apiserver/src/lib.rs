@@ -1,1 +1,61 @@
+//! The API server.
+//!
+//! ```text
+//! chain ── authn ─ audit ─ impersonation ─ limits ─ authz ──┬─ paths     health, version, discovery, OpenAPI, OpenID
+//!                                                           ├─ node      logs, exec, port-forward, proxies
+//!                                                           └─ dispatch ── registry ── admission ── strategy ── store
+//! resources   one descriptor per resource: what is served is data, no handler per kind
+//! bootstrap   namespaces, default roles, the kubernetes Service and its endpoints
+//! services    cluster IPs and node ports     tables   what kubectl get prints
+//! ```
 
+pub mod admission;
+pub mod audit;
+pub mod authn;
+pub mod authz;
+pub mod bootstrap;
+mod chain;
+mod component_status;
+pub mod discovery;
+mod dispatch;
+pub mod encryption;
+pub mod http;
+pub mod metrics;
+pub mod node;
+pub mod openapi;
+mod openid;
+pub mod options;
+mod paths;
+mod pods;
+pub mod registry;
+pub mod resources;
+pub mod server;
+pub mod services;
+pub mod strategy;
+pub mod tables;
+mod tokens;
+pub mod trust;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use options::Options;
+pub use server::Server;
+
+/// The program.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let options = match Options::try_parse_from(args) {
+        Ok(options) => options,
+        Err(error) => {
+            // Help and version are answers, everything else is a mistake; clap prints either where it belongs.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let logging = options.logging.clone();
+    kinit_component_base::run("kube-apiserver", &logging, |shutdown| async move {
+        Server::build(options, shutdown).await?.run().await
+    })
+}

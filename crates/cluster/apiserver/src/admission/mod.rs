@@ -1,0 +1,96 @@
+//! Admission: what the cluster wants of objects beyond their own rules. Mutating plugins first, then validating ones.
+
+mod defaults;
+mod namespace;
+mod node_restriction;
+mod pods;
+mod service_account;
+
+use kinit_apimachinery::ApiError;
+use serde_json::Value;
+
+use crate::authz::escalation;
+use crate::registry::Request;
+
+/// What is being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// A new object.
+    Create,
+    /// A changed object.
+    Update,
+    /// An object to go.
+    Delete,
+}
+
+/// What admission looks at.
+pub struct Attributes<'a> {
+    /// The request.
+    pub request: &'a Request,
+    /// What is being done.
+    pub operation: Operation,
+    /// The object before.
+    pub old: Option<&'a Value>,
+    /// Nothing will be written.
+    pub dry_run: bool,
+    /// The subresource, "" for the object itself.
+    pub subresource: &'a str,
+}
+
+impl Attributes<'_> {
+    /// The kind being written.
+    pub fn kind(&self) -> (&str, &str) {
+        (self.request.desc.group.as_str(), self.request.desc.kind.as_str())
+    }
+
+    fn has(&self, plugin: &str) -> bool {
+        self.request.server.options.has_plugin(plugin)
+    }
+
+    /// The mutating plugins, in upstream's order.
+    pub async fn mutate(&self, object: &mut Value) -> Result<(), ApiError> {
+        if self.has("NamespaceLifecycle") {
+            namespace::check(self).await?;
+        }
+        if self.has("ServiceAccount") {
+            service_account::admit(self, object).await?;
+        }
+        if self.has("TaintNodesByCondition") {
+            defaults::taint_new_nodes(self, object);
+        }
+        if self.has("Priority") {
+            pods::priority(self, object)?;
+        }
+        if self.has("DefaultTolerationSeconds") {
+            pods::tolerations(self, object);
+        }
+        if self.has("RuntimeClass") {
+            pods::runtime_class(self, object)?;
+        }
+        if self.has("DefaultStorageClass") {
+            defaults::storage_class(self, object);
+        }
+        if self.has("DefaultIngressClass") {
+            defaults::ingress_class(self, object);
+        }
+        if self.has("StorageObjectInUseProtection") {
+            defaults::storage_in_use(self, object);
+        }
+        Ok(())
+    }
+
+    /// The validating plugins.
+    pub async fn validate(&self, object: &Value) -> Result<(), ApiError> {
+        if self.operation == Operation::Delete && self.has("NamespaceLifecycle") {
+            namespace::check(self).await?;
+        }
+        if self.has("NodeRestriction") {
+            node_restriction::check(self, object)?;
+        }
+        if self.operation != Operation::Delete {
+            escalation::check(self.request, object, self.old).await?;
+            defaults::signers(self, object).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! Plugins for pods: Priority, DefaultTolerationSeconds, RuntimeClass.
+
+use kinit_apimachinery::ApiError;
+use kinit_apimachinery::meta::Meta;
+use serde_json::{Value, json};
+
+use super::{Attributes, Operation};
+
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
+const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+
+fn new_pod(attributes: &Attributes<'_>) -> bool {
+    attributes.kind() == ("", "Pod") && attributes.operation == Operation::Create && attributes.subresource.is_empty()
+}
+
+/// Pods stay five minutes on a node that is lost.
+pub fn tolerations(attributes: &Attributes<'_>, pod: &mut Value) {
+    if new_pod(attributes) {
+        add_tolerations(pod);
+    }
+}
+
+fn add_tolerations(pod: &mut Value) {
+    let mut list = pod.at(&["spec", "tolerations"]).and_then(Value::as_array).cloned().unwrap_or_default();
+    for key in [NOT_READY, UNREACHABLE] {
+        let has = list.iter().any(|t| {
+            let (k, effect) = (t.str_at(&["key"]), t.str_at(&["effect"]));
+            (k == key || k.is_empty()) && (effect == "NoExecute" || effect.is_empty())
+        });
+        if !has {
+            list.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
+        }
+    }
+    pod["spec"]["tolerations"] = list.into();
+}
+
+/// Resolves the priority class.
+pub fn priority(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), ApiError> {
+    if !new_pod(attributes) {
+        return Ok(());
+    }
+    let request = attributes.request;
+    let classes = request.server.store.cache("priorityclasses/");
+    let name = pod.str_at(&["spec", "priorityClassName"]).to_owned();
+    let class = if name.is_empty() {
+        let all = classes.map(|c| c.list("", |_| true).0).unwrap_or_default();
+        all.iter().map(|e| e.value()).find(|c| c.get("globalDefault") == Some(&Value::Bool(true)))
+    } else {
+        match classes.and_then(|c| c.get(&name)) {
+            Some(entry) => Some(entry.value()),
+            None => {
+                let cause = format!("no PriorityClass with name {name} was found");
+                return Err(ApiError::forbidden("", "pods", pod.name(), &cause));
+            }
+        }
+    };
+    let (value, policy) = match &class {
+        Some(class) => {
+            pod["spec"]["priorityClassName"] = class.name().into();
+            (class.get("value").and_then(Value::as_i64).unwrap_or(0), class.str_at(&["preemptionPolicy"]).to_owned())
+        }
+        None => (0, String::new()),
+    };
+    if let Some(given) = pod.at(&["spec", "priority"]).and_then(Value::as_i64).filter(|g| *g != value) {
+        let cause = format!("the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name");
+        return Err(ApiError::forbidden("", "pods", pod.name(), &cause));
+    }
+    pod["spec"]["priority"] = value.into();
+    if pod.at(&["spec", "preemptionPolicy"]).is_none() {
+        pod["spec"]["preemptionPolicy"] = if policy.is_empty() { "PreemptLowerPriority".into() } else { policy.into() };
+    }
+    Ok(())
+}
+
+/// A pod's runtime class must exist; its overhead and scheduling rules become the pod's.
+pub fn runtime_class(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), ApiError> {
+    let name = pod.str_at(&["spec", "runtimeClassName"]).to_owned();
+    if !new_pod(attributes) || name.is_empty() {
+        return Ok(());
+    }
+    let class = attributes.request.server.store.cache("runtimeclasses/").and_then(|c| c.get(&name));
+    let Some(class) = class.map(|e| e.value()) else {
+        let cause = format!("pod rejected: RuntimeClass \"{name}\" not found");
+        return Err(ApiError::forbidden("", "pods", pod.name(), &cause));
+    };
+    if let Some(overhead) = class.at(&["overhead", "podFixed"]) {
+        pod["spec"]["overhead"] = overhead.clone();
+    }
+    if let Some(wanted) = class.at(&["scheduling", "nodeSelector"]).and_then(Value::as_object) {
+        let name = pod.name().to_owned();
+        if let Some(selector) = pod.object_at(&["spec", "nodeSelector"]) {
+            for (key, value) in wanted {
+                if selector.get(key).is_some_and(|v| v != value) {
+                    let cause = format!("conflict: runtimeClass.scheduling.nodeSelector[{key}] = {value}");
+                    return Err(ApiError::forbidden("", "pods", &name, &cause));
+                }
+                selector.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    if let Some(extra) = class.at(&["scheduling", "tolerations"]).and_then(Value::as_array) {
+        let mut list = pod.at(&["spec", "tolerations"]).and_then(Value::as_array).cloned().unwrap_or_default();
+        list.extend(extra.iter().filter(|t| !list.contains(t)).cloned().collect::<Vec<_>>());
+        pod["spec"]["tolerations"] = list.into();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_tolerations_count() {
+        let mut pod = json!({"spec":{"tolerations":[{"operator":"Exists"}]}});
+        add_tolerations(&mut pod);
+        assert_eq!(pod["spec"]["tolerations"].as_array().unwrap().len(), 1);
+        let mut pod = json!({"spec":{"tolerations":[{"key":NOT_READY,"operator":"Exists","effect":"NoExecute"}]}});
+        add_tolerations(&mut pod);
+        assert_eq!(pod["spec"]["tolerations"][1]["key"], UNREACHABLE);
+    }
+}

@@ -1,0 +1,192 @@
+//! The one chain every request goes through: authentication, audit, impersonation, limits, authorization, then the verb.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use hyper::{Method, Request as HttpRequest};
+use kinit_apimachinery::ApiError;
+use kinit_component_base::serve::Connection;
+use parking_lot::Mutex;
+
+use crate::audit::{Record, Start};
+use crate::authn::{self, User, impersonate};
+use crate::authz::{self, Ask};
+use crate::http::negotiate::negotiate;
+use crate::http::{ApiResponse, RequestInfo, body, info, read_limited, respond};
+use crate::registry::Request;
+use crate::server::Server;
+use crate::{dispatch, node, paths};
+
+/// Answers a request; never fails.
+pub async fn handle(server: Arc<Server>, request: HttpRequest<Incoming>) -> ApiResponse {
+    let started = Instant::now();
+    let info = RequestInfo::parse(request.method(), request.uri().path(), request.uri().query().unwrap_or(""));
+    let id = uuid::Uuid::new_v4().to_string();
+    let long = long_running(&info, request.uri().query().unwrap_or(""));
+    let mut response = match inner(&server, request, &info, &id, long).await {
+        Ok(response) => response,
+        Err(error) => respond::error(&error),
+    };
+    respond::set_header(&mut response, "audit-id", &id);
+    server.metrics.request(&info, response.status().as_u16(), started.elapsed().as_secs_f64(), long);
+    response
+}
+
+/// Requests that last as long as the client wants.
+fn long_running(info: &RequestInfo, query: &str) -> bool {
+    info.is_resource
+        && (info.verb == "watch"
+            || matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy")
+            || (info.subresource == "log" && info::query_value(query, "follow").is_some()))
+}
+
+async fn inner(
+    server: &Arc<Server>,
+    request: HttpRequest<Incoming>,
+    info: &RequestInfo,
+    id: &str,
+    long: bool,
+) -> Result<ApiResponse, ApiError> {
+    let Some(connection) = request.extensions().get::<Connection>().cloned() else {
+        return Err(ApiError::internal("the connection is unknown"));
+    };
+    let real = authn::authenticate(server, &connection, request.headers(), &info.path).await?;
+    let acting = impersonate::user(server, &real, request.headers()).await;
+    let agent = request.headers().get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    let mut record = server.audit.begin(&Start {
+        info,
+        uri: request.uri().to_string(),
+        user: &real,
+        as_user: acting.as_ref().ok().and_then(Option::as_ref),
+        source: connection.remote.ip().to_string(),
+        agent: &agent,
+        id,
+    });
+    if let Some(record) = &record {
+        server.audit.write(record, "RequestReceived", 0, None);
+        if long {
+            server.audit.write(record, "ResponseStarted", 200, None);
+        }
+    }
+    let result = match acting {
+        Ok(acting) => limited(server, request, info, acting.unwrap_or(real), long, record.as_mut()).await,
+        Err(error) => Err(error),
+    };
+    if let Some(record) = &record {
+        let (code, reason) = match &result {
+            Ok(response) => (response.status().as_u16(), ""),
+            Err(error) => (error.code, error.message.as_str()),
+        };
+        server.audit.write(record, "ResponseComplete", code, (code == 403).then_some(reason));
+    }
+    result
+}
+
+async fn limited(
+    server: &Arc<Server>,
+    request: HttpRequest<Incoming>,
+    info: &RequestInfo,
+    user: User,
+    long: bool,
+    record: Option<&mut Record>,
+) -> Result<ApiResponse, ApiError> {
+    let exempt = long || user.in_group(authn::MASTERS) || !info.is_resource;
+    let reading = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let permits = if reading { &server.reads } else { &server.writes };
+    let _permit = if exempt {
+        None
+    } else {
+        // A short wait smooths bursts; beyond it the client is told to come back.
+        match tokio::time::timeout(std::time::Duration::from_secs(1), permits.acquire()).await {
+            Ok(Ok(permit)) => Some(permit),
+            _ => return Err(ApiError::too_many_requests("Too many requests, please try again later.", 1)),
+        }
+    };
+    authorized(server, request, info, user, record).await
+}
+
+async fn authorized(
+    server: &Arc<Server>,
+    request: HttpRequest<Incoming>,
+    info: &RequestInfo,
+    user: User,
+    record: Option<&mut Record>,
+) -> Result<ApiResponse, ApiError> {
+    let always = matches!(info.path.as_str(), "/livez" | "/readyz" | "/healthz");
+    let ask = Ask::of(info);
+    if !always && !server.store.is_ready() && !user.in_group(authn::MASTERS) {
+        return Err(ApiError::unavailable("the server is starting"));
+    }
+    if !always {
+        let decision = authz::decide(server, &user, &ask).await;
+        if !decision.allowed {
+            return Err(authz::forbidden(&user, &ask, &decision.reason));
+        }
+    }
+    if !info.is_resource {
+        return paths::handle(server, &request, info, &user);
+    }
+    resource(server, request, info, user, record).await
+}
+
+async fn resource(
+    server: &Arc<Server>,
+    request: HttpRequest<Incoming>,
+    info: &RequestInfo,
+    user: User,
+    record: Option<&mut Record>,
+) -> Result<ApiResponse, ApiError> {
+    let desc = server.registry.find(&info.group, &info.version, &info.resource).ok_or_else(ApiError::no_such_path)?;
+    if !info.subresource.is_empty() && desc.sub(&info.subresource).is_none() {
+        return Err(ApiError::no_such_path());
+    }
+    if desc.namespaced && info.namespace.is_empty() && !matches!(info.verb, "list" | "watch" | "create") {
+        return Err(ApiError::no_such_path());
+    }
+    if !desc.namespaced && !info.namespace.is_empty() && info.resource != "namespaces" {
+        return Err(ApiError::no_such_path());
+    }
+    let verbs: &[&str] = match desc.sub(&info.subresource) {
+        Some(sub) => sub.verbs,
+        None => &desc.verbs,
+    };
+    if !verbs.contains(&info.verb) {
+        return Err(ApiError::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"));
+    }
+    let accept = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+    let streaming = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log");
+    let accepted = match negotiate(&accept) {
+        Some(accepted) => accepted,
+        None if streaming => crate::http::Accepted { view: crate::http::View::Object, yaml: false },
+        None => return Err(ApiError::not_acceptable("application/json, application/yaml")),
+    };
+    let ours = Request {
+        server: server.clone(),
+        info: info.clone(),
+        desc,
+        user,
+        query: info::query_pairs(request.uri().query().unwrap_or("")),
+        media_type: body::media_type(request.headers().get(CONTENT_TYPE)),
+        accepted,
+        warnings: Mutex::default(),
+    };
+    if streaming {
+        return node::handle(&ours, request).await;
+    }
+    let raw = read_limited(request.into_body()).await?;
+    if let Some(record) = record.filter(|r| r.wants_body()) {
+        record.request_body(&raw);
+    }
+    let result = dispatch::handle(&ours, raw).await;
+    let warnings = std::mem::take(&mut *ours.warnings.lock());
+    let mut response = match result {
+        Ok(response) => response,
+        Err(error) if warnings.is_empty() => return Err(error),
+        Err(error) => respond::error(&error),
+    };
+    respond::warn(&mut response, &warnings);
+    Ok(response)
+}
+

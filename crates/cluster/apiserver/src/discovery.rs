@@ -1,0 +1,148 @@
+//! Discovery: legacy documents and the aggregated one (`apidiscovery.k8s.io/v2`).
+
+use serde_json::{Value, json};
+
+use crate::http::{ApiResponse, respond};
+use crate::resources::Descriptor;
+use crate::resources::descriptor::api_version;
+use crate::server::Server;
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// Answers a discovery path, `None` for others.
+pub fn handle(server: &Server, path: &str, accept: &str) -> Option<ApiResponse> {
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    match parts.as_slice() {
+        ["api"] if aggregated(accept) => Some(list(server, true)),
+        ["apis"] if aggregated(accept) => Some(list(server, false)),
+        ["api"] => Some(respond::json(
+            200,
+            &json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0",
+                "serverAddress": format!("{}:{}", server.options.advertised(), server.options.secure_port)}]}),
+        )),
+        ["apis"] => {
+            let groups: Vec<Value> = server
+                .registry
+                .groups()
+                .into_iter()
+                .filter(|(g, _)| !g.is_empty())
+                .map(|(g, versions)| group(&g, &versions))
+                .collect();
+            Some(respond::json(200, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})))
+        }
+        ["apis", name] => {
+            let (_, versions) = server.registry.groups().into_iter().find(|(g, _)| g == name)?;
+            let mut value = group(name, &versions);
+            value["kind"] = "APIGroup".into();
+            value["apiVersion"] = "v1".into();
+            Some(respond::json(200, &value))
+        }
+        ["api", version] => resources(server, "", version),
+        ["apis", group, version] => resources(server, group, version),
+        _ => None,
+    }
+}
+
+fn aggregated(accept: &str) -> bool {
+    accept.split(',').any(|clause| {
+        let has = |part: &str| clause.split(';').any(|p| p.trim() == part);
+        has("g=apidiscovery.k8s.io") && has("v=v2") && has("as=APIGroupDiscoveryList")
+    })
+}
+
+fn group(name: &str, versions: &[String]) -> Value {
+    let version = |v: &String| json!({"groupVersion": api_version(name, v), "version": v});
+    json!({"name": name, "versions": versions.iter().map(version).collect::<Vec<_>>(),
+        "preferredVersion": versions.first().map(version)})
+}
+
+fn resources(server: &Server, group: &str, version: &str) -> Option<ApiResponse> {
+    let mut list = Vec::new();
+    for desc in server.registry.all().iter().filter(|d| d.group == group && d.version == version) {
+        let mut main = json!({"name": desc.plural, "singularName": desc.singular, "namespaced": desc.namespaced,
+            "kind": desc.kind, "verbs": desc.verbs});
+        if !desc.short.is_empty() {
+            main["shortNames"] = desc.short.iter().cloned().collect();
+        }
+        if !desc.categories.is_empty() {
+            main["categories"] = desc.categories.iter().cloned().collect();
+        }
+        if !desc.prefix.is_empty() {
+            main["storageVersionHash"] = hash(desc).into();
+        }
+        list.push(main);
+        for sub in &desc.subresources {
+            let (g, v, k) = sub.gvk.unwrap_or((group, version, &desc.kind));
+            let mut entry = json!({"name": format!("{}/{}", desc.plural, sub.name), "singularName": "",
+                "namespaced": desc.namespaced, "kind": k, "verbs": sub.verbs});
+            if sub.gvk.is_some() && (g, v) != (group, version) {
+                entry["group"] = g.into();
+                entry["version"] = v.into();
+            }
+            list.push(entry);
+        }
+    }
+    if list.is_empty() {
+        return None;
+    }
+    Some(respond::json(
+        200,
+        &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version(group, version), "resources": list}),
+    ))
+}
+
+fn hash(desc: &Descriptor) -> String {
+    use base64::Engine;
+    use sha2::Digest;
+    let digest = sha2::Sha256::digest(format!("{}/{}/{}", desc.group, desc.version, desc.kind));
+    base64::engine::general_purpose::STANDARD.encode(&digest[..8])
+}
+
+fn list(server: &Server, core: bool) -> ApiResponse {
+    let mut items = Vec::new();
+    for (name, versions) in server.registry.groups().into_iter().filter(|(g, _)| g.is_empty() == core) {
+        let versions: Vec<Value> = versions
+            .iter()
+            .map(|version| {
+                let resources: Vec<Value> = server
+                    .registry
+                    .all()
+                    .iter()
+                    .filter(|d| d.group == name && d.version == *version)
+                    .map(|d| entry(d))
+                    .collect();
+                json!({"version": version, "freshness": "Current", "resources": resources})
+            })
+            .collect();
+        let metadata = if core { json!({"creationTimestamp": null}) } else { json!({"name": name, "creationTimestamp": null}) };
+        items.push(json!({"metadata": metadata, "versions": versions}));
+    }
+    let value = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
+    let mut text = value.to_string();
+    text.push('\n');
+    respond::bytes(200, AGGREGATED, text)
+}
+
+fn entry(desc: &Descriptor) -> Value {
+    let scope = if desc.namespaced { "Namespaced" } else { "Cluster" };
+    let kind = |g: &str, v: &str, k: &str| json!({"group": g, "version": v, "kind": k});
+    let mut out = json!({"resource": desc.plural, "responseKind": kind(&desc.group, &desc.version, &desc.kind),
+        "scope": scope, "singularResource": desc.singular, "verbs": desc.verbs});
+    if !desc.short.is_empty() {
+        out["shortNames"] = desc.short.iter().cloned().collect();
+    }
+    if !desc.categories.is_empty() {
+        out["categories"] = desc.categories.iter().cloned().collect();
+    }
+    if !desc.subresources.is_empty() {
+        out["subresources"] = desc
+            .subresources
+            .iter()
+            .map(|s| {
+                let (g, v, k) = s.gvk.unwrap_or((&desc.group, &desc.version, &desc.kind));
+                json!({"subresource": s.name, "responseKind": kind(g, v, k), "verbs": s.verbs})
+            })
+            .collect();
+    }
+    out
+}

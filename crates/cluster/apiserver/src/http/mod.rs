@@ -1,0 +1,11 @@
+//! HTTP in and out: what a request asks for, which form the answer takes.
+
+pub mod body;
+pub mod info;
+pub mod negotiate;
+pub mod respond;
+
+pub use body::read_limited;
+pub use info::RequestInfo;
+pub use negotiate::{Accepted, View};
+pub use respond::{ApiResponse, Body};

@@ -1,0 +1,169 @@
+//! Requests that another server answers: kubelets (logs, exec, attach, port-forward, nodes/proxy), pods and services.
+
+mod connect;
+mod locate;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, UPGRADE};
+use hyper::{Request as HttpRequest, StatusCode};
+use hyper_util::rt::TokioIo;
+use kinit_apimachinery::ApiError;
+use kinit_component_base::tls::{ReloadingCert, read_roots};
+
+use crate::authz::{self, Ask};
+use crate::http::{ApiResponse, respond};
+use crate::options::Options;
+use crate::registry::Request;
+
+/// How kubelets are reached: our client certificate, the CA of theirs.
+pub struct Kubelets {
+    identity: Option<Arc<ReloadingCert>>,
+    authority: Option<PathBuf>,
+    preferred: Vec<String>,
+}
+
+impl Kubelets {
+    /// From the command line.
+    pub fn new(options: &Options) -> Result<Self> {
+        let identity = match (&options.kubelet_client_certificate, &options.kubelet_client_key) {
+            (Some(cert), Some(key)) => Some(ReloadingCert::load(cert, key).context("load the kubelet client certificate")?),
+            _ => None,
+        };
+        Ok(Self {
+            identity,
+            authority: options.kubelet_certificate_authority.clone(),
+            preferred: options.kubelet_preferred_address_types.clone(),
+        })
+    }
+
+    fn tls(&self) -> Result<rustls::ClientConfig, ApiError> {
+        let (Some(identity), Some(authority)) = (&self.identity, &self.authority) else {
+            return Err(ApiError::internal("kubelets cannot be reached: --kubelet-client-certificate and --kubelet-certificate-authority are not set"));
+        };
+        // Read per connection: both may be rotated while we run.
+        let roots = read_roots(authority).map_err(|e| ApiError::internal(format!("{e:#}")))?;
+        let current = identity.current();
+        let mut config = rustls::ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_client_cert_resolver(Arc::new(connect::OneCert(current)));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(config)
+    }
+}
+
+/// Where a request goes on.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub host: String,
+    pub port: u16,
+    /// Kubelets speak TLS with us; pods speak what the URL says, over plain HTTP here.
+    pub kubelet: bool,
+    pub path_and_query: String,
+}
+
+/// Answers a request for logs, streams or proxies.
+pub async fn handle(request: &Request, http: HttpRequest<Incoming>) -> Result<ApiResponse, ApiError> {
+    // A GET that opens a stream into a container needs the right to create, as upstream asks since v1.35.
+    if request.info.verb == "get" && matches!(request.info.subresource.as_str(), "exec" | "attach" | "portforward") {
+        let mut ask = Ask::of(&request.info);
+        ask.verb = "create".into();
+        let decision = authz::decide(&request.server, &request.user, &ask).await;
+        if !decision.allowed {
+            return Err(authz::forbidden(&request.user, &ask, &decision.reason));
+        }
+    }
+    let query = http.uri().query().unwrap_or("").to_owned();
+    let target = locate::target(request, &query).await?;
+    forward(request, http, target).await
+}
+
+const HOP: [&str; 6] = ["keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"];
+
+fn forwarded_headers(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
+    let mut out = HeaderMap::new();
+    for (name, value) in headers {
+        let text = name.as_str();
+        let secret = *name == AUTHORIZATION || text.starts_with("impersonate-") || text.starts_with("x-remote-");
+        let hop = HOP.contains(&text) || (!upgrade && (*name == CONNECTION || *name == UPGRADE));
+        if secret || hop || *name == HOST {
+            continue;
+        }
+        // A token offered as a WebSocket subprotocol is the client's secret, too.
+        if text == "sec-websocket-protocol"
+            && let Ok(list) = value.to_str()
+        {
+            let kept: Vec<&str> =
+                list.split(',').map(str::trim).filter(|p| !p.starts_with("base64url.bearer.authorization.k8s.io.")).collect();
+            if let Ok(value) = kept.join(", ").parse() {
+                out.append(HeaderName::from_static("sec-websocket-protocol"), value);
+            }
+            continue;
+        }
+        out.append(name.clone(), value.clone());
+    }
+    out
+}
+
+async fn forward(request: &Request, mut http: HttpRequest<Incoming>, target: Target) -> Result<ApiResponse, ApiError> {
+    let stream = connect::dial(&request.server.kubelets, &target).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| unreachable_target(&target, &e))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "proxied connection ended");
+        }
+    });
+    let upgrade = http.headers().contains_key(UPGRADE);
+    let headers = forwarded_headers(http.headers(), upgrade);
+    let client = upgrade.then(|| hyper::upgrade::on(&mut http));
+    let method = http.method().clone();
+    let host = if target.host.contains(':') { format!("[{}]:{}", target.host, target.port) } else { format!("{}:{}", target.host, target.port) };
+    let mut builder = HttpRequest::builder().method(method).uri(&target.path_and_query).header(HOST, host);
+    if let Some(map) = builder.headers_mut() {
+        map.extend(headers);
+    }
+    let outgoing = builder.body(http.into_body()).map_err(ApiError::internal)?;
+    let mut response = sender.send_request(outgoing).await.map_err(|e| unreachable_target(&target, &e))?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(client) = client
+    {
+        let server = hyper::upgrade::on(&mut response);
+        let shutdown = request.server.shutdown.clone();
+        tokio::spawn(async move {
+            let (Ok(client), Ok(server)) = (client.await, server.await) else { return };
+            let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+            tokio::select! {
+                // Either end closing is the end of the stream, not a failure of ours.
+                _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
+        let mut out = ApiResponse::new(respond::full(""));
+        *out.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *out.headers_mut() = response.headers().clone();
+        return Ok(out);
+    }
+    let (mut parts, body) = response.into_parts();
+    for name in HOP {
+        parts.headers.remove(name);
+    }
+    parts.headers.remove(CONNECTION);
+    // A broken body ends the answer; what came before it was sent already.
+    let body = http_body_util::StreamBody::new(futures::stream::unfold(body, |mut body| async move {
+        match body.frame().await {
+            Some(Ok(frame)) => Some((Ok(frame), body)),
+            Some(Err(_)) | None => None,
+        }
+    }));
+    Ok(ApiResponse::from_parts(parts, body.boxed_unsync()))
+}
+
+fn unreachable_target(target: &Target, error: &dyn std::fmt::Display) -> ApiError {
+    ApiError::unavailable(format!("error trying to reach {}:{}: {error}", target.host, target.port))
+}

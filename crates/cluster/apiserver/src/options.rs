@@ -1,0 +1,264 @@
+//! The command line: upstream's flag names (`cmd/kube-apiserver/app/options`). What is not here is refused.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{ArgAction, Parser};
+use ipnet::IpNet;
+use kinit_component_base::logs::LoggingArgs;
+
+/// Flags of kube-apiserver.
+#[derive(Parser, Debug, Clone)]
+#[command(name = "kube-apiserver", about = "Serves the Kubernetes API", version = kinit_component_base::version::GIT_VERSION)]
+pub struct Options {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub logging: LoggingArgs,
+    /// Address that other members of the cluster reach this server at
+    #[arg(long)]
+    pub advertise_address: Option<IpAddr>,
+    /// Address to listen on
+    #[arg(long, default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+    /// Port to listen on
+    #[arg(long, default_value_t = 6443)]
+    pub secure_port: u16,
+    /// etcd's client URLs, comma-separated
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub etcd_servers: Vec<String>,
+    /// CA of etcd's certificates
+    #[arg(long)]
+    pub etcd_cafile: Option<PathBuf>,
+    /// Client certificate for etcd
+    #[arg(long)]
+    pub etcd_certfile: Option<PathBuf>,
+    /// Key of the client certificate for etcd
+    #[arg(long)]
+    pub etcd_keyfile: Option<PathBuf>,
+    /// CA of clients' certificates
+    #[arg(long)]
+    pub client_ca_file: PathBuf,
+    /// Serving certificate
+    #[arg(long)]
+    pub tls_cert_file: PathBuf,
+    /// Key of the serving certificate
+    #[arg(long)]
+    pub tls_private_key_file: PathBuf,
+    /// Client certificate for kubelets
+    #[arg(long)]
+    pub kubelet_client_certificate: Option<PathBuf>,
+    /// Key of the client certificate for kubelets
+    #[arg(long)]
+    pub kubelet_client_key: Option<PathBuf>,
+    /// CA of kubelets' serving certificates
+    #[arg(long)]
+    pub kubelet_certificate_authority: Option<PathBuf>,
+    /// Which of a node's addresses to reach its kubelet at, in this order
+    #[arg(long, value_delimiter = ',', default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP")]
+    pub kubelet_preferred_address_types: Vec<String>,
+    /// Issuer of service account tokens; the first issues, all are accepted
+    #[arg(long, required = true)]
+    pub service_account_issuer: Vec<String>,
+    /// Keys that service account tokens are checked with (PEM, public or private)
+    #[arg(long, required = true)]
+    pub service_account_key_file: Vec<PathBuf>,
+    /// Key that service account tokens are signed with
+    #[arg(long, required = true)]
+    pub service_account_signing_key_file: PathBuf,
+    /// Audiences of the API; the issuer when not given
+    #[arg(long, value_delimiter = ',')]
+    pub api_audiences: Vec<String>,
+    /// Longest life of an issued token, as 1h or 8760h
+    #[arg(long, default_value = "0s", value_parser = duration)]
+    pub service_account_max_token_expiration: u64,
+    /// Give tokens of pods an hour of grace beyond what they ask for, up to a year
+    #[arg(long, action = ArgAction::Set, default_value_t = true, num_args = 0..=1, default_missing_value = "true")]
+    pub service_account_extend_token_expiration: bool,
+    /// Addresses of services (one IPv4 or IPv6 range, or one of each)
+    #[arg(long, value_delimiter = ',', default_value = "10.0.0.0/24")]
+    pub service_cluster_ip_range: Vec<IpNet>,
+    /// Ports of services of type NodePort
+    #[arg(long, default_value = "30000-32767", value_parser = port_range)]
+    pub service_node_port_range: (u16, u16),
+    /// Authorizers, in this order: Node, RBAC
+    #[arg(long, value_delimiter = ',', default_value = "Node,RBAC")]
+    pub authorization_mode: Vec<String>,
+    /// Admission plugins beyond the default ones
+    #[arg(long, value_delimiter = ',')]
+    pub enable_admission_plugins: Vec<String>,
+    /// Default admission plugins to leave out
+    #[arg(long, value_delimiter = ',')]
+    pub disable_admission_plugins: Vec<String>,
+    /// Accept bootstrap tokens of kube-system
+    #[arg(long, action = ArgAction::Set, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
+    pub enable_bootstrap_token_auth: bool,
+    /// Allow privileged containers
+    #[arg(long, action = ArgAction::Set, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
+    pub allow_privileged: bool,
+    /// EncryptionConfiguration for what is stored
+    #[arg(long)]
+    pub encryption_provider_config: Option<PathBuf>,
+    /// AuthenticationConfiguration: where anonymous requests are let through
+    #[arg(long)]
+    pub authentication_config: Option<PathBuf>,
+    /// Let anonymous requests through to authorization (conflicts with --authentication-config)
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub anonymous_auth: Option<bool>,
+    /// Audit policy; without it nothing is audited
+    #[arg(long)]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Audit log, - for standard output
+    #[arg(long)]
+    pub audit_log_path: Option<PathBuf>,
+    /// Days to keep rotated audit logs, 0 for ever
+    #[arg(long, default_value_t = 0)]
+    pub audit_log_maxage: u32,
+    /// Rotated audit logs to keep, 0 for all
+    #[arg(long, default_value_t = 0)]
+    pub audit_log_maxbackup: u32,
+    /// Megabytes before the audit log is rotated, 0 for never
+    #[arg(long, default_value_t = 0)]
+    pub audit_log_maxsize: u64,
+    /// Profiling endpoints; there are none, so only false is taken
+    #[arg(long, action = ArgAction::Set, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
+    pub profiling: bool,
+    /// CA of front proxies' certificates
+    #[arg(long)]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    /// Common names front proxies may have; any when empty
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_allowed_names: Vec<String>,
+    /// Prefixes of headers with extra facts of a user
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_extra_headers_prefix: Vec<String>,
+    /// Headers with a user's groups
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_group_headers: Vec<String>,
+    /// Headers with a user's name
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_username_headers: Vec<String>,
+    /// Client certificate towards extension API servers
+    #[arg(long)]
+    pub proxy_client_cert_file: Option<PathBuf>,
+    /// Key of that certificate
+    #[arg(long)]
+    pub proxy_client_key_file: Option<PathBuf>,
+    /// Reading requests at the same time
+    #[arg(long, default_value_t = 400)]
+    pub max_requests_inflight: usize,
+    /// Writing requests at the same time
+    #[arg(long, default_value_t = 200)]
+    pub max_mutating_requests_inflight: usize,
+}
+
+fn port_range(text: &str) -> Result<(u16, u16), String> {
+    let (low, high) = text.split_once('-').ok_or("want LOW-HIGH")?;
+    let (low, high): (u16, u16) = (low.parse().map_err(|_| "LOW is no port")?, high.parse().map_err(|_| "HIGH is no port")?);
+    if low == 0 || low > high { Err("want 0 < LOW <= HIGH".into()) } else { Ok((low, high)) }
+}
+
+fn duration(text: &str) -> Result<u64, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let n: u64 = number.parse().map_err(|_| "want a number with h, m or s")?;
+    Ok(n * match unit {
+        "h" => 3600,
+        "m" => 60,
+        "s" => 1,
+        _ => return Err("want a number with h, m or s".into()),
+    })
+}
+
+/// Plugins that are always on here and may be named in `--enable-admission-plugins`.
+pub const PLUGINS: &[&str] = &[
+    "NamespaceLifecycle",
+    "LimitRanger",
+    "ServiceAccount",
+    "TaintNodesByCondition",
+    "Priority",
+    "DefaultTolerationSeconds",
+    "DefaultStorageClass",
+    "StorageObjectInUseProtection",
+    "CertificateApproval",
+    "CertificateSigning",
+    "CertificateSubjectRestriction",
+    "DefaultIngressClass",
+    "RuntimeClass",
+    "ResourceQuota",
+    "NodeRestriction",
+];
+
+impl Options {
+    /// Checks what clap cannot.
+    pub fn validate(&self) -> Result<()> {
+        for mode in &self.authorization_mode {
+            if !matches!(mode.as_str(), "Node" | "RBAC") {
+                bail!("--authorization-mode: {mode} is not supported; Node and RBAC are");
+            }
+        }
+        if self.authorization_mode.is_empty() {
+            bail!("--authorization-mode names no authorizer");
+        }
+        for plugin in self.enable_admission_plugins.iter().chain(&self.disable_admission_plugins) {
+            if !PLUGINS.contains(&plugin.as_str()) {
+                bail!("admission plugin {plugin} is not supported; supported are {}", PLUGINS.join(", "));
+            }
+        }
+        if self.profiling {
+            bail!("--profiling=true is not supported: there are no profiling endpoints");
+        }
+        if self.authentication_config.is_some() && self.anonymous_auth.is_some() {
+            bail!("--anonymous-auth and --authentication-config exclude each other");
+        }
+        if self.kubelet_client_certificate.is_some() != self.kubelet_client_key.is_some() {
+            bail!("--kubelet-client-certificate and --kubelet-client-key go together");
+        }
+        if self.proxy_client_cert_file.is_some() != self.proxy_client_key_file.is_some() {
+            bail!("--proxy-client-cert-file and --proxy-client-key-file go together");
+        }
+        if self.service_cluster_ip_range.is_empty() || self.service_cluster_ip_range.len() > 2 {
+            bail!("--service-cluster-ip-range takes one range, or one IPv4 and one IPv6 range");
+        }
+        if let [a, b] = self.service_cluster_ip_range.as_slice()
+            && a.addr().is_ipv4() == b.addr().is_ipv4()
+        {
+            bail!("--service-cluster-ip-range: two ranges must be of different families");
+        }
+        if self.audit_log_path.is_some() && self.audit_policy_file.is_none() {
+            bail!("--audit-log-path needs --audit-policy-file");
+        }
+        Ok(())
+    }
+
+    /// Whether an authorizer is on.
+    pub fn has_mode(&self, mode: &str) -> bool {
+        self.authorization_mode.iter().any(|m| m == mode)
+    }
+
+    /// Whether an admission plugin is on: NodeRestriction only when asked for, the others unless left out.
+    pub fn has_plugin(&self, plugin: &str) -> bool {
+        if self.disable_admission_plugins.iter().any(|p| p == plugin) {
+            return false;
+        }
+        plugin != "NodeRestriction" || self.enable_admission_plugins.iter().any(|p| p == plugin)
+    }
+
+    /// The issuer that signs.
+    pub fn issuer(&self) -> &str {
+        self.service_account_issuer.first().map_or("", String::as_str)
+    }
+
+    /// Audiences that tokens for this API are for.
+    pub fn api_audiences(&self) -> Vec<String> {
+        if self.api_audiences.is_empty() { self.service_account_issuer.clone() } else { self.api_audiences.clone() }
+    }
+
+    /// The address others reach this server at.
+    pub fn advertised(&self) -> IpAddr {
+        match self.advertise_address {
+            Some(address) => address,
+            None if self.bind_address.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+            None => self.bind_address,
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Paths that are no resources: health, version, metrics, discovery, OpenAPI, OpenID.
+
+use std::sync::Arc;
+
+use hyper::Request as HttpRequest;
+use hyper::body::Incoming;
+use hyper::header::ACCEPT;
+use kinit_apimachinery::ApiError;
+use kinit_component_base::health::Checks;
+use kinit_component_base::{metrics, version};
+use serde_json::{Value, json};
+
+use crate::authn::User;
+use crate::http::{ApiResponse, RequestInfo, respond};
+use crate::server::Server;
+use crate::{discovery, openapi, openid};
+
+/// Answers.
+pub fn handle(
+    server: &Arc<Server>,
+    request: &HttpRequest<Incoming>,
+    info: &RequestInfo,
+    _user: &User,
+) -> Result<ApiResponse, ApiError> {
+    if !matches!(info.verb, "get" | "head") {
+        return Err(ApiError::no_such_path());
+    }
+    let query = request.uri().query().unwrap_or("");
+    let accept = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let path = info.path.trim_end_matches('/');
+    match path {
+        "/version" => return Ok(respond::json(200, &version_info())),
+        "/metrics" => return Ok(respond::bytes(200, metrics::CONTENT_TYPE, metrics::global().render())),
+        "/.well-known/openid-configuration" => return Ok(openid::configuration(server)),
+        "/openid/v1/jwks" => return Ok(openid::keys(server)),
+        "" => return Ok(index(server)),
+        _ => {}
+    }
+    if let Some(answer) = health(server, path, query) {
+        return Ok(answer);
+    }
+    if let Some(rest) = path.strip_prefix("/openapi/v3") {
+        return openapi::handle(server, rest.trim_start_matches('/'), query);
+    }
+    discovery::handle(server, path, accept).ok_or_else(ApiError::no_such_path)
+}
+
+fn health(server: &Server, path: &str, query: &str) -> Option<ApiResponse> {
+    let (name, only) = match path.trim_start_matches('/').split_once('/') {
+        Some((name, only)) => (name, Some(only)),
+        None => (path.trim_start_matches('/'), None),
+    };
+    let checks: &Checks = match name {
+        "healthz" => &server.health,
+        "livez" => &server.live,
+        "readyz" => &server.ready,
+        _ => return None,
+    };
+    let answer = checks.answer(name, query, only)?;
+    Some(respond::text(answer.status, answer.body))
+}
+
+fn version_info() -> Value {
+    json!({"major": version::MAJOR, "minor": version::MINOR,
+        "emulationMajor": version::MAJOR, "emulationMinor": version::MINOR,
+        "minCompatibilityMajor": version::MAJOR, "minCompatibilityMinor": "35",
+        "gitVersion": version::GIT_VERSION, "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "", "compiler": "rustc", "platform": "linux/amd64"})
+}
+
+fn index(server: &Server) -> ApiResponse {
+    let mut paths = vec!["/.well-known/openid-configuration".to_owned(), "/api".into(), "/api/v1".into(), "/apis".into()];
+    for (group, versions) in server.registry.groups().into_iter().filter(|(g, _)| !g.is_empty()) {
+        paths.push(format!("/apis/{group}"));
+        paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));
+    }
+    for path in ["/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"] {
+        paths.push(path.into());
+    }
+    respond::json(200, &json!({"paths": paths}))
+}

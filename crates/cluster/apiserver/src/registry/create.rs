@@ -1,0 +1,90 @@
+//! POST: a new object.
+
+use bytes::Bytes;
+use kinit_apimachinery::ApiError;
+use kinit_apimachinery::meta::Meta;
+use kinit_apimachinery::status::FieldErrors;
+use serde_json::Value;
+
+use super::decode::{self, Wanted};
+use super::{Request, metadata, options};
+use crate::admission::{Attributes, Operation};
+use crate::http::ApiResponse;
+
+/// Lifetime of events (upstream's `--event-ttl`).
+const EVENT_TTL: i64 = 3600;
+
+/// Handles the request.
+pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiError> {
+    let wanted = Wanted::of(request);
+    let object = decode::object(request, &body, &wanted)?;
+    let dry_run = options::dry_run(request)?;
+    let created = object_of(request, object, dry_run).await?;
+    Ok(super::present::object(request, 201, created))
+}
+
+/// Creates an object that is decoded already; the stored object as the resource shows it.
+pub async fn object_of(request: &Request, mut object: Value, dry_run: bool) -> Result<Value, ApiError> {
+    let desc = &request.desc;
+    let generated = object.name().is_empty();
+    (desc.strategy.default)(&mut object);
+    metadata::before_create(&mut object, desc, &request.info.namespace)?;
+    if desc.has_status() && !keeps_status(request) {
+        drop_status(&mut object, desc);
+    }
+    (desc.strategy.prepare_create)(&mut object);
+    if desc.strategy.generation && object.get("spec").is_some() {
+        object["metadata"]["generation"] = 1.into();
+    }
+    let attributes = Attributes { request, operation: Operation::Create, old: None, dry_run, subresource: "" };
+    attributes.mutate(&mut object).await?;
+    (desc.strategy.default)(&mut object);
+    let mut errors = FieldErrors::default();
+    metadata::validate(&object, desc, &mut errors);
+    (desc.strategy.validate)(&object, &mut errors);
+    errors.into_result(&desc.group, &desc.kind, object.name())?;
+    attributes.validate(&object).await?;
+    let name = object.name().to_owned();
+    if dry_run {
+        return Ok(object);
+    }
+    let undo = crate::services::allocate(request, &mut object, None).await?;
+    let key = desc.key(&request.info.namespace, &name);
+    let stored = desc.stored(object);
+    let ttl = (desc.prefix == "events/").then_some(EVENT_TTL);
+    match request.server.store.create(&desc.prefix, &key, &stored, ttl).await {
+        Ok(revision) => Ok(desc.shown(with_version(stored, revision))),
+        Err(error) => {
+            undo.run(&request.server).await;
+            let mut error = super::storage_error(error, desc, &name);
+            if generated && error.reason == "AlreadyExists" {
+                error.message.push_str(", the server was not able to generate a unique name for the object");
+                error.retry_after = Some(1);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// An object with its resource version set.
+pub fn with_version(mut object: Value, revision: u64) -> Value {
+    if let Some(meta) = object.object_at(&["metadata"]) {
+        meta.insert("resourceVersion".into(), revision.to_string().into());
+    }
+    object
+}
+
+/// Kinds whose clients set status on create, as upstream lets them.
+fn keeps_status(request: &Request) -> bool {
+    matches!(request.desc.kind.as_str(), "Node" | "Namespace" | "PodDisruptionBudget" | "APIService" | "CustomResourceDefinition")
+        && request.desc.kind == "Node"
+}
+
+fn drop_status(object: &mut Value, desc: &crate::resources::Descriptor) {
+    if let Some(map) = object.as_object_mut() {
+        map.shift_remove("status");
+        if desc.ty.is_some_and(|ty| kinit_apimachinery::schema::schema().field(ty, "status").is_some()) {
+            map.insert("status".into(), Value::Object(serde_json::Map::new()));
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! DELETE of an object or of a collection: grace, finalizers, preconditions.
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use kinit_apimachinery::meta::Meta;
+use kinit_apimachinery::{ApiError, status, time};
+use kinit_storage::Updated;
+use serde_json::{Value, json};
+
+use super::list::{Filter, cache_of};
+use super::options::{DeleteOptions, delete_options};
+use super::{Request, present};
+use crate::admission::{Attributes, Operation};
+use crate::http::{ApiResponse, respond};
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+const ATTEMPTS: usize = 8;
+
+/// What became of the object.
+pub enum Outcome {
+    /// It is gone; its last state.
+    Gone(Value),
+    /// It is marked, and somebody else will finish.
+    Marked(Value),
+}
+
+/// Handles DELETE of an object.
+pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiError> {
+    let options = delete_options(request, &body)?;
+    let desc = &request.desc;
+    Ok(match one(request, &options, &request.info.namespace, &request.info.name).await? {
+        Outcome::Marked(object) => present::object(request, 200, object),
+        Outcome::Gone(object) if desc.strategy.return_deleted => present::object(request, 200, object),
+        Outcome::Gone(object) => {
+            respond::json(200, &status::deleted(&desc.group, &desc.plural, object.name(), object.uid()))
+        }
+    })
+}
+
+/// Handles DELETE of a collection.
+pub async fn collection(request: &Request, body: Bytes) -> Result<ApiResponse, ApiError> {
+    let options = delete_options(request, &body)?;
+    let filter = Filter::of(request)?;
+    request.server.store.catch_up().await.map_err(|e| request.storage_error(e))?;
+    let within = if request.info.namespace.is_empty() { String::new() } else { format!("{}/", request.info.namespace) };
+    let (entries, revision) = cache_of(request)?.list(&within, |e| filter.keeps(e));
+    let mut items = Vec::with_capacity(entries.len());
+    for entry in entries {
+        match one(request, &options, entry.namespace(), entry.name()).await {
+            Ok(Outcome::Gone(object) | Outcome::Marked(object)) => items.push(object),
+            // Somebody else deleted it first: what was wanted.
+            Err(error) if error.code == 404 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let list = json!({"kind": format!("{}List", request.desc.kind), "apiVersion": request.desc.api_version(),
+        "metadata": {"resourceVersion": revision.to_string()}, "items": items});
+    Ok(respond::document(200, &list, request.accepted.yaml))
+}
+
+/// Deletes one object, or marks it.
+pub async fn one(request: &Request, options: &DeleteOptions, namespace: &str, name: &str) -> Result<Outcome, ApiError> {
+    let desc = &request.desc;
+    let store = &request.server.store;
+    let key = desc.key(namespace, name);
+    let missing = || ApiError::not_found(&desc.group, &desc.plural, name);
+    let mut current = store.get(&desc.prefix, &key).await.map_err(|e| super::storage_error(e, desc, name))?;
+    let mut admitted = false;
+    for _ in 0..ATTEMPTS {
+        let entry = current.ok_or_else(missing)?;
+        let old = desc.shown(entry.value());
+        preconditions(request, options, &old, name)?;
+        if !admitted {
+            let attributes =
+                Attributes { request, operation: Operation::Delete, old: Some(&old), dry_run: options.dry_run, subresource: "" };
+            attributes.validate(&old).await?;
+            admitted = true;
+        }
+        let plan = plan(desc.kind.as_str(), &old, options, name)?;
+        if options.dry_run {
+            return Ok(match plan {
+                Plan::Remove => Outcome::Gone(old),
+                Plan::Keep => Outcome::Marked(old),
+                Plan::Mark(new) => Outcome::Marked(new),
+            });
+        }
+        let result = match &plan {
+            Plan::Keep => return Ok(Outcome::Marked(old)),
+            Plan::Remove => store.delete(&desc.prefix, &key, entry.revision).await,
+            Plan::Mark(new) => store.update(&desc.prefix, &key, entry.revision, &desc.stored(new.clone()), None).await,
+        };
+        match (result.map_err(|e| super::storage_error(e, desc, name))?, plan) {
+            (Updated::Done(revision), Plan::Mark(new)) => {
+                return Ok(Outcome::Marked(super::create::with_version(new, revision)));
+            }
+            (Updated::Done(revision), _) => {
+                crate::services::release(request, &old).await;
+                return Ok(Outcome::Gone(super::create::with_version(old, revision)));
+            }
+            (Updated::Changed(now), _) => current = now,
+        }
+    }
+    Err(ApiError::modified(&desc.group, &desc.plural, name))
+}
+
+fn preconditions(request: &Request, options: &DeleteOptions, old: &Value, name: &str) -> Result<(), ApiError> {
+    let desc = &request.desc;
+    let conflict = |what: &str, given: &str, is: &str| {
+        let cause = format!("Precondition failed: {what} in precondition: {given}, {what} in object meta: {is}");
+        Err(ApiError::conflict(&desc.group, &desc.plural, name, &cause))
+    };
+    if let Some(uid) = options.uid.as_deref().filter(|u| *u != old.uid()) {
+        return conflict("UID", uid, old.uid());
+    }
+    if let Some(version) = options.resource_version.as_deref().filter(|v| *v != old.resource_version()) {
+        return conflict("ResourceVersion", version, old.resource_version());
+    }
+    Ok(())
+}
+
+enum Plan {
+    Remove,
+    Mark(Value),
+    Keep,
+}
+
+fn plan(kind: &str, old: &Value, options: &DeleteOptions, name: &str) -> Result<Plan, ApiError> {
+    let mut new = old.clone();
+    let finalizers = finalizers_after(old, options.propagation.as_deref());
+    let finalizers_changed = finalizers != old.finalizers();
+    set_finalizers(&mut new, &finalizers);
+    if kind == "Namespace" {
+        return namespace_plan(new, old, &finalizers, name);
+    }
+    let grace = if kind == "Pod" { pod_grace(old, options.grace) } else { 0 };
+    if old.is_deleting() {
+        let before = old.at(&["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64).unwrap_or(0);
+        if grace >= before || kind != "Pod" {
+            // Already on its way; only an object nobody holds any more can go now.
+            if finalizers.is_empty() && before == 0 {
+                return Ok(Plan::Remove);
+            }
+            return Ok(if finalizers_changed { Plan::Mark(new) } else { Plan::Keep });
+        }
+        if grace == 0 && finalizers.is_empty() {
+            return Ok(Plan::Remove);
+        }
+        shorten(&mut new, old, before, grace);
+        return Ok(Plan::Mark(new));
+    }
+    if grace == 0 && finalizers.is_empty() {
+        return Ok(Plan::Remove);
+    }
+    mark(&mut new, grace);
+    Ok(Plan::Mark(new))
+}
+
+fn mark(new: &mut Value, grace: i64) {
+    let when = Timestamp::now().saturating_add(SignedDuration::from_secs(grace)).unwrap_or(Timestamp::MAX);
+    new["metadata"]["deletionTimestamp"] = time::format(when).into();
+    new["metadata"]["deletionGracePeriodSeconds"] = grace.into();
+    if let Some(generation) = new.at(&["metadata", "generation"]).and_then(Value::as_i64) {
+        new["metadata"]["generation"] = (generation + 1).into();
+    }
+}
+
+/// The time of deletion is when the delete came plus the grace: a shorter grace moves it.
+fn shorten(new: &mut Value, old: &Value, before: i64, grace: i64) {
+    let at = time::parse(old.str_at(&["metadata", "deletionTimestamp"])).unwrap_or_else(Timestamp::now);
+    let when = at.saturating_sub(SignedDuration::from_secs(before - grace)).unwrap_or(at);
+    new["metadata"]["deletionTimestamp"] = time::format(when).into();
+    new["metadata"]["deletionGracePeriodSeconds"] = grace.into();
+}
+
+fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
+    let grace = asked
+        .or_else(|| pod.at(&["spec", "terminationGracePeriodSeconds"]).and_then(Value::as_i64))
+        .unwrap_or(30);
+    // Nobody runs an unscheduled or finished pod: there is nobody to wait for.
+    let finished = matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed");
+    if pod.str_at(&["spec", "nodeName"]).is_empty() || finished { 0 } else { grace.max(0) }
+}
+
+fn finalizers_after(old: &Value, propagation: Option<&str>) -> Vec<String> {
+    let mut list = old.finalizers();
+    let Some(policy) = propagation else { return list };
+    list.retain(|f| f != ORPHAN && f != FOREGROUND);
+    match policy {
+        "Orphan" => list.push(ORPHAN.into()),
+        "Foreground" => list.push(FOREGROUND.into()),
+        _ => {}
+    }
+    list
+}
+
+fn set_finalizers(object: &mut Value, finalizers: &[String]) {
+    let Some(meta) = object.object_at(&["metadata"]) else { return };
+    if finalizers.is_empty() {
+        meta.shift_remove("finalizers");
+    } else {
+        meta.insert("finalizers".into(), finalizers.iter().cloned().collect());
+    }
+}
+
+/// A namespace goes when the namespace controller has emptied it and taken its name off `spec.finalizers`.
+fn namespace_plan(mut new: Value, old: &Value, finalizers: &[String], name: &str) -> Result<Plan, ApiError> {
+    let held = old.at(&["spec", "finalizers"]).and_then(Value::as_array).is_some_and(|l| !l.is_empty());
+    if !old.is_deleting() {
+        mark(&mut new, 0);
+        if let Some(status) = new.object_at(&["status"]) {
+            status.insert("phase".into(), "Terminating".into());
+        }
+        return Ok(if held || !finalizers.is_empty() { Plan::Mark(new) } else { Plan::Remove });
+    }
+    if held {
+        let cause = "The system is ensuring all content is removed from this namespace.  Upon completion, this namespace will automatically be purged by the system.";
+        return Err(ApiError::conflict("", "namespaces", name, cause));
+    }
+    Ok(if finalizers.is_empty() { Plan::Remove } else { Plan::Keep })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(grace: Option<i64>) -> DeleteOptions {
+        DeleteOptions { grace, ..DeleteOptions::default() }
+    }
+
+    #[test]
+    fn pods_wait_for_their_kubelet() {
+        let running = json!({"metadata":{"name":"p"},"spec":{"nodeName":"n","terminationGracePeriodSeconds":5}});
+        let Ok(Plan::Mark(marked)) = plan("Pod", &running, &options(None), "p") else { panic!("not marked") };
+        assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 5);
+        assert!(matches!(plan("Pod", &marked, &options(None), "p"), Ok(Plan::Keep)));
+        assert!(matches!(plan("Pod", &marked, &options(Some(0)), "p"), Ok(Plan::Remove)));
+        let Ok(Plan::Mark(shorter)) = plan("Pod", &marked, &options(Some(1)), "p") else { panic!("not shortened") };
+        assert_eq!(shorter["metadata"]["deletionGracePeriodSeconds"], 1);
+        let unscheduled = json!({"metadata":{"name":"p"},"spec":{}});
+        assert!(matches!(plan("Pod", &unscheduled, &options(None), "p"), Ok(Plan::Remove)));
+    }
+
+    #[test]
+    fn finalizers_keep_an_object() {
+        let held = json!({"metadata":{"name":"c","finalizers":["example.com/x"]}});
+        let Ok(Plan::Mark(marked)) = plan("ConfigMap", &held, &options(None), "c") else { panic!("not marked") };
+        assert!(marked.is_deleting());
+        assert!(matches!(plan("ConfigMap", &marked, &options(None), "c"), Ok(Plan::Keep)));
+        let foreground = DeleteOptions { propagation: Some("Foreground".into()), ..DeleteOptions::default() };
+        let free = json!({"metadata":{"name":"c"}});
+        let Ok(Plan::Mark(marked)) = plan("Deployment", &free, &foreground, "c") else { panic!("not marked") };
+        assert_eq!(marked.finalizers(), [FOREGROUND]);
+    }
+}

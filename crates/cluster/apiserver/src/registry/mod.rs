@@ -1,0 +1,105 @@
+//! The generic registry: every verb of every stored resource.
+//!
+//! ```text
+//! body -> decode, conform, default -> metadata -> mutating admission -> validate -> validating admission -> store
+//!                                      (create / update / patch share this path; delete and lists have their own)
+//! ```
+
+pub mod create;
+pub mod decode;
+pub mod delete;
+pub mod list;
+pub mod metadata;
+pub mod options;
+pub mod patch;
+pub mod present;
+pub mod scale;
+pub mod update;
+pub mod watch;
+
+use std::sync::Arc;
+
+use kinit_apimachinery::ApiError;
+use kinit_storage::Error as StoreError;
+use parking_lot::Mutex;
+
+use crate::authn::User;
+use crate::http::{Accepted, RequestInfo};
+use crate::resources::Descriptor;
+use crate::server::Server;
+
+/// A request for a resource, ready for the registry.
+pub struct Request {
+    /// The server.
+    pub server: Arc<Server>,
+    /// What is asked for.
+    pub info: RequestInfo,
+    /// The resource.
+    pub desc: Arc<Descriptor>,
+    /// Who asks.
+    pub user: User,
+    /// Decoded query parameters.
+    pub query: Vec<(String, String)>,
+    /// Media type of the body.
+    pub media_type: String,
+    /// What form the answer takes.
+    pub accepted: Accepted,
+    /// Warnings for the client, collected on the way.
+    pub warnings: Mutex<Vec<String>>,
+}
+
+impl Request {
+    /// A query parameter.
+    pub fn param(&self, key: &str) -> Option<&str> {
+        self.query.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// Whether a boolean parameter is on.
+    pub fn flag(&self, key: &str) -> bool {
+        self.param(key).is_some_and(|v| matches!(v, "true" | "1" | ""))
+    }
+
+    /// Adds a warning.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.warnings.lock().push(text.into());
+    }
+
+    /// The storage key of the named object.
+    pub fn key(&self) -> String {
+        self.desc.key(&self.info.namespace, &self.info.name)
+    }
+
+    /// 404 for the named object.
+    pub fn not_found(&self) -> ApiError {
+        ApiError::not_found(&self.desc.group, &self.desc.plural, &self.info.name)
+    }
+
+    /// What a storage error means to the client.
+    pub fn storage_error(&self, error: StoreError) -> ApiError {
+        storage_error(error, &self.desc, &self.info.name)
+    }
+}
+
+/// What a storage error means to the client.
+pub fn storage_error(error: StoreError, desc: &Descriptor, name: &str) -> ApiError {
+    match error {
+        StoreError::Exists => ApiError::already_exists(&desc.group, &desc.plural, name),
+        StoreError::Compacted => {
+            ApiError::expired("The provided continue parameter is too old to display a consistent list result.")
+        }
+        StoreError::Future(revision) => {
+            let mut error = ApiError::timeout(format!("Too large resource version: {revision}"));
+            error.retry_after = Some(1);
+            error
+        }
+        StoreError::TooLarge => ApiError::too_large("etcdserver: request is too large"),
+        StoreError::Unavailable(text) => {
+            tracing::warn!(text, "etcd");
+            ApiError::unavailable("etcdserver: the storage is unavailable")
+        }
+        other => {
+            tracing::error!(error = %other, "storage");
+            ApiError::internal(other)
+        }
+    }
+}

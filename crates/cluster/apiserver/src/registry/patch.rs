@@ -1,0 +1,88 @@
+//! PATCH: JSON patch, merge patch, strategic merge patch.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use kinit_apimachinery::{ApiError, decode as text, patch};
+use serde_json::Value;
+
+use super::decode::{self, Wanted};
+use super::{Request, options, update};
+use crate::http::{ApiResponse, body};
+
+/// The media types we take, for 415 answers.
+pub const ACCEPTED: &str =
+    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+
+enum Patch {
+    Json(Value),
+    Merge(Value),
+    Strategic(Value, usize),
+}
+
+/// Handles the request.
+pub async fn handle(request: &Request, raw: Bytes) -> Result<ApiResponse, ApiError> {
+    let patch = parse(request, &raw)?;
+    let dry_run = options::dry_run(request)?;
+    if request.info.subresource == "scale" {
+        let scale = super::scale::patched(request, dry_run, |scale| run(&patch, scale)).await?;
+        return Ok(super::present::object(request, 200, scale));
+    }
+    let wanted = Wanted::of(request);
+    let warned = AtomicBool::new(false);
+    let updated = update::apply(request, dry_run, |old| {
+        let mut new = old.clone();
+        run(&patch, &mut new)?;
+        if !new.is_object() {
+            return Err(ApiError::bad_request("the patched object is not an object"));
+        }
+        if warned.swap(true, Ordering::Relaxed) {
+            request.warnings.lock().clear();
+        }
+        decode::conform(request, &mut new, &wanted, Vec::new())?;
+        Ok(new)
+    })
+    .await?;
+    Ok(super::present::object(request, 200, updated))
+}
+
+fn parse(request: &Request, raw: &[u8]) -> Result<Patch, ApiError> {
+    let json = || {
+        text::json(raw).map(|(value, _)| value).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))
+    };
+    match request.media_type.as_str() {
+        "application/json-patch+json" => Ok(Patch::Json(json()?)),
+        "application/merge-patch+json" => Ok(Patch::Merge(json()?)),
+        "application/strategic-merge-patch+json" => {
+            let ty = Wanted::of(request).ty.ok_or_else(|| {
+                ApiError::unsupported_media_type(format!(
+                    "strategic merge patch is not supported for {}; use merge patch",
+                    request.desc.kind
+                ))
+            })?;
+            Ok(Patch::Strategic(json()?, ty))
+        }
+        "application/apply-patch+yaml" => {
+            // Decoding first tells a broken document from an unsupported verb.
+            body::yaml(raw)?;
+            Err(ApiError::unsupported_media_type(format!(
+                "server-side apply is not supported by this server; the supported patch types are: {ACCEPTED}"
+            )))
+        }
+        other => Err(ApiError::unsupported_media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: {ACCEPTED} (got {other})"
+        ))),
+    }
+}
+
+fn run(patch: &Patch, target: &mut Value) -> Result<(), ApiError> {
+    match patch {
+        Patch::Json(p) => patch::json(target, p).map_err(|e| ApiError::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {e}"))),
+        Patch::Merge(p) if p.is_object() => {
+            patch::merge(target, p);
+            Ok(())
+        }
+        Patch::Merge(_) => Err(ApiError::bad_request("error decoding patch: a merge patch is an object")),
+        Patch::Strategic(p, ty) => patch::strategic(target, p, *ty).map_err(ApiError::bad_request),
+    }
+}

@@ -1,0 +1,45 @@
+//! Objects and lists in the form the client asked for.
+
+use bytes::Bytes;
+use kinit_apimachinery::meta::Meta;
+use serde_json::{Map, Value, json};
+
+use super::Request;
+use crate::http::{ApiResponse, View, respond};
+use crate::tables;
+
+/// One object.
+pub fn object(request: &Request, status: u16, object: Value) -> ApiResponse {
+    match request.accepted.view {
+        View::Object => respond::document(status, &object, request.accepted.yaml),
+        View::Metadata => respond::document(status, &metadata_of(&object), request.accepted.yaml),
+        View::Table => {
+            let version = object.resource_version().to_owned();
+            let table = tables::table(&request.desc, &[object], &version, include_object(request), true);
+            respond::document(status, &table, request.accepted.yaml)
+        }
+    }
+}
+
+/// One object whose bytes are at hand.
+pub fn bytes(request: &Request, encoded: Bytes, parsed: impl FnOnce() -> Value) -> ApiResponse {
+    if request.accepted.view == View::Object && !request.accepted.yaml {
+        return respond::bytes(200, "application/json", encoded);
+    }
+    object(request, 200, parsed())
+}
+
+/// How much of each object a table carries.
+pub fn include_object(request: &Request) -> tables::Include {
+    match request.param("includeObject") {
+        Some("None") => tables::Include::None,
+        Some("Object") => tables::Include::Object,
+        _ => tables::Include::Metadata,
+    }
+}
+
+/// `PartialObjectMetadata` of an object.
+pub fn metadata_of(object: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+        "metadata": object.get("metadata").cloned().unwrap_or_else(|| Value::Object(Map::new()))})
+}

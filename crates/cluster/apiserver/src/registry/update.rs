@@ -1,0 +1,204 @@
+//! PUT, and the part of PATCH that follows the patching.
+
+use bytes::Bytes;
+use kinit_apimachinery::ApiError;
+use kinit_apimachinery::meta::Meta;
+use kinit_apimachinery::status::FieldErrors;
+use kinit_storage::Updated;
+use serde_json::Value;
+
+use super::decode::{self, Wanted};
+use super::{Request, metadata, options};
+use crate::admission::{Attributes, Operation};
+use crate::http::ApiResponse;
+
+/// How often a write is tried again when somebody else was faster.
+const ATTEMPTS: usize = 8;
+
+/// Handles a PUT.
+pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiError> {
+    let wanted = Wanted::of(request);
+    let new = decode::object(request, &body, &wanted)?;
+    let dry_run = options::dry_run(request)?;
+    if new.name().is_empty() {
+        return Err(ApiError::bad_request("name must be provided"));
+    }
+    if new.name() != request.info.name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            new.name(),
+            request.info.name
+        )));
+    }
+    if request.desc.namespaced && !new.namespace().is_empty() && new.namespace() != request.info.namespace {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    let creatable = request.desc.strategy.create_on_update && request.info.subresource.is_empty();
+    match apply(request, dry_run, |_old| Ok(new.clone())).await {
+        Err(error) if error.code == 404 && error.name == request.info.name && creatable && new.resource_version().is_empty() => {
+            crate::authz::require_create(request).await?;
+            let created = super::create::object_of(request, new, dry_run).await?;
+            Ok(super::present::object(request, 201, created))
+        }
+        Err(error) => Err(error),
+        Ok(updated) => Ok(super::present::object(request, 200, updated)),
+    }
+}
+
+/// Reads, changes and writes an object until nobody else was faster. `change` gets the object as the resource shows it
+/// and gives the new one; a resource version in the new one must be the current one.
+pub async fn apply(
+    request: &Request,
+    dry_run: bool,
+    change: impl Fn(&Value) -> Result<Value, ApiError>,
+) -> Result<Value, ApiError> {
+    let desc = &request.desc;
+    let (store, key) = (&request.server.store, request.key());
+    let mut current = store.get(&desc.prefix, &key).await.map_err(|e| request.storage_error(e))?;
+    for _ in 0..ATTEMPTS {
+        let Some(entry) = current else { return Err(request.not_found()) };
+        let old = desc.shown(entry.value());
+        let mut new = change(&old)?;
+        check_preconditions(request, &new, &old)?;
+        let explicit = !new.resource_version().is_empty();
+        let new = prepared(request, &mut new, &old, dry_run).await?;
+        let same = equal(&new, &old);
+        if dry_run || same {
+            if same && is_finished(&new, &old) && !dry_run {
+                // Falls through to the delete below.
+            } else {
+                let revision = entry.revision;
+                return Ok(super::create::with_version(new, revision));
+            }
+        }
+        let mut new = new;
+        if is_finished(&new, &old) {
+            match store.delete(&desc.prefix, &key, entry.revision).await.map_err(|e| request.storage_error(e))? {
+                Updated::Done(revision) => {
+                    crate::services::release(request, &new).await;
+                    return Ok(super::create::with_version(new, revision));
+                }
+                Updated::Changed(now) => {
+                    current = now;
+                    continue;
+                }
+            }
+        }
+        let undo = crate::services::allocate(request, &mut new, Some(&old)).await?;
+        let stored = desc.stored(new);
+        let ttl = (desc.prefix == "events/").then_some(3600);
+        match store.update(&desc.prefix, &key, entry.revision, &stored, ttl).await {
+            Ok(Updated::Done(revision)) => {
+                undo.commit(&request.server).await;
+                return Ok(desc.shown(super::create::with_version(stored, revision)));
+            }
+            Ok(Updated::Changed(now)) => {
+                undo.run(&request.server).await;
+                if explicit && now.is_some() && request.info.verb == "update" {
+                    return Err(ApiError::modified(&desc.group, &desc.plural, &request.info.name));
+                }
+                current = now;
+            }
+            Err(error) => {
+                undo.run(&request.server).await;
+                return Err(request.storage_error(error));
+            }
+        }
+    }
+    Err(ApiError::modified(&desc.group, &desc.plural, &request.info.name))
+}
+
+fn check_preconditions(request: &Request, new: &Value, old: &Value) -> Result<(), ApiError> {
+    let desc = &request.desc;
+    if !new.uid().is_empty() && new.uid() != old.uid() {
+        let cause = format!(
+            "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+            new.uid(),
+            old.uid()
+        );
+        return Err(ApiError::conflict(&desc.group, &desc.plural, &request.info.name, &cause));
+    }
+    let version = new.resource_version();
+    if !version.is_empty() && version != old.resource_version() {
+        if version.parse::<u64>().is_err() {
+            let mut errors = FieldErrors::default();
+            errors.invalid("metadata.resourceVersion", &version.into(), "must be an unsigned integer");
+            return errors.into_result(&desc.group, &desc.kind, &request.info.name);
+        }
+        return Err(ApiError::modified(&desc.group, &desc.plural, &request.info.name));
+    }
+    Ok(())
+}
+
+/// Everything between the change and the write: defaults, what may not change, admission, validation.
+async fn prepared(request: &Request, new: &mut Value, old: &Value, dry_run: bool) -> Result<Value, ApiError> {
+    let desc = &request.desc;
+    let sub = request.info.subresource.as_str();
+    (desc.strategy.default)(new);
+    metadata::before_update(new, old);
+    if let Some(meta) = new.object_at(&["metadata"]) {
+        meta.shift_remove("resourceVersion");
+    }
+    let mut new = match sub {
+        "" => {
+            if desc.has_status() {
+                carry(new, old, "status");
+            }
+            new.take()
+        }
+        "status" => crate::strategy::status_update(&desc.kind, new.take(), old),
+        _ => new.take(),
+    };
+    if matches!(sub, "" | "resize" | "ephemeralcontainers") {
+        (desc.strategy.prepare_update)(&mut new, old);
+        if desc.strategy.generation {
+            metadata::bump_generation(&mut new, old);
+        }
+    }
+    let attributes = Attributes { request, operation: Operation::Update, old: Some(old), dry_run, subresource: sub };
+    attributes.mutate(&mut new).await?;
+    let mut errors = FieldErrors::default();
+    metadata::validate(&new, desc, &mut errors);
+    metadata::validate_update(&new, old, &mut errors);
+    if sub.is_empty() {
+        (desc.strategy.validate)(&new, &mut errors);
+        (desc.strategy.validate_update)(&new, old, &mut errors);
+    }
+    errors.into_result(&desc.group, &desc.kind, &request.info.name)?;
+    attributes.validate(&new).await?;
+    Ok(new)
+}
+
+fn carry(new: &mut Value, old: &Value, key: &str) {
+    let Some(map) = new.as_object_mut() else { return };
+    match old.get(key) {
+        Some(value) => {
+            map.insert(key.into(), value.clone());
+        }
+        None => {
+            map.shift_remove(key);
+        }
+    }
+}
+
+/// Equality but for the resource version and the order of keys.
+fn equal(new: &Value, old: &Value) -> bool {
+    let strip = |v: &Value| {
+        let mut v = v.clone();
+        if let Some(meta) = v.object_at(&["metadata"]) {
+            meta.shift_remove("resourceVersion");
+        }
+        v
+    };
+    strip(new) == strip(old)
+}
+
+/// Whether the object was only kept by finalizers and the last one is gone.
+fn is_finished(new: &Value, old: &Value) -> bool {
+    let grace = new.at(&["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64).unwrap_or(0);
+    let namespaced_out = new.get("kind").is_none_or(|k| k != "Namespace")
+        || new.at(&["spec", "finalizers"]).and_then(Value::as_array).is_none_or(Vec::is_empty);
+    old.is_deleting() && grace == 0 && new.finalizers().is_empty() && namespaced_out
+}

@@ -1,0 +1,241 @@
+//! WATCH: events as a stream of JSON objects, from the ring of the cache.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use kinit_apimachinery::ApiError;
+use kinit_storage::{Cursor, Entry, Event, EventKind};
+use rand::Rng;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::list::{Filter, cache_of, parse_version};
+use super::{Request, present};
+use crate::http::{ApiResponse, View};
+use crate::resources::Descriptor;
+use crate::tables;
+
+/// Bookmarks come this often at the latest (upstream sends them about once a minute).
+const BOOKMARK: Duration = Duration::from_secs(50);
+/// Progress is asked of etcd this long before a bookmark would be stale.
+const MIN_TIMEOUT: u64 = 1800;
+
+struct Watcher {
+    desc: Arc<Descriptor>,
+    filter: Filter,
+    namespace: String,
+    view: View,
+    include: tables::Include,
+    first_table: bool,
+    bookmarks: bool,
+    out: mpsc::Sender<Bytes>,
+}
+
+/// Handles the request.
+pub async fn handle(request: &Request) -> Result<ApiResponse, ApiError> {
+    let filter = Filter::of(request)?;
+    let cache = cache_of(request)?;
+    let version = request.param("resourceVersion").unwrap_or("").to_owned();
+    let initial = request.param("sendInitialEvents").map(|v| v == "true");
+    let bookmarks = request.flag("allowWatchBookmarks");
+    if initial.is_some() && request.param("resourceVersionMatch") != Some("NotOlderThan") {
+        return Err(ApiError::new(422, "Invalid", "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+    }
+    if initial == Some(true) && !bookmarks {
+        return Err(ApiError::new(422, "Invalid", "ListOptions.meta.k8s.io \"\" is invalid: allowWatchBookmarks: Forbidden: sendInitialEvents requires allowWatchBookmarks"));
+    }
+    let store = &request.server.store;
+    match version.as_str() {
+        "" if initial != Some(false) => store.catch_up().await.map_err(|e| request.storage_error(e))?,
+        "" | "0" => {}
+        other => {
+            let wanted = parse_version(other)?;
+            if initial == Some(true) {
+                store.wait_for(wanted).await.map_err(|e| request.storage_error(e))?;
+            }
+        }
+    }
+    let namespace = if request.desc.namespaced { request.info.namespace.clone() } else { String::new() };
+    let within = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+    // Without a version, or with 0, or with sendInitialEvents, the watch starts with what is there.
+    let synthetic = match initial {
+        Some(wanted) => wanted,
+        None => version.is_empty() || version == "0",
+    };
+    let (entries, since) = if synthetic {
+        cache.list(&within, |e| filter.keeps(e))
+    } else if version.is_empty() || version == "0" {
+        (Vec::new(), cache.revision())
+    } else {
+        (Vec::new(), parse_version(&version)?)
+    };
+    let cursor = cache.events_since(since).map_err(|_| too_old(since))?;
+    let (out, frames) = mpsc::channel::<Bytes>(16);
+    let watcher = Watcher {
+        desc: request.desc.clone(),
+        filter,
+        namespace,
+        view: request.accepted.view,
+        include: present::include_object(request),
+        first_table: true,
+        bookmarks,
+        out,
+    };
+    let deadline = Instant::now() + timeout(request)?;
+    let shutdown = request.server.shutdown.clone();
+    let guard = request.server.metrics.watch_opened();
+    tokio::spawn(async move {
+        let _guard = guard;
+        let end_mark = initial == Some(true);
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = watcher.run(entries, since, cursor, deadline, end_mark) => {}
+        }
+    });
+    Ok(response(frames))
+}
+
+fn timeout(request: &Request) -> Result<Duration, ApiError> {
+    let asked: u64 = match request.param("timeoutSeconds") {
+        Some(text) if !text.is_empty() => {
+            text.parse().map_err(|_| ApiError::bad_request("timeoutSeconds is not a number"))?
+        }
+        _ => 0,
+    };
+    Ok(Duration::from_secs(if asked > 0 { asked } else { rand::rng().random_range(MIN_TIMEOUT..2 * MIN_TIMEOUT) }))
+}
+
+fn too_old(since: u64) -> ApiError {
+    ApiError::expired(format!("too old resource version: {since}"))
+}
+
+fn response(frames: mpsc::Receiver<Bytes>) -> ApiResponse {
+    let stream = futures::stream::unfold(frames, |mut frames| async move {
+        let bytes = frames.recv().await?;
+        Some((Ok::<_, Infallible>(Frame::data(bytes)), frames))
+    });
+    let mut response = ApiResponse::new(StreamBody::new(stream).boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+impl Watcher {
+    async fn run(mut self, initial: Vec<Arc<Entry>>, since: u64, mut cursor: Cursor, deadline: Instant, end_mark: bool) {
+        for entry in initial {
+            if self.send("ADDED", &entry).await.is_err() {
+                return;
+            }
+        }
+        if end_mark && self.bookmark(since, true).await.is_err() {
+            return;
+        }
+        let mut sent = since;
+        let mut next_bookmark = Instant::now() + BOOKMARK;
+        loop {
+            let (events, reached) = match cursor.ready() {
+                Ok(ready) => ready,
+                Err(_) => {
+                    let _ = self.frame("ERROR", too_old(sent).to_status().to_string().into_bytes().into()).await;
+                    return;
+                }
+            };
+            for event in &events {
+                if self.event(event).await.is_err() {
+                    return;
+                }
+            }
+            sent = reached.max(sent);
+            if self.bookmarks && Instant::now() >= next_bookmark {
+                next_bookmark = Instant::now() + BOOKMARK;
+                if self.bookmark(sent, false).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                () = cursor.wait() => {}
+                () = self.out.closed() => return,
+                () = tokio::time::sleep_until(next_bookmark) => {}
+                () = tokio::time::sleep_until(deadline) => {
+                    if self.bookmarks {
+                        let _ = self.bookmark(sent, false).await;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn event(&mut self, event: &Event) -> Result<(), ()> {
+        let (now, before) = (&event.current, event.previous.as_deref());
+        if !self.namespace.is_empty() && now.namespace() != self.namespace {
+            return Ok(());
+        }
+        let was = before.is_some_and(|e| self.filter.keeps(e));
+        let is = event.kind == EventKind::Put && self.filter.keeps(now);
+        match (was, is) {
+            (false, false) => Ok(()),
+            (false, true) => self.send("ADDED", now).await,
+            (true, true) => self.send("MODIFIED", now).await,
+            // What left the selection is shown as it was when it was last in it, at the event's revision.
+            (true, false) if event.kind == EventKind::Delete => self.send("DELETED", now).await,
+            (true, false) => match before {
+                Some(before) => self.send("DELETED", &before.at_revision(event.revision)).await,
+                None => Ok(()),
+            },
+        }
+    }
+
+    async fn send(&mut self, kind: &str, entry: &Entry) -> Result<(), ()> {
+        let bytes = match (self.view, self.desc.face) {
+            (View::Object, None) => entry.bytes.clone(),
+            _ => self.viewed(self.desc.shown(entry.value())),
+        };
+        self.frame(kind, bytes).await
+    }
+
+    fn viewed(&mut self, object: Value) -> Bytes {
+        let value = match self.view {
+            View::Object => object,
+            View::Metadata => present::metadata_of(&object),
+            View::Table => {
+                use kinit_apimachinery::meta::Meta;
+                let version = object.resource_version().to_owned();
+                let headers = std::mem::replace(&mut self.first_table, false);
+                tables::table(&self.desc, &[object], &version, self.include, headers)
+            }
+        };
+        value.to_string().into_bytes().into()
+    }
+
+    async fn bookmark(&mut self, revision: u64, end_of_initial: bool) -> Result<(), ()> {
+        let mut meta = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if end_of_initial {
+            meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = json!({"kind": self.desc.kind, "apiVersion": self.desc.api_version(), "metadata": meta});
+        let bytes = match self.view {
+            View::Object => object.to_string().into_bytes().into(),
+            _ => self.viewed(object),
+        };
+        self.frame("BOOKMARK", bytes).await
+    }
+
+    /// One event in one frame: the object's bytes are shared, its wrapping is small.
+    async fn frame(&self, kind: &str, object: Bytes) -> Result<(), ()> {
+        let mut line = Vec::with_capacity(object.len() + 40);
+        line.extend_from_slice(b"{\"type\":\"");
+        line.extend_from_slice(kind.as_bytes());
+        line.extend_from_slice(b"\",\"object\":");
+        line.extend_from_slice(&object);
+        line.extend_from_slice(b"}\n");
+        self.out.send(line.into()).await.map_err(|_| ())
+    }
+}
+

@@ -1,0 +1,8 @@
+//! What can be served: one descriptor per resource, and the tables they come from.
+
+pub mod descriptor;
+pub mod faces;
+pub mod fields;
+mod table;
+
+pub use descriptor::{Descriptor, Registry, Sub};

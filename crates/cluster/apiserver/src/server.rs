@@ -1,0 +1,159 @@
+//! The server as a value: everything a request may need, and how it is started.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use kinit_component_base::Shutdown;
+use kinit_component_base::health::Checks;
+use kinit_component_base::serve::serve;
+use kinit_component_base::tls::ReloadingCert;
+use kinit_etcd_connect::{Etcd, Options as EtcdOptions};
+use kinit_storage::{ResourceSpec, Store};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::authn::anonymous::Anonymous;
+use crate::authn::service_account::Keys;
+use crate::authz::rbac::{Rbac, Rule};
+use crate::metrics::Metrics;
+use crate::options::Options;
+use crate::resources::{Registry, fields};
+use crate::trust::Trust;
+use crate::{audit, authz, bootstrap, chain, encryption, node};
+
+/// State shared by all requests.
+pub struct Server {
+    /// The command line.
+    pub options: Options,
+    /// What is served.
+    pub registry: Registry,
+    /// Where it is kept.
+    pub store: Store,
+    /// Ends everything.
+    pub shutdown: Shutdown,
+    /// Client CAs.
+    pub trust: Arc<Trust>,
+    /// Where anonymous requests may go.
+    pub anonymous: Anonymous,
+    /// Keys of service account tokens.
+    pub keys: Keys,
+    /// Roles and bindings.
+    pub rbac: Rbac,
+    /// Rules of every node.
+    pub node_rules: Vec<Rule>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Audit log.
+    pub audit: audit::Audit,
+    /// Reaches kubelets.
+    pub kubelets: node::Kubelets,
+    /// `/healthz`.
+    pub health: Checks,
+    /// `/livez`.
+    pub live: Checks,
+    /// `/readyz`.
+    pub ready: Checks,
+    /// Limits reading requests.
+    pub reads: Semaphore,
+    /// Limits writing requests.
+    pub writes: Semaphore,
+}
+
+impl Server {
+    /// Builds a server; nothing runs yet.
+    pub async fn build(options: Options, shutdown: Shutdown) -> Result<Arc<Self>> {
+        options.validate()?;
+        let etcd = Etcd::connect(EtcdOptions {
+            endpoints: options.etcd_servers.clone(),
+            ca_file: options.etcd_cafile.clone(),
+            cert_file: options.etcd_certfile.clone(),
+            key_file: options.etcd_keyfile.clone(),
+        })
+        .await?;
+        let registry = Registry::builtin();
+        let encryption = encryption::Config::load(options.encryption_provider_config.as_deref())?;
+        let store = Store::new(etcd, specs(&registry, &encryption));
+        let anonymous = match (&options.authentication_config, options.anonymous_auth) {
+            (Some(path), _) => Anonymous::from_file(path)?,
+            (None, Some(false)) => Anonymous::Off,
+            (None, _) => Anonymous::On,
+        };
+        let keys = Keys::load(&options.service_account_key_file, Some(&options.service_account_signing_key_file))
+            .context("load the service account keys")?;
+        let trust = Trust::load(&options.client_ca_file, options.requestheader_client_ca_file.as_deref())?;
+        let server = Arc::new(Self {
+            trust,
+            anonymous,
+            keys,
+            rbac: Rbac::default(),
+            node_rules: authz::node::rules(),
+            metrics: Metrics::register(),
+            audit: audit::Audit::open(&options)?,
+            kubelets: node::Kubelets::new(&options)?,
+            health: Checks::with_ping(),
+            live: Checks::with_ping(),
+            ready: Checks::with_ping(),
+            reads: Semaphore::new(options.max_requests_inflight.max(1)),
+            writes: Semaphore::new(options.max_mutating_requests_inflight.max(1)),
+            registry,
+            store,
+            shutdown,
+            options,
+        });
+        server.add_checks();
+        Ok(server)
+    }
+
+    fn add_checks(self: &Arc<Self>) {
+        for checks in [&self.health, &self.ready] {
+            let store = self.store.clone();
+            checks.add("etcd", move || if store.is_ready() { Ok(()) } else { Err("the caches are not filled".into()) });
+        }
+        let store = self.store.clone();
+        self.ready.add("informer-sync", move || {
+            if store.is_ready() { Ok(()) } else { Err("the caches are not filled".into()) }
+        });
+        let shutdown = self.shutdown.clone();
+        self.ready.add("shutdown", move || {
+            if shutdown.is_cancelled() { Err("process is shutting down".into()) } else { Ok(()) }
+        });
+    }
+
+    /// Listens and serves until shutdown.
+    pub async fn run(self: Arc<Self>) -> Result<()> {
+        let address = SocketAddr::new(self.options.bind_address, self.options.secure_port);
+        let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
+        self.run_on(listener).await
+    }
+
+    /// Serves on a listener that is open already.
+    pub async fn run_on(self: Arc<Self>, listener: TcpListener) -> Result<()> {
+        let cert = ReloadingCert::load(&self.options.tls_cert_file, &self.options.tls_private_key_file)?;
+        let mut tls = rustls::ServerConfig::builder().with_client_cert_verifier(self.trust.clone()).with_cert_resolver(cert);
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let (store, shutdown) = (self.store.clone(), self.shutdown.clone());
+        tokio::spawn(async move { store.run(shutdown).await });
+        bootstrap::start(&self);
+        tracing::info!(address = %listener.local_addr()?, "serving");
+        let server = self.clone();
+        serve(listener, Some(Arc::new(tls)), self.shutdown.clone(), move |request| chain::handle(server.clone(), request)).await;
+        bootstrap::leave(&self).await;
+        Ok(())
+    }
+}
+
+fn specs(registry: &Registry, encryption: &encryption::Config) -> Vec<ResourceSpec> {
+    let mut specs: Vec<ResourceSpec> = Vec::new();
+    for desc in registry.all() {
+        if desc.prefix.is_empty() || specs.iter().any(|s| s.prefix == desc.prefix) {
+            continue;
+        }
+        specs.push(ResourceSpec {
+            prefix: desc.prefix.clone(),
+            fields: fields::of(&desc.prefix),
+            crypt: encryption.of(&desc.group, &desc.plural),
+        });
+    }
+    specs
+}
