@@ -9,6 +9,11 @@ type Main = fn(Vec<OsString>) -> ExitCode;
 /// One line a program.
 const PROGRAMS: &[(&str, Main)] = &[
     ("kube-apiserver", kinit_apiserver::main),
+    ("kube-controller-manager", kinit_controllers::main),
+    ("kube-scheduler", kinit_scheduler::main),
+    ("kubelet", kinit_kubelet::main),
+    ("kube-proxy", kinit_proxy::main),
+    ("kube-netd", kinit_netd::main),
 ];
 
 fn find(name: &OsString) -> Option<Main> {

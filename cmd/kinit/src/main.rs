@@ -1,1 +1,5 @@
-fn main() {}
+//! `kinit`: see `kinit --help`.
+
+fn main() -> std::process::ExitCode {
+    kinit_cli::main()
+}

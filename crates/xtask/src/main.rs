@@ -1,10 +1,23 @@
-//! Chores of the workspace: `cargo xtask <chore>`.
+//! Chores of the workspace: `cargo xtask <chore>`. It builds with nothing installed but Rust.
 //!
 //! ```text
-//! main ── schema   upstream's .proto files, struct tags and apply schema -> apimachinery/data/schema.json
+//! demo   setup ► bundle ► kinit playground up ► kinit init ► kinit playground demo
+//! test   setup ► bundle ► every test, end-to-end ones included ► one closing line
+//! tidy   what lints cannot say
+//! bench  figures beside their floors
+//! schema upstream's .proto files, struct tags and apply schema ► apimachinery/data/schema.json
 //! ```
 
+mod bench;
+mod bundle;
+mod demo;
+mod image;
+mod images;
+mod run;
 mod schema;
+mod setup;
+mod test;
+mod tidy;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +33,21 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Install the Debian packages that building and testing need
+    Setup,
+    /// Build kinit, its components and its images into one folder
+    Bundle,
+    /// From nothing to a running cluster on this machine
+    Demo,
+    /// Run all tests, end-to-end ones included
+    Test(test::Args),
+    /// Check what lints cannot say: crate edges, file sizes, marks of unfinished work
+    Tidy,
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Build the container images (pause, kube-dns) as archives
+    Images(images::Args),
     /// Make the schema data of the API types from upstream's sources (k8s.io/{api,apimachinery,client-go})
     Schema {
         /// The directory that holds k8s.io's `api`, `apimachinery` and `client-go`
@@ -36,6 +64,13 @@ enum Chore {
 
 fn main() -> ExitCode {
     let result = match Args::parse().chore {
+        Chore::Setup => setup::run(),
+        Chore::Bundle => setup::run().and_then(|()| bundle::run()).map(|dir| println!("{}", dir.display())),
+        Chore::Demo => demo::run(),
+        Chore::Test(args) => return test::run(&args),
+        Chore::Tidy => tidy::run(),
+        Chore::Bench(bench) => bench::run(&bench),
+        Chore::Images(args) => images::run(&args),
         Chore::Schema { from, version, out } => schema::generate(&from, &version, &out),
     };
     match result {

@@ -232,7 +232,10 @@ mod tests {
         let (result, value, unknown) = run(("", "v1", "Pod"), pod);
         assert_eq!(result, Ok(()));
         assert_eq!(unknown, ["spec.containers[0].imaeg", "spec.foo"]);
-        assert_eq!(value, json!({"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"},"spec":{"containers":[{"name":"c"}]}}));
+        assert_eq!(
+            value,
+            json!({"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"},"spec":{"containers":[{"name":"c"}]}})
+        );
     }
 
     #[test]

@@ -30,7 +30,9 @@ pub struct Malformed(&'static str);
 
 /// Opens the envelope.
 pub fn open(body: &[u8]) -> Result<Envelope<'_>, Malformed> {
-    let rest = body.strip_prefix(MAGIC).ok_or(Malformed("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"))?;
+    let rest = body
+        .strip_prefix(MAGIC)
+        .ok_or(Malformed("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"))?;
     let mut out = Envelope { api_version: String::new(), kind: String::new(), raw: &[] };
     let mut reader = Reader(rest);
     while let Some((number, wire)) = reader.next_field()? {
@@ -97,7 +99,9 @@ impl<'a> Reader<'a> {
         let number = u32::try_from(key >> 3).map_err(|_| Malformed("illegal tag"))?;
         let wire = match key & 7 {
             0 => Wire::Varint(self.varint()?),
-            1 => Wire::Fixed64(self.take(8)?.try_into().map(u64::from_le_bytes).map_err(|_| Malformed("unexpected EOF"))?),
+            1 => Wire::Fixed64(
+                self.take(8)?.try_into().map(u64::from_le_bytes).map_err(|_| Malformed("unexpected EOF"))?,
+            ),
             2 => {
                 let length = usize::try_from(self.varint()?).map_err(|_| Malformed("negative length"))?;
                 Wire::Bytes(self.take(length)?)
@@ -166,7 +170,13 @@ fn is_noise(field: &Field, value: &Value) -> bool {
     }
 }
 
-fn list_item(out: &mut Map<String, Value>, field: &Field, inner: &Ty, wire: &Wire<'_>, depth: u32) -> Result<(), Malformed> {
+fn list_item(
+    out: &mut Map<String, Value>,
+    field: &Field,
+    inner: &Ty,
+    wire: &Wire<'_>,
+    depth: u32,
+) -> Result<(), Malformed> {
     let entry = out.entry(field.name.clone()).or_insert_with(|| Value::Array(Vec::new()));
     let Some(items) = entry.as_array_mut() else { return Ok(()) };
     if let (Wire::Bytes(packed), Ty::I32 | Ty::I64 | Ty::Bool) = (wire, inner) {
@@ -199,12 +209,16 @@ fn single(ty: &Ty, wire: &Wire<'_>, depth: u32) -> Result<Option<Value>, Malform
         (Ty::Str, Wire::Bytes(b)) => string(b)?.into(),
         (Ty::I32 | Ty::I64, Wire::Varint(n)) => n.cast_signed().into(),
         (Ty::Bool, Wire::Varint(n)) => (*n != 0).into(),
-        (Ty::F64, Wire::Fixed64(n)) => serde_json::Number::from_f64(f64::from_bits(*n)).map_or(Value::Null, Value::Number),
+        (Ty::F64, Wire::Fixed64(n)) => {
+            serde_json::Number::from_f64(f64::from_bits(*n)).map_or(Value::Null, Value::Number)
+        }
         (Ty::Bytes, Wire::Bytes(b)) => base64::engine::general_purpose::STANDARD.encode(b).into(),
         (Ty::Quantity, Wire::Bytes(b)) => first_string(b)?.into(),
         (Ty::Raw, Wire::Bytes(b)) | (Ty::Fields, Wire::Bytes(b)) => {
             let raw = first_bytes(b)?;
-            if raw.is_empty() { return Ok(None) }
+            if raw.is_empty() {
+                return Ok(None);
+            }
             serde_json::from_slice(raw).map_err(|_| Malformed("embedded object is not JSON"))?
         }
         (Ty::Strings, Wire::Bytes(b)) => {

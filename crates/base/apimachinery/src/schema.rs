@@ -129,17 +129,12 @@ impl Schema {
         let Ok(data) = serde_json::from_str::<Data>(text) else { return Self::default() };
         let names: HashMap<String, usize> = data.types.keys().enumerate().map(|(i, n)| (n.clone(), i)).collect();
         let mut types: Vec<Type> = data.types.iter().map(|(name, fields)| Type::parse(name, fields, &names)).collect();
-        let inlined: Vec<HashMap<String, (usize, usize)>> =
-            (0..types.len()).map(|i| flatten(&types, i)).collect();
+        let inlined: Vec<HashMap<String, (usize, usize)>> = (0..types.len()).map(|i| flatten(&types, i)).collect();
         for (ty, json) in types.iter_mut().zip(inlined) {
             ty.json = json;
             ty.numbers = ty.fields.iter().enumerate().map(|(i, f)| (f.number, i)).collect();
         }
-        let kinds = data
-            .kinds
-            .into_iter()
-            .filter_map(|(g, v, k, t)| Some(((g, v, k), *names.get(&t)?)))
-            .collect();
+        let kinds = data.kinds.into_iter().filter_map(|(g, v, k, t)| Some(((g, v, k), *names.get(&t)?))).collect();
         Self { types, names, kinds }
     }
 

@@ -54,10 +54,7 @@ impl LabelSelector {
             if let Op::In(values) | Op::NotIn(values) = &requirement.op {
                 for value in values {
                     if let Some(problem) = names::check_label_value(value).into_iter().next() {
-                        return Err(format!(
-                            "values[0][{}]: Invalid value: \"{value}\": {problem}",
-                            requirement.key
-                        ));
+                        return Err(format!("values[0][{}]: Invalid value: \"{value}\": {problem}", requirement.key));
                     }
                 }
             }
@@ -239,9 +236,20 @@ mod tests {
     fn labels() {
         let labels: HashMap<&str, &str> = [("app", "web"), ("n", "5")].into();
         for (text, hit) in [
-            ("", true), ("app=web", true), ("app==db", false), ("app!=db", true), ("x!=y", true), ("app in (a, web)", true),
-            ("app notin (web)", false), ("x notin (a)", true), ("app", true), ("!app", false), ("!x,app=web", true), ("n>4", true),
-            ("n<4", false), ("app in (db,web),n", true),
+            ("", true),
+            ("app=web", true),
+            ("app==db", false),
+            ("app!=db", true),
+            ("x!=y", true),
+            ("app in (a, web)", true),
+            ("app notin (web)", false),
+            ("x notin (a)", true),
+            ("app", true),
+            ("!app", false),
+            ("!x,app=web", true),
+            ("n>4", true),
+            ("n<4", false),
+            ("app in (db,web),n", true),
         ] {
             let selector = LabelSelector::parse(text).unwrap();
             assert_eq!(selector.matches(|k| labels.get(k).copied()), hit, "{text}");
@@ -255,7 +263,11 @@ mod tests {
     fn fields() {
         let s = FieldSelector::parse("spec.nodeName=n1,status.phase!=Failed,a=x\\,y").unwrap();
         assert_eq!(s.exact("a"), Some("x,y"));
-        assert!(s.matches(|p| match p { "spec.nodeName" => Some("n1"), "a" => Some("x,y"), _ => None }));
+        assert!(s.matches(|p| match p {
+            "spec.nodeName" => Some("n1"),
+            "a" => Some("x,y"),
+            _ => None,
+        }));
         assert!(!s.matches(|p| (p == "status.phase").then_some("Failed")));
         assert!(FieldSelector::parse("nothing").is_err());
     }

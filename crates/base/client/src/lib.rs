@@ -1,1 +1,21 @@
+//! The one place that builds Kubernetes clients.
+//!
+//! ```text
+//! kubeconfig ─ connect ──► kube::Client   one HTTP/2 connection, pings that find a dead server,
+//!                                         client certificates read again when their files change
+//! Lease      ─ leader  ──► "you lead" / "you no longer lead"
+//! resources  ─ informer ─► shared, indexed stores; handlers that fill ─ queue ─► keys to work on
+//! secure port ─ serving ─► health for all, metrics for whom the API server allows it
+//! happenings ─ events  ──► events.k8s.io/v1, without ever holding the caller up
+//! ```
 
+mod connect;
+pub mod events;
+pub mod informer;
+pub mod leader;
+pub mod queue;
+pub mod serving;
+
+pub use connect::{
+    TokenSource, config_from_kubeconfig, from_config, from_kubeconfig, in_cluster, with_token, with_token_source,
+};

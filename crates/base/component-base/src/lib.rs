@@ -10,6 +10,7 @@
 //!                            └─ metrics /metrics
 //! ```
 
+pub mod flags;
 pub mod health;
 pub mod logs;
 pub mod metrics;

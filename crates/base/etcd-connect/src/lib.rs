@@ -131,9 +131,7 @@ impl Options {
     }
 
     fn tls(&self) -> Result<Option<TlsOptions>, Error> {
-        let read = |path: &PathBuf| {
-            std::fs::read(path).map_err(|source| Error::File { path: path.clone(), source })
-        };
+        let read = |path: &PathBuf| std::fs::read(path).map_err(|source| Error::File { path: path.clone(), source });
         if !self.endpoints.iter().any(|e| e.starts_with("https://")) {
             return Ok(None);
         }

@@ -1,1 +1,30 @@
+//! The controller manager's loops.
+//!
+//! ```text
+//! args ─▶ run ─▶ leader election ─▶ Context ─┬─ store::<K>()    one shared informer a resource (the process's identity)
+//!                                            ├─ client(NAME)    a client as service account kube-system/NAME
+//!                                            └─ recorder(NAME)  events
+//! registry: name ─▶ one folder (or file) a controller: handlers fill a queue, workers compare and fix
+//! ```
+//!
+//! Every controller reads from shared stores and writes through its own identity; its decisions are functions from what
+//! was observed to actions, with no IO inside.
 
+mod args;
+mod bootstrap;
+mod context;
+mod csr;
+mod discovery;
+mod endpoints;
+mod garbage;
+mod identity;
+mod namespace;
+mod node;
+mod object;
+mod pod_gc;
+mod registry;
+mod run;
+mod service_accounts;
+mod workload;
+
+pub use run::main;

@@ -1,1 +1,22 @@
+//! The scheduler.
+//!
+//! ```text
+//! informers ─▶ Cache (nodes, their pods, assumed pods) ──snapshot──▶ schedule: plugins filter, then score ─▶ a node
+//!      └─────▶ Queue (active · back-off · unschedulable) ──a pod──▶     └ nothing fits: condition, event, back to the queue
+//!                                                                       └ assume ─▶ bind in the background
+//! ```
+//!
+//! Plugins are functions of a pod and a snapshot; they do no IO and read no clock.
 
+mod args;
+mod cache;
+mod node_info;
+mod plugins;
+mod pod_info;
+mod queue;
+mod resources;
+mod run;
+mod schedule;
+mod worker;
+
+pub use run::main;

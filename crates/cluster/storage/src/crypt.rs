@@ -71,8 +71,12 @@ impl Key {
                 let mut nonce = [0u8; 12];
                 rand::rng().fill_bytes(&mut nonce);
                 let mut body = plain.to_vec();
-                key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(etcd_key.as_bytes()), &mut body)
-                    .map_err(|e| e.to_string())?;
+                key.seal_in_place_append_tag(
+                    Nonce::assume_unique_for_key(nonce),
+                    Aad::from(etcd_key.as_bytes()),
+                    &mut body,
+                )
+                .map_err(|e| e.to_string())?;
                 Ok([GCM, name.as_bytes(), b":", &nonce, &body].concat())
             }
         }
@@ -80,9 +84,8 @@ impl Key {
 
     /// `None` when the bytes are not this key's.
     fn open(&self, etcd_key: &str, stored: &[u8]) -> Option<Result<Vec<u8>, String>> {
-        let body_of = |mark: &[u8], name: &str| {
-            stored.strip_prefix(mark)?.strip_prefix(name.as_bytes())?.strip_prefix(b":")
-        };
+        let body_of =
+            |mark: &[u8], name: &str| stored.strip_prefix(mark)?.strip_prefix(name.as_bytes())?.strip_prefix(b":");
         match self {
             Self::Identity => (!stored.starts_with(MARK)).then(|| Ok(stored.to_vec())),
             Self::AesCbc { name, secret } => Some(open_cbc(secret, body_of(CBC, name)?)),

@@ -29,7 +29,8 @@ impl Entry {
     /// From the JSON text in etcd (which has no resource version).
     pub fn from_stored(key: &str, stored: &[u8], revision: u64, fields: FieldsOf) -> Result<Self, Error> {
         let corrupt = |reason: String| Error::Corrupt { key: key.to_owned(), reason };
-        let value: Value = serde_json::from_slice(stored).map_err(|e| corrupt(format!("not JSON at column {}", e.column())))?;
+        let value: Value =
+            serde_json::from_slice(stored).map_err(|e| corrupt(format!("not JSON at column {}", e.column())))?;
         let head = stored.len().min(300);
         let at = stored[..head].windows(METADATA.len()).position(|w| w == METADATA).map(|i| i + METADATA.len());
         let (bytes, version_at) = match at {
@@ -141,7 +142,8 @@ mod tests {
 
     #[test]
     fn the_version_is_spliced_and_replaced() {
-        let stored = br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","labels":{"x":"y"}},"data":{"k":"v"}}"#;
+        let stored =
+            br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","labels":{"x":"y"}},"data":{"k":"v"}}"#;
         let entry = Entry::from_stored("ns/a", stored, 42, |_| vec![("type", "t".into())]).unwrap();
         assert_eq!(entry.value()["metadata"]["resourceVersion"], "42");
         assert_eq!((entry.name(), entry.namespace(), entry.label("x")), ("a", "ns", Some("y")));

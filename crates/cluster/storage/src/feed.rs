@@ -48,8 +48,7 @@ impl Store {
             self.0.ready.send_replace(true);
         }
         let from = self.revision() + 1;
-        let options =
-            WatchOptions::new().with_prefix().with_start_revision(from.cast_signed()).with_progress_notify();
+        let options = WatchOptions::new().with_prefix().with_start_revision(from.cast_signed()).with_progress_notify();
         let mut watches = self.client().await?.watch_client().max_decoding_message_size(256 << 20);
         let mut stream = in_time(watches.watch(ROOT, Some(options))).await?;
         loop {

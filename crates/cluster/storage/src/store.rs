@@ -209,7 +209,14 @@ impl Store {
         self.guarded(prefix, key, &etcd_key, expected, op).await
     }
 
-    async fn guarded(&self, prefix: &str, key: &str, etcd_key: &str, expected: u64, op: TxnOp) -> Result<Updated, Error> {
+    async fn guarded(
+        &self,
+        prefix: &str,
+        key: &str,
+        etcd_key: &str,
+        expected: u64,
+        op: TxnOp,
+    ) -> Result<Updated, Error> {
         let txn = Txn::new()
             .when([Compare::mod_revision(etcd_key, CompareOp::Equal, expected.cast_signed())])
             .and_then([op])
@@ -239,7 +246,14 @@ impl Store {
     }
 
     /// Reads a page from etcd at an exact revision: keys below `within` (`ns/` or ""), from `start` on.
-    pub async fn page(&self, prefix: &str, within: &str, start: &str, limit: i64, revision: u64) -> Result<Page, Error> {
+    pub async fn page(
+        &self,
+        prefix: &str,
+        within: &str,
+        start: &str,
+        limit: i64,
+        revision: u64,
+    ) -> Result<Page, Error> {
         let from = format!("{ROOT}{prefix}{}", if start.is_empty() { within } else { start });
         let end = prefix_end(format!("{ROOT}{prefix}{within}").as_bytes());
         let mut options = GetOptions::new().with_range(end).with_limit(limit);
@@ -267,7 +281,11 @@ impl Store {
     pub async fn raw_list(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, Error> {
         let mut kv = self.kv().await?;
         let response = in_time(kv.get(format!("{ROOT}{prefix}"), Some(GetOptions::new().with_prefix()))).await?;
-        Ok(response.kvs().iter().map(|kv| (String::from_utf8_lossy(kv.key()).into_owned(), kv.value().to_vec())).collect())
+        Ok(response
+            .kvs()
+            .iter()
+            .map(|kv| (String::from_utf8_lossy(kv.key()).into_owned(), kv.value().to_vec()))
+            .collect())
     }
 
     /// Reads a raw key with its revision (0 when absent).

@@ -1,1 +1,33 @@
+//! The program on the host, and the desk's end of the conversation with it.
+//!
+//! ```text
+//! desk                                   host
+//! client ── Request ──► SSH channel ──►  serve ── observe ─► files, packages, systemd, kernel, containerd, secrets
+//!        ◄─ Reply ─────────────────────        └─ apply ──► the same, and the ledger that reset reads
+//! ```
+//!
+//! kinit copies itself to the host once and starts `kinit host-agent` there. The agent holds the host's lock, does one
+//! request at a time, and stops when its channel closes: a killed and restarted kinit never races itself.
 
+mod apply;
+mod blobs;
+mod client;
+mod facts;
+mod files;
+mod health;
+mod images;
+mod kernel;
+mod ledger;
+mod lock;
+mod observe;
+mod packages;
+mod reset;
+mod reset_pods;
+mod secrets;
+mod serve;
+mod systemd;
+mod wire;
+
+pub use client::{Agent, Upload};
+pub use serve::serve;
+pub use wire::{ApplyItem, Progress};

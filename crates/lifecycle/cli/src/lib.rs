@@ -1,1 +1,18 @@
+//! The command line: a tree of verbs, their output, exit codes and hints.
+//!
+//! ```text
+//! kinit init|reset -f cluster.yaml      clusters
+//! kinit config init|validate|print      the cluster file
+//! kinit playground ...                  hosts to try things on
+//! kinit host-agent                      what kinit runs of itself on hosts
+//! ```
 
+mod cluster;
+mod command;
+mod config;
+mod demo;
+mod errors;
+mod playground;
+mod progress;
+
+pub use command::main;

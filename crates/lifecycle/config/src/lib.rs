@@ -1,1 +1,18 @@
+//! The cluster file: `apiVersion: kinit.dev/v1alpha1, kind: Cluster`.
+//!
+//! ```text
+//! text ─ strict decode ─► v1alpha1 ─ default ─► Cluster ─ validate ─► all errors, each with its path
+//! ```
+//!
+//! Unknown fields are refused. Defaults are kubeadm's (`kubeadm config print init-defaults`).
 
+mod load;
+mod types;
+mod validate;
+
+pub use load::{LoadError, example, load, print};
+pub use types::{
+    API_VERSION, Arg, Certificates, Cluster, Component, Etcd, HostSpec, HostSsh, KIND, Metadata, Networking, NodeTaint,
+    Role, Spec, Ssh,
+};
+pub use validate::{FieldError, validate};

@@ -1,1 +1,28 @@
+//! Bytes to a host, and a program on it to talk to.
+//!
+//! ```text
+//! Target ── connect ──► Transport ── put  ──► a file, whole or not at all
+//!             │                   └─ exec ──► Process: stdin, stdout, the end of stderr, exit status
+//!             └ host key: the cluster file's ► known_hosts ► asked for once ► refused
+//! ```
 
+mod hostkey;
+mod known_hosts;
+mod local;
+mod process;
+mod ssh;
+
+pub use hostkey::{HostKeyPolicy, HostKeyProblem, OnUnknown};
+pub use known_hosts::{KnownHosts, Verdict};
+pub use local::Local;
+pub use process::{Outcome, Process};
+pub use ssh::{Target, connect};
+
+/// A way to a host.
+#[async_trait::async_trait]
+pub trait Transport: Send + Sync {
+    /// Starts a program; `command` goes through the login shell, so it must not hold anything that a shell would expand.
+    async fn exec(&self, command: &str) -> anyhow::Result<Process>;
+    /// Writes a file so that it is there whole, with its mode from the first byte, or not at all. Its folder must exist.
+    async fn put(&self, path: &str, bytes: &[u8], mode: u32) -> anyhow::Result<()>;
+}

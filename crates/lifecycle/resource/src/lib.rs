@@ -1,1 +1,22 @@
+//! What a host can have: pure types, what was observed of them, and the difference.
+//!
+//! ```text
+//! planner ── Resource ──► agent observes ── Observed ──► compare ── Option<Change> ──► plan ──► agent applies
+//! ```
+//!
+//! A resource never holds a secret: secrets are named ([`Shared`], [`Content::Secret`]) and travel beside the plan.
 
+mod compare;
+mod facts;
+mod types;
+
+pub use compare::{Change, compare};
+pub use facts::Facts;
+pub use types::{Content, FileSpec, LeafForm, LeafSpec, Observed, Place, Resource, Shared, UnitState};
+
+use sha2::{Digest, Sha256};
+
+/// SHA-256 in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}

@@ -1,1 +1,60 @@
+//! The kubelet: runs the pods of one node through a CRI runtime and tells the API how they are.
+//!
+//! ```text
+//!            static pods ─┐                     ┌─ volumes   directories, tmpfs, atomic files
+//! API: pods of this node ─┼─► pod::manager      ├─ make      spec → CRI messages
+//!      ConfigMaps, Secrets│      └ worker × n ──┼─ image     policy, credentials, pulls
+//!      Services ──────────┘        │  step()    ├─ probe     startup, liveness, readiness
+//!                                  │  status()  └─ cgroup    kubepods/class/pod
+//!             CRI events ──────────┘     │
+//!                                        ▼
+//!                                   pod::writer ──► API: statuses
+//! node: registration, status, lease ────────────────► API
+//! server: logs, exec, port-forward, stats ◄───────── API server
+//! ```
+//!
+//! Restarting this process touches no container: everything it must know is in the runtime's labels and annotations.
 
+mod args;
+mod certs;
+mod cgroup;
+mod config;
+mod dns;
+mod downward;
+mod events;
+mod expand;
+mod hosts;
+mod image;
+mod inotify;
+mod kubelet;
+mod make;
+mod names;
+mod node;
+mod objects;
+mod pod;
+mod probe;
+mod quantity;
+mod references;
+mod resources;
+mod rotate_logs;
+mod run;
+mod server;
+mod volumes;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The program.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    let args = match args::Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let logging = args.logging.clone();
+    kinit_component_base::run("kubelet", &logging, |shutdown| run::run(args, shutdown))
+}

@@ -1,1 +1,26 @@
+//! A typed nftables ruleset, the difference between two, and one atomic transaction; spoken to the kernel over netlink.
+//!
+//! ```text
+//! Table { chains: [rules: [Expr]], sets: {elements} }   (model, expr)
+//!        wanted ─┐
+//!                ├─ diff ─▶ [Change] ─ encode ─▶ one batch ─ socket ─▶ kernel
+//!     last known ┘                                             ◀─ read ─ what is there
+//! conntrack: entries of connections that point to what is no longer there
+//! ```
+//!
+//! A batch is applied whole or not at all, and no packet sees half of it. The facts are those of `linux/netfilter/nf_tables.h`.
 
+pub mod conntrack;
+mod diff;
+mod encode;
+pub mod expr;
+mod model;
+mod netlink;
+mod read;
+mod socket;
+
+pub use diff::{Change, diff};
+pub use expr::{Expr, Verdict};
+pub use model::{Base, Chain, ChainType, Data, Family, Hook, Rule, Set, Table, Type, join};
+pub use read::Observed;
+pub use socket::{Error, Nftables};

@@ -38,7 +38,8 @@ pub fn read(path: &Path) -> Result<Schema> {
         } else if let Some(relation) = fact.strip_prefix("elementRelationship: ") {
             in_keys = false;
             let at = if indent == 4 { "" } else { field.as_str() };
-            schema.entry(ty.clone()).or_default().entry(at.to_owned()).or_default().relation = Some(relation.to_owned());
+            schema.entry(ty.clone()).or_default().entry(at.to_owned()).or_default().relation =
+                Some(relation.to_owned());
         } else if fact == "keys:" {
             in_keys = true;
             key_indent = indent;

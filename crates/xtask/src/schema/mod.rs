@@ -106,17 +106,35 @@ fn kinds(types: &Types) -> Vec<(String, String, String, String)> {
     let mut out = Vec::new();
     for (name, fields) in types {
         let Some((package, kind)) = name.rsplit_once('.') else { continue };
-        let root = fields.iter().any(|f| f.json == "metadata" && (f.ty == "meta.v1.ObjectMeta" || f.ty == "meta.v1.ListMeta"));
+        let root =
+            fields.iter().any(|f| f.json == "metadata" && (f.ty == "meta.v1.ObjectMeta" || f.ty == "meta.v1.ListMeta"));
         let Some((_, v, group)) = GROUPS.iter().find(|(d, v, _)| format!("{d}.{v}") == package) else { continue };
         // Templates carry metadata but are no documents; options are documents without metadata.
-        let template = matches!(kind, "PodTemplateSpec" | "JobTemplateSpec" | "PersistentVolumeClaimTemplate" | "ResourceClaimTemplateSpec");
+        let template = matches!(
+            kind,
+            "PodTemplateSpec" | "JobTemplateSpec" | "PersistentVolumeClaimTemplate" | "ResourceClaimTemplateSpec"
+        );
         let options = package == "core.v1" && (kind.ends_with("Options"));
         if (root && !template) || options {
             out.push(((*group).to_owned(), (*v).to_owned(), kind.to_owned(), name.clone()));
         }
     }
-    for kind in ["Status", "DeleteOptions", "CreateOptions", "UpdateOptions", "PatchOptions", "ListOptions", "GetOptions", "WatchEvent",
-        "APIResourceList", "APIGroup", "APIGroupList", "APIVersions", "PartialObjectMetadata", "PartialObjectMetadataList"] {
+    for kind in [
+        "Status",
+        "DeleteOptions",
+        "CreateOptions",
+        "UpdateOptions",
+        "PatchOptions",
+        "ListOptions",
+        "GetOptions",
+        "WatchEvent",
+        "APIResourceList",
+        "APIGroup",
+        "APIGroupList",
+        "APIVersions",
+        "PartialObjectMetadata",
+        "PartialObjectMetadataList",
+    ] {
         let name = format!("meta.v1.{kind}");
         if types.contains_key(&name) {
             out.push(("meta.k8s.io".to_owned(), "v1".to_owned(), kind.to_owned(), name));
@@ -131,13 +149,22 @@ fn reachable(types: &Types, roots: impl Iterator<Item = String>) -> BTreeSet<Str
     while let Some(name) = open.pop() {
         let Some(fields) = types.get(&name) else { continue };
         if kept.insert(name) {
-            open.extend(fields.iter().map(|f| f.ty.trim_start_matches("[]").trim_start_matches("{}").trim_start_matches("[]").to_owned()));
+            open.extend(
+                fields.iter().map(|f| {
+                    f.ty.trim_start_matches("[]").trim_start_matches("{}").trim_start_matches("[]").to_owned()
+                }),
+            );
         }
     }
     kept
 }
 
-fn render(version: &str, types: &Types, kinds: &[(String, String, String, String)], kept: &BTreeSet<String>) -> Result<String> {
+fn render(
+    version: &str,
+    types: &Types,
+    kinds: &[(String, String, String, String)],
+    kept: &BTreeSet<String>,
+) -> Result<String> {
     let quote = |s: &str| serde_json::to_string(s);
     let mut text = String::from("{\n");
     text.push_str(&format!(

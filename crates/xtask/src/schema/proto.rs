@@ -102,7 +102,10 @@ fn scalar(ty: &str, package: &str) -> String {
                 "meta.v1.Duration" => "D".into(),
                 "runtime.RawExtension" => "r".into(),
                 "meta.v1.FieldsV1" => "f".into(),
-                "meta.v1.Verbs" | "authentication.v1.ExtraValue" | "authorization.v1.ExtraValue" | "certificates.v1.ExtraValue" => "S".into(),
+                "meta.v1.Verbs"
+                | "authentication.v1.ExtraValue"
+                | "authorization.v1.ExtraValue"
+                | "certificates.v1.ExtraValue" => "S".into(),
                 _ => name,
             }
         }

@@ -214,7 +214,8 @@ mod tests {
     #[test]
     fn null_deletes_and_scalars_unite() {
         let pod = json!({"metadata":{"labels":{"a":"1","b":"2"},"finalizers":["x","y"]}});
-        let patch = json!({"metadata":{"labels":{"a":null},"finalizers":["z"],"$deleteFromPrimitiveList/finalizers":["x"]}});
+        let patch =
+            json!({"metadata":{"labels":{"a":null},"finalizers":["z"],"$deleteFromPrimitiveList/finalizers":["x"]}});
         let got = apply(("", "v1", "Pod"), pod, &patch);
         assert_eq!(got, json!({"metadata":{"labels":{"b":"2"},"finalizers":["y","z"]}}));
     }
@@ -225,7 +226,10 @@ mod tests {
         let patch = json!({"spec":{"strategy":{"$retainKeys":["type"],"type":"Recreate"},
             "template":{"spec":{"nodeSelector":{"$patch":"replace","c":"d"}}}}});
         let got = apply(("apps", "v1", "Deployment"), d, &patch);
-        assert_eq!(got, json!({"spec":{"strategy":{"type":"Recreate"},"template":{"spec":{"nodeSelector":{"c":"d"}}}}}));
+        assert_eq!(
+            got,
+            json!({"spec":{"strategy":{"type":"Recreate"},"template":{"spec":{"nodeSelector":{"c":"d"}}}}})
+        );
     }
 
     #[test]

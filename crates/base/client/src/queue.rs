@@ -1,0 +1,247 @@
+//! A level-triggered work queue: what is waiting is a set of keys, never a list of events.
+//!
+//! ```text
+//! add(k) ─▶ dirty ─▶ next() ─▶ active ─▶ done(k)
+//!              ▲                  │ added meanwhile: goes round once more
+//!              └── retry(k) after 5 ms · 2^n, at most 60 s; forget(k) resets n
+//! ```
+//!
+//! The rules are those of client-go's `util/workqueue`: a key is handed to one worker at a time, and adding a key that
+//! waits already is free.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt::Display;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+const FIRST_DELAY: Duration = Duration::from_millis(5);
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
+
+/// The queue; share it as `Arc<Queue<K>>`.
+pub struct Queue<K> {
+    state: Mutex<State<K>>,
+    wake: Notify,
+}
+
+struct State<K> {
+    order: VecDeque<K>,
+    dirty: HashSet<K>,
+    active: HashSet<K>,
+    failures: HashMap<K, u32>,
+    delayed: HashMap<K, Instant>,
+}
+
+impl<K: Clone + Eq + Hash + Send + 'static> Default for Queue<K> {
+    fn default() -> Self {
+        let state = State {
+            order: VecDeque::new(),
+            dirty: HashSet::new(),
+            active: HashSet::new(),
+            failures: HashMap::new(),
+            delayed: HashMap::new(),
+        };
+        Self { state: Mutex::new(state), wake: Notify::new() }
+    }
+}
+
+impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
+    /// An empty queue.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// Makes `key` due. Nothing happens when it is due already; a key that is being worked on comes back afterwards.
+    pub fn add(&self, key: K) {
+        let mut state = self.state.lock();
+        if !state.dirty.insert(key.clone()) || state.active.contains(&key) {
+            return;
+        }
+        state.order.push_back(key);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Makes `key` due after `delay`; of several delays the earliest counts.
+    pub fn add_after(self: &Arc<Self>, key: K, delay: Duration) {
+        if delay.is_zero() {
+            return self.add(key);
+        }
+        let due = Instant::now() + delay;
+        {
+            let mut state = self.state.lock();
+            if state.delayed.get(&key).is_some_and(|earlier| *earlier <= due) {
+                return;
+            }
+            state.delayed.insert(key.clone(), due);
+        }
+        let queue = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep_until(due).await;
+            let Some(queue) = queue.upgrade() else { return };
+            {
+                let mut state = queue.state.lock();
+                // A later call may have set an earlier time, whose task has taken the entry.
+                if state.delayed.get(&key) != Some(&due) {
+                    return;
+                }
+                state.delayed.remove(&key);
+            }
+            queue.add(key);
+        });
+    }
+
+    /// Makes `key` due after its back-off, which doubles with each call until [`forget`](Self::forget).
+    pub fn retry(self: &Arc<Self>, key: K) {
+        let failures = {
+            let mut state = self.state.lock();
+            let count = state.failures.entry(key.clone()).or_insert(0);
+            *count += 1;
+            *count
+        };
+        self.add_after(key, back_off(failures));
+    }
+
+    /// Ends the back-off of `key`.
+    pub fn forget(&self, key: &K) {
+        self.state.lock().failures.remove(key);
+    }
+
+    /// How many keys wait.
+    pub fn len(&self) -> usize {
+        self.state.lock().order.len()
+    }
+
+    /// Whether no key waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Waits for a due key. Every key taken is to be given back with [`done`](Self::done).
+    pub async fn next(&self) -> K {
+        loop {
+            let woken = self.wake.notified();
+            {
+                let mut state = self.state.lock();
+                if let Some(key) = state.order.pop_front() {
+                    state.dirty.remove(&key);
+                    state.active.insert(key.clone());
+                    if !state.order.is_empty() {
+                        self.wake.notify_one();
+                    }
+                    return key;
+                }
+            }
+            woken.await;
+        }
+    }
+
+    /// Gives a key back; it becomes due again when it was added meanwhile.
+    pub fn done(&self, key: &K) {
+        let mut state = self.state.lock();
+        state.active.remove(key);
+        if state.dirty.contains(key) {
+            state.order.push_back(key.clone());
+            drop(state);
+            self.wake.notify_one();
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash + Display + Send + Sync + 'static> Queue<K> {
+    /// Works on due keys with `workers` concurrent calls of `work` until `shutdown`. A key whose work fails is retried
+    /// after its back-off; `Ok(Some(delay))` makes it due again after `delay`.
+    pub async fn run<F, Fut>(self: Arc<Self>, name: &'static str, workers: usize, shutdown: CancellationToken, work: F)
+    where
+        F: Fn(K) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = anyhow::Result<Option<Duration>>> + Send + 'static,
+    {
+        let work = Arc::new(work);
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..workers.max(1) {
+            let (queue, work, shutdown) = (self.clone(), work.clone(), shutdown.clone());
+            tasks.spawn(async move {
+                loop {
+                    let key = tokio::select! {
+                        () = shutdown.cancelled() => return,
+                        key = queue.next() => key,
+                    };
+                    let result = tokio::select! {
+                        () = shutdown.cancelled() => return,
+                        result = work(key.clone()) => result,
+                    };
+                    match result {
+                        Ok(again) => {
+                            queue.forget(&key);
+                            if let Some(delay) = again {
+                                queue.add_after(key.clone(), delay);
+                            }
+                        }
+                        Err(error) => {
+                            if is_conflict(&error) {
+                                tracing::debug!(controller = name, %key, "lost a race, trying again");
+                            } else {
+                                tracing::warn!(controller = name, %key, error = format!("{error:#}"), "trying again");
+                            }
+                            queue.retry(key.clone());
+                        }
+                    }
+                    queue.done(&key);
+                }
+            });
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Whether somewhere in the chain the API server answered 409: somebody else was faster, which is no news.
+fn is_conflict(error: &anyhow::Error) -> bool {
+    error.chain().any(
+        |cause| matches!(cause.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if status.code == 409),
+    )
+}
+
+fn back_off(failures: u32) -> Duration {
+    let factor = 1u32.checked_shl(failures.saturating_sub(1).min(20)).unwrap_or(u32::MAX);
+    FIRST_DELAY.saturating_mul(factor).min(LONGEST_DELAY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_off_doubles_up_to_its_limit() {
+        assert_eq!(back_off(1), Duration::from_millis(5));
+        assert_eq!(back_off(3), Duration::from_millis(20));
+        assert_eq!(back_off(40), LONGEST_DELAY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_waits_once_and_is_worked_on_by_one() {
+        let queue = Queue::new();
+        queue.add("a");
+        queue.add("a");
+        queue.add("b");
+        assert_eq!(queue.len(), 2);
+        assert_eq!(queue.next().await, "a");
+        queue.add("a");
+        assert_eq!(queue.next().await, "b");
+        assert!(queue.is_empty(), "a is active");
+        queue.done(&"a");
+        assert_eq!(queue.next().await, "a");
+        queue.add_after("c", Duration::from_secs(5));
+        queue.add_after("c", Duration::from_secs(1));
+        let start = Instant::now();
+        assert_eq!(queue.next().await, "c");
+        assert_eq!(start.elapsed().as_secs(), 1);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(queue.is_empty(), "the later delay is void");
+    }
+}

@@ -1,0 +1,120 @@
+//! Upstream's flags of `kube-controller-manager`, as far as they are honoured here.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Parser};
+use ipnet::IpNet;
+use kinit_client::leader::ElectionArgs;
+use kinit_component_base::flags::{boolean, duration, only_false};
+use kinit_component_base::logs::LoggingArgs;
+
+/// Runs the control loops of a Kubernetes cluster
+#[derive(Parser, Debug, Clone)]
+#[command(name = "kube-controller-manager", version = kinit_component_base::version::GIT_VERSION)]
+pub struct Args {
+    /// Kubeconfig with the API server's address and this component's identity
+    #[arg(long)]
+    pub kubeconfig: PathBuf,
+    /// Kubeconfig for TokenReviews about callers of the secure port [default: --kubeconfig]
+    #[arg(long)]
+    pub authentication_kubeconfig: Option<PathBuf>,
+    /// Kubeconfig for SubjectAccessReviews about callers of the secure port [default: --kubeconfig]
+    #[arg(long)]
+    pub authorization_kubeconfig: Option<PathBuf>,
+    /// Address of the secure port
+    #[arg(long, default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+    /// Port for health checks and metrics over TLS
+    #[arg(long, default_value_t = 10257)]
+    pub secure_port: u16,
+    /// Certificate of the secure port; self-signed in memory when absent
+    #[arg(long, requires = "tls_private_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Key of --tls-cert-file
+    #[arg(long, requires = "tls_cert_file")]
+    pub tls_private_key_file: Option<PathBuf>,
+    /// CA of client certificates on the secure port
+    #[arg(long)]
+    pub client_ca_file: Option<PathBuf>,
+    /// CA of front proxies whose X-Remote-* headers are believed
+    #[arg(long)]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub election: ElectionArgs,
+    /// Controllers to run: '*' for those on by default, 'foo' to add, '-foo' to leave out
+    #[arg(long, value_delimiter = ',', default_value = "*", allow_hyphen_values = true)]
+    pub controllers: Vec<String>,
+    /// Gives each controller a service account of its own
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", value_parser = boolean)]
+    pub use_service_account_credentials: bool,
+    /// CA certificate that pods get to verify the API server with
+    #[arg(long)]
+    pub root_ca_file: Option<PathBuf>,
+    /// CA certificate that signs certificate signing requests
+    #[arg(long, requires = "cluster_signing_key_file")]
+    pub cluster_signing_cert_file: Option<PathBuf>,
+    /// Key of --cluster-signing-cert-file
+    #[arg(long, requires = "cluster_signing_cert_file")]
+    pub cluster_signing_key_file: Option<PathBuf>,
+    /// Longest life of a signed certificate
+    #[arg(long, default_value = "8760h", value_parser = duration)]
+    pub cluster_signing_duration: Duration,
+    /// Key that signs tokens of kubernetes.io/service-account-token Secrets
+    #[arg(long)]
+    pub service_account_private_key_file: Option<PathBuf>,
+    /// Gives each node a pod CIDR out of --cluster-cidr
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", value_parser = boolean)]
+    pub allocate_node_cidrs: bool,
+    /// Range of pod addresses
+    #[arg(long)]
+    pub cluster_cidr: Option<IpNet>,
+    /// Prefix length of a node's pod CIDR
+    #[arg(long, default_value_t = 24)]
+    pub node_cidr_mask_size: u8,
+    /// Range of service addresses; never given to nodes
+    #[arg(long)]
+    pub service_cluster_ip_range: Option<IpNet>,
+    /// The cluster's name
+    #[arg(long, default_value = "kubernetes")]
+    pub cluster_name: String,
+    /// Serves profiles; not available
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false",
+          default_missing_value = "true", value_parser = only_false)]
+    pub profiling: bool,
+    /// How many terminated pods may stay; 0 turns their collection off
+    #[arg(long, default_value_t = 12500)]
+    pub terminated_pod_gc_threshold: usize,
+    /// How often nodes are looked at
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    pub node_monitor_period: Duration,
+    /// How long a node may be silent before it counts as lost
+    #[arg(long, default_value = "50s", value_parser = duration)]
+    pub node_monitor_grace_period: Duration,
+    #[command(flatten)]
+    pub logging: LoggingArgs,
+}
+
+impl Args {
+    /// Checks what one flag's parser cannot see.
+    pub fn validate(&self) -> anyhow::Result<()> {
+        if self.allocate_node_cidrs {
+            let cidr =
+                self.cluster_cidr.ok_or_else(|| anyhow::anyhow!("--allocate-node-cidrs needs --cluster-cidr"))?;
+            anyhow::ensure!(
+                self.node_cidr_mask_size >= cidr.prefix_len() && self.node_cidr_mask_size <= cidr.max_prefix_len(),
+                "--node-cidr-mask-size {} does not fit into --cluster-cidr {cidr}",
+                self.node_cidr_mask_size
+            );
+            anyhow::ensure!(
+                self.node_cidr_mask_size - cidr.prefix_len() <= 16,
+                "--cluster-cidr {cidr} holds more than 65536 blocks of /{}",
+                self.node_cidr_mask_size
+            );
+        }
+        Ok(())
+    }
+}

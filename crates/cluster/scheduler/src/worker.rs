@@ -1,0 +1,273 @@
+//! Takes pods from the queue one at a time and binds them; feeds the cache and the queue from the informers.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{Binding, Namespace, Node, ObjectReference, Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, Time};
+use kinit_client::events::Recorder;
+use kinit_client::informer::{Change, Store, key_of};
+use kinit_component_base::Shutdown;
+use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::core::{Expression, Selector};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+
+use crate::cache::Cache;
+use crate::plugins::Surroundings;
+use crate::pod_info::PodInfo;
+use crate::queue::{Happening, Queue, Turn};
+use crate::schedule::{NoFit, schedule};
+
+/// The one profile.
+pub const PROFILE: &str = "default-scheduler";
+
+/// The shared stores.
+pub struct Stores {
+    /// All pods that are not over.
+    pub pods: Arc<Store<Pod>>,
+    /// All nodes.
+    pub nodes: Arc<Store<Node>>,
+    /// For namespace selectors.
+    pub namespaces: Arc<Store<Namespace>>,
+    /// For the default spread.
+    pub services: Arc<Store<Service>>,
+    /// For the default spread.
+    pub replica_sets: Arc<Store<ReplicaSet>>,
+    /// For the default spread.
+    pub stateful_sets: Arc<Store<StatefulSet>>,
+}
+
+impl Stores {
+    /// Waits for the first lists.
+    pub async fn synced(&self) {
+        self.nodes.synced().await;
+        self.pods.synced().await;
+        self.namespaces.synced().await;
+        self.services.synced().await;
+        self.replica_sets.synced().await;
+        self.stateful_sets.synced().await;
+    }
+}
+
+/// See the module.
+pub struct Worker {
+    client: Client,
+    stores: Stores,
+    cache: Arc<Cache>,
+    queue: Arc<Queue>,
+    recorder: Recorder,
+}
+
+impl Worker {
+    /// Hooks cache and queue up to the stores.
+    pub fn new(client: Client, stores: Stores, recorder: Recorder) -> Arc<Self> {
+        let (cache, queue) = (Arc::new(Cache::default()), Arc::new(Queue::default()));
+        watch_nodes(&stores.nodes, &cache, &queue);
+        watch_pods(&stores.pods, &cache, &queue);
+        let on_namespace = queue.clone();
+        stores.namespaces.on_change(move |_| on_namespace.happened(Happening::Namespace));
+        Arc::new(Self { client, stores, cache, queue, recorder })
+    }
+
+    /// Schedules until `shutdown`.
+    pub async fn run(self: Arc<Self>, shutdown: Shutdown) {
+        loop {
+            let turn = tokio::select! { () = shutdown.cancelled() => return, turn = self.queue.pop() => turn };
+            self.clone().try_one(turn);
+        }
+    }
+
+    /// Decides without waiting; what has to be written is written in the background.
+    fn try_one(self: Arc<Self>, turn: Turn) {
+        let Some(pod) = self.stores.pods.get(&turn.key).filter(|p| wants_node(p)) else { return };
+        if self.cache.is_assumed(&turn.key, &pod.uid().unwrap_or_default()) {
+            return;
+        }
+        let info = PodInfo::new(pod.clone());
+        let labels = |name: &str| self.stores.namespaces.get(name).and_then(|n| n.metadata.labels.clone());
+        let around = Surroundings { namespace_labels: &labels, workload: self.workload(&pod) };
+        let mut pick = |count: usize| rand::random_range(0..count.max(1));
+        match schedule(&info, &self.cache.snapshot(), &around, &mut pick) {
+            Ok(node) => {
+                self.cache.assume(&info, &node);
+                tokio::spawn(self.bind(turn, pod, node));
+            }
+            Err(no_fit) => {
+                tracing::debug!(pod = turn.key, message = no_fit.message, "no node");
+                tokio::spawn(async move {
+                    self.report(&pod, "Unschedulable", &no_fit).await;
+                    self.queue.put_back(&turn, no_fit.plugins);
+                });
+            }
+        }
+    }
+
+    /// The selector of the Service, ReplicaSet or StatefulSet the pod belongs to (`helper.DefaultSelector`).
+    fn workload(&self, pod: &Pod) -> Option<Selector> {
+        let namespace = pod.namespace().unwrap_or_default();
+        let mut selector = Selector::default();
+        for service in self.stores.services.in_namespace(&namespace) {
+            let labels = service.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
+            if !labels.is_empty() && labels.iter().all(|(k, v)| pod.labels().get(k) == Some(v)) {
+                selector.extend(labels.into_iter().map(|(k, v)| Expression::Equal(k, v)));
+            }
+        }
+        let owner = pod.owner_references().iter().find(|o| o.controller == Some(true));
+        let own = owner.and_then(|owner| {
+            let key = format!("{namespace}/{}", owner.name);
+            match owner.kind.as_str() {
+                "ReplicaSet" => self.stores.replica_sets.get(&key)?.spec.as_ref().map(|s| s.selector.clone()),
+                "StatefulSet" => self.stores.stateful_sets.get(&key)?.spec.as_ref().map(|s| s.selector.clone()),
+                _ => None,
+            }
+        });
+        for (key, value) in own.iter().flat_map(|s| s.match_labels.iter().flatten()) {
+            selector.extend([Expression::Equal(key.clone(), value.clone())]);
+        }
+        (!selector.selects_all()).then_some(selector)
+    }
+
+    async fn bind(self: Arc<Self>, turn: Turn, pod: Arc<Pod>, node: String) {
+        match self.write_binding(&pod, &node).await {
+            Ok(()) => {
+                tracing::info!(pod = turn.key, node, "bound");
+                self.queue.remove(&turn.key);
+                self.recorder.normal(&*pod, "Scheduled", format!("Successfully assigned {} to {node}", turn.key));
+            }
+            Err(error) => {
+                self.cache.forget(&turn.key);
+                if self.stores.pods.get(&turn.key).is_none_or(|p| !wants_node(&p)) {
+                    return self.queue.remove(&turn.key);
+                }
+                tracing::warn!(pod = turn.key, node, error = format!("{error:#}"), "bind");
+                let no_fit = NoFit { message: format!("{error:#}"), plugins: BTreeSet::new() };
+                self.report(&pod, "SchedulerError", &no_fit).await;
+                self.queue.put_back(&turn, BTreeSet::new());
+            }
+        }
+    }
+
+    async fn write_binding(&self, pod: &Pod, node: &str) -> Result<()> {
+        let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+        let binding = Binding {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                namespace: Some(namespace.clone()),
+                uid: pod.uid(),
+                ..Default::default()
+            },
+            target: ObjectReference { kind: Some("Node".into()), name: Some(node.to_owned()), ..Default::default() },
+        };
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+        let _: Status = api
+            .create_subresource("binding", &name, &PostParams::default(), &binding)
+            .await
+            .with_context(|| format!("bind pod {namespace}/{name} to {node}"))?;
+        Ok(())
+    }
+
+    /// Says so in the pod's condition and in an event.
+    async fn report(&self, pod: &Pod, reason: &str, no_fit: &NoFit) {
+        self.recorder.warning(pod, "FailedScheduling", no_fit.message.clone());
+        let had = pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).find(|c| c.type_ == "PodScheduled");
+        let said = had.is_some_and(|c| {
+            c.status == "False" && c.reason.as_deref() == Some(reason) && c.message.as_ref() == Some(&no_fit.message)
+        });
+        if said {
+            return;
+        }
+        let since = had.filter(|c| c.status == "False").and_then(|c| c.last_transition_time.clone());
+        let condition = json!({
+            "type": "PodScheduled", "status": "False", "reason": reason, "message": no_fit.message,
+            "lastTransitionTime": since.unwrap_or_else(|| Time(jiff::Timestamp::now()))
+        });
+        let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [condition]}});
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
+        match api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
+            Err(error) => tracing::warn!(pod = pod.name_any(), %error, "write the pod's PodScheduled condition"),
+        }
+    }
+}
+
+/// Whether this scheduler is to find a node for the pod now.
+fn wants_node(pod: &Pod) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    let unassigned = spec.node_name.as_deref().unwrap_or("").is_empty();
+    let ours = spec.scheduler_name.as_deref().unwrap_or(PROFILE) == PROFILE;
+    let gated = spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
+    unassigned && ours && !gated && pod.metadata.deletion_timestamp.is_none() && !is_over(pod)
+}
+
+fn is_over(pod: &Pod) -> bool {
+    matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
+}
+
+fn node_of(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref().filter(|n| !n.is_empty())
+}
+
+fn watch_nodes(nodes: &Arc<Store<Node>>, cache: &Arc<Cache>, queue: &Arc<Queue>) {
+    let (cache, queue) = (cache.clone(), queue.clone());
+    nodes.on_change(move |change| match change {
+        Change::Deleted(node) => cache.remove_node(&node.name_any()),
+        Change::Added(node) => {
+            cache.set_node(node);
+            queue.happened(Happening::Node);
+        }
+        Change::Updated { old, new } => {
+            cache.set_node(new);
+            // Heartbeats help nobody.
+            let matters = |n: &Node| {
+                (n.metadata.labels.clone(), n.spec.clone(), n.status.as_ref().and_then(|s| s.allocatable.clone()))
+            };
+            if matters(old) != matters(new) {
+                queue.happened(Happening::Node);
+            }
+        }
+    });
+}
+
+fn watch_pods(pods: &Arc<Store<Pod>>, cache: &Arc<Cache>, queue: &Arc<Queue>) {
+    let (cache, queue) = (cache.clone(), queue.clone());
+    pods.on_change(move |change| {
+        let pod = change.object();
+        let key = key_of(&**pod);
+        let gone = matches!(change, Change::Deleted(_)) || is_over(pod);
+        let before = change.old();
+        if gone {
+            cache.remove_pod(&key);
+            queue.remove(&key);
+            let was_there = node_of(pod).is_some() && before.is_none_or(|old| !is_over(old));
+            if was_there {
+                queue.happened(Happening::PodGone);
+            }
+            return;
+        }
+        match node_of(pod) {
+            Some(node) => {
+                cache.set_pod(pod, node);
+                queue.remove(&key);
+                let fresh =
+                    before.is_none_or(|old| node_of(old).is_none() || old.metadata.labels != pod.metadata.labels);
+                if fresh {
+                    queue.happened(Happening::PodAssigned);
+                }
+            }
+            None if wants_node(pod) => {
+                // Our own writes to the status are no reason to try again.
+                let changed = before.is_none_or(|old| {
+                    old.spec != pod.spec || old.metadata.labels != pod.metadata.labels || old.uid() != pod.uid()
+                });
+                if changed {
+                    queue.add(&key, pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0));
+                }
+            }
+            None => queue.remove(&key),
+        }
+    });
+}

@@ -1,0 +1,68 @@
+//! Bringing resources about. Each is idempotent, and noted in the ledger before it changes anything.
+
+use anyhow::{Context, Result, bail};
+use kinit_resource::{Content, FileSpec, Resource};
+
+use crate::ledger::Ledger;
+use crate::{blobs, files, health, images, kernel, packages, systemd};
+
+/// Brings one resource about; `secret` is the text behind `Content::Secret`.
+pub(crate) async fn apply(resource: &Resource, secret: Option<&str>) -> Result<()> {
+    match resource {
+        Resource::Packages { names, hold } => packages::install(names, hold).await,
+        Resource::Directory { path, mode, owner } => {
+            note_parents(path)?;
+            files::directory(path, *mode, owner)
+        }
+        Resource::File(file) => self::file(file, secret),
+        Resource::Link { path, target, keep_existing } => {
+            if *keep_existing && std::fs::symlink_metadata(path).is_ok() {
+                return Ok(());
+            }
+            note_parents(path)?;
+            make_parent(path)?;
+            files::link(path, target)
+        }
+        Resource::Absent { path } => files::remove(path),
+        Resource::Sysctl { key, value } => kernel::set_sysctl(key, value),
+        Resource::KernelModule(name) => kernel::load_module(name).await,
+        Resource::SwapOff => kernel::swap_off(),
+        Resource::Blob { path, sha256, mode } => {
+            note_parents(path)?;
+            make_parent(path)?;
+            blobs::place(path, sha256, *mode)
+        }
+        Resource::Image { name, archive, sha256 } => images::import(name, archive, sha256).await,
+        Resource::Unit { name, state } => systemd::apply(name, state).await,
+        Resource::Healthy { url, authority_file, seconds } => {
+            health::wait(url, authority_file.as_deref(), *seconds).await
+        }
+        Resource::Shared { .. } | Resource::Leaf(_) => {
+            bail!("certificates are made in a conversation, not as part of a batch")
+        }
+    }
+}
+
+fn file(file: &FileSpec, secret: Option<&str>) -> Result<()> {
+    let text = match &file.content {
+        Content::Text(text) => text.as_str(),
+        Content::Secret(name) => secret.with_context(|| format!("the text of {name} was not sent"))?,
+    };
+    note_parents(&file.path)?;
+    make_parent(&file.path)?;
+    files::write(&file.path, text.as_bytes(), file.mode, &file.owner)
+}
+
+fn make_parent(path: &str) -> Result<()> {
+    let parent = std::path::Path::new(path).parent().unwrap_or(std::path::Path::new("/"));
+    std::fs::create_dir_all(parent).with_context(|| format!("make the directory {}", parent.display()))
+}
+
+/// Notes the path, and the topmost of its folders that does not exist: that one goes at reset.
+pub(crate) fn note_parents(path: &str) -> Result<()> {
+    let missing = std::path::Path::new(path).ancestors().take_while(|p| std::fs::symlink_metadata(p).is_err()).last();
+    match missing.and_then(|p| p.to_str()) {
+        Some(topmost) => Ledger::note_path(topmost),
+        None => Ledger::note_path(path),
+    }
+}

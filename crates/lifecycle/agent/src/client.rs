@@ -1,0 +1,243 @@
+//! The desk's end.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use kinit_pki::{Authority, KeyAlgorithm, Pair, Subject};
+use kinit_remote::{Process, Transport};
+use kinit_resource::{Facts, LeafSpec, Observed, Resource, Shared, sha256};
+use tokio::sync::Mutex;
+
+use crate::wire::{ApplyItem, Progress, Reply, Request, receive_message, send, send_bytes};
+
+/// A conversation with one host's agent. Requests queue; the agent does one at a time.
+pub struct Agent {
+    host: String,
+    process: Mutex<Process>,
+    // The connection lives as long as the conversation.
+    _transport: Box<dyn Transport>,
+}
+
+/// A file to put on hosts, compressed once for all of them.
+#[derive(Clone)]
+pub struct Upload {
+    /// Its SHA-256 in hexadecimal.
+    pub sha256: String,
+    compressed: Arc<Vec<u8>>,
+}
+
+impl Upload {
+    /// Reads and compresses a file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        Self::from_bytes(&bytes)
+    }
+
+    /// Compresses bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let compressed = zstd::encode_all(bytes, 1).context("compress an upload")?;
+        Ok(Self { sha256: sha256(bytes), compressed: Arc::new(compressed) })
+    }
+}
+
+const START: Duration = Duration::from_secs(150);
+const CHUNK: usize = 256 << 10;
+/// Exit status of a shell that found no such program.
+const NOT_FOUND: u32 = 127;
+
+impl Agent {
+    /// Starts the agent on a host; `program` (kinit itself) is copied there first when this very build is not there yet.
+    pub async fn start(host: &str, transport: Box<dyn Transport>, program: &[u8]) -> Result<Self> {
+        let path = format!("/run/kinit-agent-{}", sha256(program).get(..16).unwrap_or_default());
+        let process = match Self::exec(transport.as_ref(), &path).await {
+            Ok(process) => process,
+            Err(Refusal::NotThere) => {
+                transport.put(&path, program, 0o700).await.context("copy kinit to the host")?;
+                Self::exec(transport.as_ref(), &path).await.map_err(Refusal::into_error)?
+            }
+            Err(refusal) => return Err(refusal.into_error()),
+        };
+        Ok(Self { host: host.to_owned(), process: Mutex::new(process), _transport: transport })
+    }
+
+    async fn exec(transport: &dyn Transport, path: &str) -> Result<Process, Refusal> {
+        let mut process = transport.exec(&format!("{path} host-agent")).await.map_err(Refusal::Other)?;
+        let hello = tokio::time::timeout(START, receive_message(&mut process.stdout)).await;
+        match hello.map_err(|_| Refusal::Other(anyhow!("the agent did not start within {} s", START.as_secs())))? {
+            Ok(Some(Reply::Ready)) => Ok(process),
+            Ok(Some(Reply::Failed(why))) => Err(Refusal::Other(anyhow!("the agent did not start: {why}"))),
+            other => {
+                let ended =
+                    tokio::time::timeout(Duration::from_secs(5), process.outcome.wait_for(Option::is_some)).await;
+                let status = ended.ok().and_then(|r| r.ok().and_then(|o| o.clone())).and_then(|o| o.status);
+                if status == Some(NOT_FOUND) {
+                    return Err(Refusal::NotThere);
+                }
+                let cause = other.err().map(|e| format!(" ({e:#})")).unwrap_or_default();
+                let complaint = process.complaint();
+                Err(Refusal::Other(anyhow!("the agent did not start, exit status {status:?}{cause}: {complaint}")))
+            }
+        }
+    }
+
+    /// The host's name.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    async fn ask(&self, request: &Request) -> Result<Reply> {
+        let mut process = self.process.lock().await;
+        send(&mut process.stdin, request).await.context("send to the agent")?;
+        self.reply(&mut process).await
+    }
+
+    async fn reply(&self, process: &mut Process) -> Result<Reply> {
+        match receive_message(&mut process.stdout).await.context("hear from the agent")? {
+            Some(Reply::Failed(why)) => Err(anyhow!(why)),
+            Some(reply) => Ok(reply),
+            None => bail!("the connection to {} was lost: {}", self.host, process.complaint()),
+        }
+    }
+
+    async fn done(&self, request: &Request) -> Result<()> {
+        match self.ask(request).await? {
+            Reply::Done => Ok(()),
+            _ => bail!("the agent gave an answer to another question"),
+        }
+    }
+
+    /// Facts about the host.
+    pub async fn facts(&self) -> Result<Facts> {
+        match self.ask(&Request::Facts).await? {
+            Reply::Facts(facts) => Ok(*facts),
+            _ => bail!("the agent gave an answer to another question"),
+        }
+    }
+
+    /// What is there of these resources, in their order.
+    pub async fn observe(&self, resources: Vec<Resource>) -> Result<Vec<Observed>> {
+        let wanted = resources.len();
+        match self.ask(&Request::Observe(resources)).await? {
+            Reply::Observed(observed) if observed.len() == wanted => Ok(observed),
+            _ => bail!("the agent gave an answer to another question"),
+        }
+    }
+
+    /// Brings resources about, in order, until one fails; `progress` hears of each.
+    pub async fn apply(&self, items: Vec<ApplyItem>, progress: impl Fn(Progress) + Send) -> Result<()> {
+        let mut process = self.process.lock().await;
+        send(&mut process.stdin, &Request::Apply(items)).await.context("send to the agent")?;
+        loop {
+            match self.reply(&mut process).await? {
+                Reply::Progress(one) => {
+                    let failed = one.error.clone();
+                    progress(one);
+                    if let Some(why) = failed {
+                        bail!(why);
+                    }
+                }
+                Reply::Done => return Ok(()),
+                _ => bail!("the agent gave an answer to another question"),
+            }
+        }
+    }
+
+    /// Sends those uploads that the host does not have; returns how many bytes went over the wire.
+    pub async fn upload(&self, uploads: &[Upload]) -> Result<usize> {
+        let names = uploads.iter().map(|u| u.sha256.clone()).collect();
+        let Reply::Names(missing) = self.ask(&Request::MissingBlobs(names)).await? else {
+            bail!("the agent gave an answer to another question")
+        };
+        let mut sent = 0;
+        for upload in uploads.iter().filter(|u| missing.contains(&u.sha256)) {
+            let mut process = self.process.lock().await;
+            send(&mut process.stdin, &Request::Blob { sha256: upload.sha256.clone() })
+                .await
+                .context("send to the agent")?;
+            for chunk in upload.compressed.chunks(CHUNK) {
+                send_bytes(&mut process.stdin, chunk).await.context("upload")?;
+            }
+            send_bytes(&mut process.stdin, &[]).await.context("upload")?;
+            self.reply(&mut process).await.context("upload")?;
+            sent += upload.compressed.len();
+        }
+        Ok(sent)
+    }
+
+    /// Makes a shared secret on this host.
+    pub async fn generate(&self, shared: Shared, algorithm: KeyAlgorithm, days: u32) -> Result<()> {
+        self.done(&Request::Generate { shared, algorithm, days }).await
+    }
+
+    /// Reads a shared secret into this process's memory.
+    pub async fn read_shared(&self, shared: Shared) -> Result<Pair> {
+        match self.ask(&Request::Read { shared }).await? {
+            Reply::Pair(pair) => Ok(pair),
+            _ => bail!("the agent gave an answer to another question"),
+        }
+    }
+
+    /// Writes a shared secret, or its public half alone.
+    pub async fn write_shared(&self, shared: Shared, pair: Pair, public_only: bool) -> Result<()> {
+        self.done(&Request::Write { shared, pair, public_only }).await
+    }
+
+    /// Makes a key on this host and returns the request for its certificate.
+    pub async fn request_leaf(&self, leaf: &LeafSpec) -> Result<String> {
+        self.text(&Request::Request(Box::new(leaf.clone()))).await
+    }
+
+    /// Signs a request with this host's authority.
+    pub async fn sign(&self, authority: Authority, request: String, subject: Subject) -> Result<String> {
+        self.text(&Request::Sign { authority, request, subject }).await
+    }
+
+    /// Puts the certificate in place beside the key that was made for it.
+    pub async fn install_leaf(&self, leaf: &LeafSpec, certificate: String) -> Result<()> {
+        self.done(&Request::Install { leaf: Box::new(leaf.clone()), certificate }).await
+    }
+
+    /// Reads a file below /etc/kubernetes.
+    pub async fn read_file(&self, path: &str) -> Result<String> {
+        self.text(&Request::ReadFile { path: path.to_owned() }).await
+    }
+
+    /// What reset would undo, a line each.
+    pub async fn reset_plan(&self) -> Result<Vec<String>> {
+        match self.ask(&Request::ResetPlan).await? {
+            Reply::Names(lines) => Ok(lines),
+            _ => bail!("the agent gave an answer to another question"),
+        }
+    }
+
+    /// Gives the host back as it was; returns what is left all the same.
+    pub async fn reset(&self) -> Result<Vec<String>> {
+        match self.ask(&Request::Reset).await? {
+            Reply::Names(residue) => Ok(residue),
+            _ => bail!("the agent gave an answer to another question"),
+        }
+    }
+
+    async fn text(&self, request: &Request) -> Result<String> {
+        match self.ask(request).await? {
+            Reply::Text(text) => Ok(text),
+            _ => bail!("the agent gave an answer to another question"),
+        }
+    }
+}
+
+enum Refusal {
+    NotThere,
+    Other(anyhow::Error),
+}
+
+impl Refusal {
+    fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::NotThere => anyhow!("the agent was copied to the host but is not there; is /run mounted noexec?"),
+            Self::Other(error) => error,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What kinit changed on this host, so that reset can give it back as it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+
+pub(crate) const HOME: &str = "/var/lib/kinit";
+const PATH: &str = "/var/lib/kinit/ledger.json";
+
+/// Everything that was different before. Written before the change it tells of.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ledger {
+    /// Packages that were not installed.
+    pub packages: BTreeSet<String>,
+    /// Paths that did not exist.
+    pub created: BTreeSet<String>,
+    /// Files that existed, and where their old content is kept.
+    pub replaced: BTreeMap<String, String>,
+    /// Kernel settings and their old values.
+    pub sysctls: BTreeMap<String, String>,
+    /// Swap areas that were in use.
+    pub swaps: BTreeSet<String>,
+    /// Units that kinit enabled, or stopped; true: it was enabled and running before.
+    pub units: BTreeMap<String, bool>,
+}
+
+impl Ledger {
+    /// The ledger on disk, or an empty one.
+    pub fn load() -> Result<Self> {
+        match std::fs::read(PATH) {
+            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| format!("parse {PATH}")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error).with_context(|| format!("read {PATH}")),
+        }
+    }
+
+    /// Changes the ledger, durably, if `change` changes anything.
+    pub fn note(change: impl FnOnce(&mut Self)) -> Result<()> {
+        let old = Self::load()?;
+        let mut new = old.clone();
+        change(&mut new);
+        if new == old {
+            return Ok(());
+        }
+        std::fs::create_dir_all(HOME).with_context(|| format!("create {HOME}"))?;
+        files::write_private(PATH, &serde_json::to_vec_pretty(&new).context("encode the ledger")?)
+    }
+
+    /// Notes a path that is about to be written: as created, or with a copy of what it was.
+    pub fn note_path(path: &str) -> Result<()> {
+        let ledger = Self::load()?;
+        if ledger.created.contains(path) || ledger.replaced.contains_key(path) {
+            return Ok(());
+        }
+        if std::fs::symlink_metadata(path).is_err() {
+            return Self::note(|l| {
+                l.created.insert(path.to_owned());
+            });
+        }
+        let Ok(old) = std::fs::read(path) else { return Ok(()) };
+        let backup = format!("{HOME}/replaced/{}", path.trim_start_matches('/').replace('/', "%"));
+        std::fs::create_dir_all(format!("{HOME}/replaced")).context("create the folder for replaced files")?;
+        files::write_private(&backup, &old)?;
+        Self::note(|l| {
+            l.replaced.insert(path.to_owned(), backup);
+        })
+    }
+
+    /// A line for each thing that reset would undo.
+    pub fn describe(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        lines.extend(
+            self.units
+                .iter()
+                .map(|(u, before)| if *before { format!("start {u} again") } else { format!("stop and disable {u}") }),
+        );
+        lines.extend(self.replaced.keys().map(|p| format!("put back {p}")));
+        // What lies in a folder that goes as a whole is not told one by one.
+        let inside = |path: &str| {
+            std::path::Path::new(path).ancestors().skip(1).filter_map(|p| p.to_str()).any(|p| self.created.contains(p))
+        };
+        lines.extend(self.created.iter().filter(|p| !inside(p)).map(|p| format!("remove {p}")));
+        lines.extend(self.sysctls.iter().map(|(k, v)| format!("set sysctl {k}={v}")));
+        lines.extend(self.swaps.iter().map(|s| format!("use swap {s} again")));
+        if !self.packages.is_empty() {
+            lines.push(format!("remove packages {}", self.packages.iter().cloned().collect::<Vec<_>>().join(" ")));
+        }
+        lines
+    }
+}

@@ -1,0 +1,72 @@
+//! Looking at resources.
+
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::Result;
+use kinit_resource::{Content, FileSpec, Observed, Place, Resource, Shared};
+
+use crate::{blobs, files, health, images, kernel, packages, secrets, systemd};
+
+/// What is there; a failure to look is an answer too.
+pub(crate) async fn observe(resource: &Resource) -> Observed {
+    look(resource).await.unwrap_or_else(|error| Observed::Failed(format!("{error:#}")))
+}
+
+async fn look(resource: &Resource) -> Result<Observed> {
+    match resource {
+        Resource::Packages { names, .. } => packages::observe(names),
+        Resource::Directory { path, mode, owner } => files::observe(path, *mode, owner, None),
+        Resource::File(file) => self::file(file),
+        Resource::Link { path, target, keep_existing } => Ok(self::link(path, target, *keep_existing)),
+        Resource::Absent { path } => Ok(match std::fs::symlink_metadata(path) {
+            Ok(_) => Observed::Differs("exists".to_owned()),
+            Err(_) => Observed::AsWanted,
+        }),
+        Resource::Sysctl { key, value } => kernel::observe_sysctl(key, value),
+        Resource::KernelModule(name) => kernel::observe_module(name),
+        Resource::SwapOff => kernel::observe_swap(),
+        Resource::Blob { path, sha256, mode } => blobs::observe(path, sha256, *mode),
+        Resource::Image { name, sha256, .. } => images::observe(name, sha256).await,
+        Resource::Unit { name, state } => systemd::observe(name, state).await,
+        Resource::Shared { shared, place } => self::shared(*shared, *place),
+        Resource::Leaf(leaf) => secrets::observe_leaf(leaf),
+        Resource::Healthy { url, authority_file, .. } => {
+            Ok(match health::check(url, authority_file.as_deref()).await {
+                Ok(()) => Observed::AsWanted,
+                Err(_) => Observed::Missing,
+            })
+        }
+    }
+}
+
+fn file(file: &FileSpec) -> Result<Observed> {
+    if file.unless_exists.as_deref().is_some_and(|path| std::fs::metadata(path).is_ok()) {
+        return Ok(Observed::AsWanted);
+    }
+    match &file.content {
+        Content::Text(text) => files::observe(&file.path, file.mode, &file.owner, Some(text.as_bytes())),
+        // Its text is not known yet: there is nothing to compare with, so it is made anew.
+        Content::Secret(_) => Ok(match std::fs::metadata(&file.path) {
+            Ok(meta) if meta.mode() & 0o7777 == file.mode => Observed::Differs("may be outdated".to_owned()),
+            Ok(_) => Observed::Differs("mode differs".to_owned()),
+            Err(_) => Observed::Missing,
+        }),
+    }
+}
+
+fn link(path: &str, target: &str, keep_existing: bool) -> Observed {
+    match std::fs::read_link(path) {
+        Ok(actual) if actual == std::path::Path::new(target) => Observed::AsWanted,
+        _ if keep_existing && std::fs::symlink_metadata(path).is_ok() => Observed::AsWanted,
+        Ok(actual) => Observed::Differs(format!("links to {}", actual.display())),
+        Err(_) if std::fs::symlink_metadata(path).is_ok() => Observed::Differs("is no link".to_owned()),
+        Err(_) => Observed::Missing,
+    }
+}
+
+fn shared(shared: Shared, place: Place) -> Result<Observed> {
+    Ok(match secrets::fingerprint(shared, place)? {
+        Some(fingerprint) => Observed::Fingerprint(fingerprint),
+        None => Observed::Missing,
+    })
+}

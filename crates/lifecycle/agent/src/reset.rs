@@ -1,0 +1,130 @@
+//! Giving the host back as it was.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use nix::mount::{MntFlags, umount2};
+
+use crate::ledger::{HOME, Ledger};
+use crate::{files, kernel, packages, systemd};
+
+/// Things that the components make while they run, whoever installed them.
+const MADE_WHILE_RUNNING: &[&str] = &[
+    "/etc/kubernetes",
+    "/var/lib/kubelet",
+    "/var/lib/etcd",
+    "/var/lib/cni",
+    "/var/lib/containerd",
+    "/var/log/pods",
+    "/var/log/containers",
+    "/var/log/kubernetes",
+    "/etc/cni",
+    "/run/flannel",
+    "/run/kubernetes",
+    "/run/netns",
+];
+
+/// Undoes the ledger, latest parts first; goes on after a failure. Returns what is left all the same.
+pub(crate) async fn run() -> Result<Vec<String>> {
+    let ledger = Ledger::load()?;
+    if ledger == Ledger::default() {
+        return Ok(Vec::new());
+    }
+    let mut failures = Vec::new();
+    let mut note = |what: &str, result: Result<()>| {
+        if let Err(error) = result {
+            failures.push(format!("{what}: {error:#}"));
+        }
+    };
+    let (back, gone): (Vec<_>, Vec<_>) = ledger.units.iter().partition(|(_, before)| **before);
+    // The kubelet first: it would start again what is stopped after it.
+    let mut units: Vec<&str> = gone.iter().chain(&back).map(|(name, _)| name.as_str()).collect();
+    units.sort_by_key(|name| (*name != "kubelet.service", *name == "containerd.service"));
+    for unit in &units {
+        if *unit == "containerd.service" {
+            note("end the pods", crate::reset_pods::end_all().await);
+        }
+        note(unit, systemd::give_up(unit).await);
+    }
+    note("undo mounts", unmount());
+    note("remove network state", crate::reset_pods::network().await);
+    for path in ledger
+        .created
+        .iter()
+        .rev()
+        .map(String::as_str)
+        .chain(MADE_WHILE_RUNNING.iter().copied().filter(|p| ours(&ledger, p)))
+    {
+        note(path, files::remove(path));
+    }
+    for (path, backup) in &ledger.replaced {
+        let restored = std::fs::rename(backup, path).with_context(|| format!("put back {path}"));
+        note(path, restored);
+    }
+    for (key, value) in &ledger.sysctls {
+        note(key, kernel::write_sysctl(key, value));
+    }
+    for swap in &ledger.swaps {
+        note(swap, kernel::swap_on(swap));
+    }
+    note("packages", packages::purge(&ledger.packages).await);
+    let names: Vec<&str> = back.iter().map(|(name, _)| name.as_str()).collect();
+    note("give units back", systemd::give_back(&names).await);
+    if failures.is_empty() {
+        files::remove(HOME)?;
+    }
+    failures.extend(residue(&ledger)?);
+    Ok(failures)
+}
+
+/// A folder of a package that was there before kinit stays.
+fn ours(ledger: &Ledger, path: &str) -> bool {
+    match path {
+        "/var/lib/containerd" | "/etc/cni" | "/var/lib/cni" => ledger.packages.contains("containerd"),
+        "/var/lib/etcd" => ledger.packages.contains("etcd-server"),
+        "/run/netns" => false,
+        _ => true,
+    }
+}
+
+/// Unmounts everything below the folders of pods, deepest first.
+fn unmount() -> Result<()> {
+    let table = std::fs::read_to_string("/proc/self/mounts").context("list the mounts")?;
+    let mut points: Vec<&str> = table
+        .lines()
+        .filter_map(|l| l.split_whitespace().nth(1))
+        .filter(|p| {
+            p.starts_with("/var/lib/kubelet/")
+                || p.starts_with("/run/containerd/")
+                || p.starts_with("/run/netns/cni-")
+                || p.starts_with("/var/lib/containerd/")
+        })
+        .collect();
+    points.sort_by_key(|p| std::cmp::Reverse(p.len()));
+    for point in points {
+        let path = point.replace("\\040", " ");
+        umount2(path.as_str(), MntFlags::MNT_DETACH).with_context(|| format!("unmount {path}"))?;
+        if path.starts_with("/run/netns/cni-") {
+            std::fs::remove_file(&path).with_context(|| format!("remove {path}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The post-check: paths and packages that should be gone.
+fn residue(ledger: &Ledger) -> Result<Vec<String>> {
+    let mut left: Vec<String> = Vec::new();
+    let paths =
+        ledger.created.iter().map(String::as_str).chain(MADE_WHILE_RUNNING.iter().copied().filter(|p| ours(ledger, p)));
+    left.extend(
+        paths
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .filter(|p| Path::new(p).symlink_metadata().is_ok())
+            .map(|p| format!("{p} is left")),
+    );
+    let installed = packages::installed()?;
+    left.extend(ledger.packages.iter().filter(|p| installed.contains(*p)).map(|p| format!("package {p} is left")));
+    Ok(left)
+}

@@ -1,0 +1,212 @@
+//! systemd over D-Bus (org.freedesktop.systemd1(5)).
+
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use futures::StreamExt;
+use kinit_resource::{Observed, UnitState};
+use zbus::proxy;
+use zbus::{Connection, OwnedObjectPath};
+
+use crate::ledger::Ledger;
+
+#[proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1"
+)]
+trait Manager {
+    fn subscribe(&self) -> zbus::Result<()>;
+    fn reload(&self) -> zbus::Result<()>;
+    fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    fn get_unit_file_state(&self, name: &str) -> zbus::Result<String>;
+    fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
+    #[allow(clippy::type_complexity)]
+    fn enable_unit_files(
+        &self,
+        names: &[&str],
+        runtime: bool,
+        force: bool,
+    ) -> zbus::Result<(bool, Vec<(String, String, String)>)>;
+    #[allow(clippy::type_complexity)]
+    fn disable_unit_files(&self, names: &[&str], runtime: bool) -> zbus::Result<Vec<(String, String, String)>>;
+    #[zbus(signal)]
+    fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: String, result: String) -> zbus::Result<()>;
+}
+
+#[proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1")]
+trait Unit {
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn active_state(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn load_state(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn need_daemon_reload(&self) -> zbus::Result<bool>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn fragment_path(&self) -> zbus::Result<String>;
+    /// Microseconds since 1970.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn inactive_exit_timestamp(&self) -> zbus::Result<u64>;
+}
+
+const JOB: Duration = Duration::from_secs(90);
+
+struct Systemd {
+    connection: Connection,
+    manager: ManagerProxy<'static>,
+}
+
+impl Systemd {
+    async fn connect() -> Result<Self> {
+        let connection = Connection::system().await.context("connect to the system bus")?;
+        let manager = ManagerProxy::new(&connection).await.context("talk to systemd")?;
+        Ok(Self { connection, manager })
+    }
+
+    async fn unit(&self, name: &str) -> Result<UnitProxy<'static>> {
+        let path = self.manager.load_unit(name).await.with_context(|| format!("look up {name}"))?;
+        let proxy = UnitProxy::builder(&self.connection).path(path).cache_properties(zbus::proxy::CacheProperties::No);
+        proxy.build().await.with_context(|| format!("look up {name}"))
+    }
+
+    /// Starts a job by `start` and waits for systemd to say how it ended.
+    async fn job(&self, name: &str, verb: Job) -> Result<()> {
+        self.manager.subscribe().await.ok();
+        let mut removed = self.manager.receive_job_removed().await.context("listen to systemd's jobs")?;
+        let path = match verb {
+            Job::Start => self.manager.start_unit(name, "replace").await,
+            Job::Restart => self.manager.restart_unit(name, "replace").await,
+            Job::Stop => self.manager.stop_unit(name, "replace").await,
+        };
+        let path = path.with_context(|| format!("{verb:?} {name}"))?;
+        let wait = async {
+            while let Some(signal) = removed.next().await {
+                let job = signal.args().context("read a signal of systemd")?;
+                if *job.job() == path {
+                    return Ok(job.result().clone());
+                }
+            }
+            bail!("systemd went away")
+        };
+        let result = tokio::time::timeout(JOB, wait)
+            .await
+            .map_err(|_| anyhow::anyhow!("{verb:?} {name}: no end within {JOB:?}"))??;
+        if result != "done" {
+            bail!("{verb:?} {name}: {result}; `journalctl -u {name}` on the host tells why");
+        }
+        Ok(())
+    }
+
+    async fn enabled(&self, name: &str) -> bool {
+        self.manager.get_unit_file_state(name).await.is_ok_and(|state| state == "enabled")
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Job {
+    Start,
+    Restart,
+    Stop,
+}
+
+/// Whether the unit does what it should, since its files last changed.
+pub(crate) async fn observe(name: &str, wanted: &UnitState) -> Result<Observed> {
+    let systemd = Systemd::connect().await?;
+    let unit = systemd.unit(name).await?;
+    let active = unit.active_state().await?;
+    let running = active == "active" || active == "activating" || active == "reloading";
+    let enabled = systemd.enabled(name).await;
+    Ok(match wanted {
+        UnitState::Stopped if !running && !enabled => Observed::AsWanted,
+        UnitState::Stopped => Observed::Differs(if running { "runs" } else { "is enabled" }.to_owned()),
+        UnitState::Running { .. } if !running && !enabled => Observed::Missing,
+        UnitState::Running { .. } if !running => Observed::Differs(format!("is {active}")),
+        UnitState::Running { .. } if !enabled => Observed::Differs("is not enabled".to_owned()),
+        UnitState::Running { reads } => match stale(&unit, reads).await? {
+            Some(why) => Observed::Differs(why),
+            None => Observed::AsWanted,
+        },
+    })
+}
+
+async fn stale(unit: &UnitProxy<'static>, reads: &[String]) -> Result<Option<String>> {
+    if unit.need_daemon_reload().await? {
+        return Ok(Some("its unit file changed".to_owned()));
+    }
+    let started = unit.inactive_exit_timestamp().await?;
+    let fragment = unit.fragment_path().await?;
+    for path in reads.iter().chain(std::iter::once(&fragment)) {
+        // The link itself, not what it points to: a new binary is a new link.
+        let Ok(meta) = std::fs::symlink_metadata(path) else { continue };
+        let changed =
+            u64::try_from(meta.ctime()).unwrap_or(0) * 1_000_000 + u64::try_from(meta.ctime_nsec()).unwrap_or(0) / 1000;
+        if changed > started {
+            return Ok(Some(format!("{path} changed")));
+        }
+    }
+    Ok(None)
+}
+
+/// Brings the unit into that state.
+pub(crate) async fn apply(name: &str, wanted: &UnitState) -> Result<()> {
+    let systemd = Systemd::connect().await?;
+    if matches!(wanted, UnitState::Running { .. }) {
+        crate::packages::unmask(name)?;
+    }
+    systemd.manager.reload().await.context("make systemd read its unit files")?;
+    let unit = systemd.unit(name).await?;
+    let active = unit.active_state().await? == "active";
+    let enabled = systemd.enabled(name).await;
+    // Only what the distribution had started before kinit came is started again at reset.
+    let before = active && enabled && !unit.fragment_path().await?.starts_with("/etc/");
+    Ledger::note(|l| {
+        l.units.entry(name.to_owned()).or_insert(before);
+    })?;
+    match wanted {
+        UnitState::Stopped => stop(&systemd, name).await,
+        UnitState::Running { .. } => {
+            if unit.load_state().await? == "masked" {
+                bail!("{name} is masked");
+            }
+            systemd.manager.enable_unit_files(&[name], false, true).await.with_context(|| format!("enable {name}"))?;
+            // Enabling changes what is on disk: without this the unit would count as changed since it was read.
+            systemd.manager.reload().await.context("make systemd read its unit files")?;
+            systemd.manager.reset_failed_unit(name).await.ok();
+            let verb = if active { Job::Restart } else { Job::Start };
+            systemd.job(name, verb).await
+        }
+    }
+}
+
+async fn stop(systemd: &Systemd, name: &str) -> Result<()> {
+    systemd.job(name, Job::Stop).await?;
+    systemd.manager.disable_unit_files(&[name], false).await.map(drop).with_context(|| format!("disable {name}"))
+}
+
+/// Stops and disables a unit that may be gone already.
+pub(crate) async fn give_up(name: &str) -> Result<()> {
+    let systemd = Systemd::connect().await?;
+    if systemd.unit(name).await?.load_state().await? == "not-found" {
+        return Ok(());
+    }
+    stop(&systemd, name).await?;
+    systemd.manager.reset_failed_unit(name).await.ok();
+    Ok(())
+}
+
+/// Reads unit files again; then starts a unit that ran before kinit came, if it is still there.
+pub(crate) async fn give_back(units: &[&str]) -> Result<()> {
+    let systemd = Systemd::connect().await?;
+    systemd.manager.reload().await.context("make systemd read its unit files")?;
+    for name in units {
+        if systemd.unit(name).await?.load_state().await? == "loaded" {
+            systemd.manager.enable_unit_files(&[name], false, true).await.ok();
+            systemd.job(name, Job::Restart).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! What desk and agent say to each other: frames of JSON, and frames of bytes for uploads.
+
+use anyhow::{Context, Result, bail, ensure};
+use kinit_pki::{Authority, Pair, Subject};
+use kinit_resource::{Facts, LeafSpec, Observed, Resource, Shared};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// A resource to bring about, with the text of its secret where it has one.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ApplyItem {
+    /// The resource.
+    pub resource: Resource,
+    /// The text behind `Content::Secret`.
+    pub secret: Option<String>,
+}
+
+/// One of a batch's items is done.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Progress {
+    /// Its place in the batch.
+    pub index: usize,
+    /// Why it failed; the items after it are not tried.
+    pub error: Option<String>,
+    /// How long it took.
+    pub milliseconds: u64,
+}
+
+/// What the desk asks for. Secrets travel in here; there is no `Debug`.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Facts about the host; `ports` are those to look at.
+    Facts,
+    /// What is there of these.
+    Observe(Vec<Resource>),
+    /// Bring these about, in order.
+    Apply(Vec<ApplyItem>),
+    /// Which of these blobs are not on the host.
+    MissingBlobs(Vec<String>),
+    /// A blob follows in byte frames (one zstd stream), ended by an empty one.
+    Blob { sha256: String },
+    /// Make a shared secret.
+    Generate { shared: Shared, algorithm: kinit_pki::KeyAlgorithm, days: u32 },
+    /// Read a shared secret.
+    Read { shared: Shared },
+    /// Write a shared secret, or its public half.
+    Write { shared: Shared, pair: Pair, public_only: bool },
+    /// Make a key for a leaf certificate and keep it in memory; answer with the request.
+    Request(Box<LeafSpec>),
+    /// Sign a request with an authority of this host.
+    Sign { authority: Authority, request: String, subject: Subject },
+    /// Write the certificate for the key made before.
+    Install { leaf: Box<LeafSpec>, certificate: String },
+    /// Read a kubeconfig or another file of kinit's.
+    ReadFile { path: String },
+    /// What reset would undo.
+    ResetPlan,
+    /// Undo everything in the ledger.
+    Reset,
+}
+
+/// What the agent answers.
+#[derive(Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// Sent once at the start: the agent runs and holds the lock.
+    Ready,
+    /// Done.
+    Done,
+    /// It could not be done.
+    Failed(String),
+    Facts(Box<Facts>),
+    Observed(Vec<Observed>),
+    Progress(Progress),
+    Names(Vec<String>),
+    Pair(Pair),
+    Text(String),
+}
+
+/// A frame: JSON, or bytes.
+pub(crate) enum Frame {
+    Json(Vec<u8>),
+    Bytes(Vec<u8>),
+}
+
+const MAX: usize = 64 << 20;
+
+/// Writes a message as `J`, its length (32 bits, big endian) and its JSON.
+pub(crate) async fn send<W: AsyncWrite + Unpin>(to: &mut W, message: &impl Serialize) -> Result<()> {
+    let json = serde_json::to_vec(message).context("encode a message")?;
+    send_frame(to, b'J', &json).await
+}
+
+/// Writes bytes as `B`, their length and themselves.
+pub(crate) async fn send_bytes<W: AsyncWrite + Unpin>(to: &mut W, bytes: &[u8]) -> Result<()> {
+    send_frame(to, b'B', bytes).await
+}
+
+async fn send_frame<W: AsyncWrite + Unpin>(to: &mut W, kind: u8, body: &[u8]) -> Result<()> {
+    ensure!(body.len() <= MAX, "a message of {} bytes is too long", body.len());
+    let length = u32::try_from(body.len()).context("message length")?.to_be_bytes();
+    let mut head = [kind, 0, 0, 0, 0];
+    head[1..].copy_from_slice(&length);
+    to.write_all(&head).await?;
+    to.write_all(body).await?;
+    to.flush().await?;
+    Ok(())
+}
+
+/// Reads a frame; `None` when the other side closed the channel between two.
+pub(crate) async fn receive<R: AsyncRead + Unpin>(from: &mut R) -> Result<Option<Frame>> {
+    let mut head = [0u8; 5];
+    match from.read_exact(&mut head[..1]).await {
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    };
+    from.read_exact(&mut head[1..]).await?;
+    let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+    ensure!(length <= MAX, "the other side announces a message of {length} bytes");
+    let mut body = vec![0; length];
+    from.read_exact(&mut body).await?;
+    match head[0] {
+        b'J' => Ok(Some(Frame::Json(body))),
+        b'B' => Ok(Some(Frame::Bytes(body))),
+        other => bail!("the other side speaks another protocol (a frame of kind {other:#x})"),
+    }
+}
+
+/// Reads a JSON message.
+pub(crate) async fn receive_message<R: AsyncRead + Unpin, T: for<'a> Deserialize<'a>>(
+    from: &mut R,
+) -> Result<Option<T>> {
+    match receive(from).await? {
+        None => Ok(None),
+        Some(Frame::Json(json)) => Ok(Some(serde_json::from_slice(&json).context("decode a message")?)),
+        Some(Frame::Bytes(_)) => bail!("bytes arrived where a message was expected"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_survive_the_wire_and_rubbish_does_not_kill() {
+        let mut wire = Vec::new();
+        send(&mut wire, &Reply::Text("x".into())).await.unwrap();
+        send_bytes(&mut wire, b"abc").await.unwrap();
+        let mut from = wire.as_slice();
+        assert!(matches!(receive_message(&mut from).await.unwrap(), Some(Reply::Text(t)) if t == "x"));
+        assert!(matches!(receive(&mut from).await.unwrap(), Some(Frame::Bytes(b)) if b == b"abc"));
+        assert!(receive(&mut from).await.unwrap().is_none());
+        for rubbish in [&b"Last login: today"[..], b"J\xff\xff\xff\xff", b"J\0\0\0\x09{}"] {
+            assert!(receive(&mut &rubbish[..]).await.is_err());
+        }
+    }
+}

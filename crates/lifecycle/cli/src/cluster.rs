@@ -1,0 +1,227 @@
+//! `kinit init` and `kinit reset`.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use kinit_config::Cluster;
+use kinit_manifests::Phase;
+use kinit_phases::{ConnectOptions, Hosts, Init, LocalBundle};
+use kinit_planner::Finding;
+use kinit_remote::OnUnknown;
+
+use crate::config;
+use crate::errors::PreflightFailed;
+use crate::progress::{Output, listeners};
+
+/// What every verb that connects to hosts takes.
+#[derive(Args, Debug)]
+pub struct Common {
+    /// The cluster file
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    file: PathBuf,
+    /// Accept and remember the keys of hosts that are not known yet (a changed key is always refused)
+    #[arg(long)]
+    accept_new_host_keys: bool,
+    /// Seconds that connecting to a host may take
+    #[arg(long, default_value_t = 20)]
+    connect_timeout: u64,
+    /// Print the plan and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Form of the output
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    /// Show every step
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+/// Flags of `kinit init`.
+#[derive(Args, Debug)]
+pub struct InitArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Folder with the binaries and images to install [default: the folder of kinit itself]
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
+    /// Preflight checks to pass over, by name; `all` for every one
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    ignore_preflight_errors: Vec<String>,
+    /// Phases to leave out, by name
+    #[arg(long, value_delimiter = ',', value_name = "PHASES")]
+    skip_phases: Vec<String>,
+    /// Where to write the administrator's kubeconfig [default: admin.conf beside the cluster file]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Write the timing as JSON to a file
+    #[arg(long, value_name = "FILE")]
+    timing: Option<PathBuf>,
+}
+
+/// Flags of `kinit reset`.
+#[derive(Args, Debug)]
+pub struct ResetArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Do not ask
+    #[arg(long)]
+    force: bool,
+}
+
+/// Makes a cluster, or brings one to what the file says.
+pub async fn init(args: InitArgs) -> Result<()> {
+    let started = Instant::now();
+    let cluster = Arc::new(config::load(&args.common.file)?);
+    let skipped = skipped(&args.skip_phases)?;
+    let program = std::env::current_exe().context("find this program")?;
+    let beside = program.parent().map(Path::to_owned).unwrap_or_default();
+    let bundle = Arc::new(LocalBundle::read(args.bundle.as_deref().unwrap_or(&beside))?);
+    let hosts = Arc::new(connect(&cluster, &args.common).await?);
+    let init = Init { cluster: cluster.clone(), hosts, bundle };
+    let (facts, findings) = init.preflight(jiff::Timestamp::now().as_second()).await?;
+    judge(&findings, &args.ignore_preflight_errors)?;
+    let mut plan = init.prepare(&facts).await?.plan;
+    plan.stages.retain(|stage| !skipped.contains(&stage.phase));
+    if args.common.dry_run {
+        print!("{plan}");
+        return Ok(());
+    }
+    let changes = plan.changes();
+    let (listener, timing) = listeners(args.common.output, args.common.verbose);
+    let result = init.execute(&plan, listener.as_ref()).await;
+    if let Some(file) = &args.timing {
+        std::fs::write(file, timing.json().to_string()).with_context(|| format!("write {}", file.display()))?;
+    }
+    result?;
+    if args.common.output == Output::Text && changes > 0 {
+        println!("{}", timing.table());
+    }
+    let kubeconfig = args.kubeconfig.unwrap_or_else(|| args.common.file.with_file_name("admin.conf"));
+    let complete = skipped.is_empty() || !skipped.contains(&Phase::Kubeconfig);
+    if complete {
+        write_private(&kubeconfig, &init.admin_kubeconfig().await?)?;
+    }
+    let plural = if changes == 1 { "" } else { "s" };
+    println!("{changes} change{plural} in {:.1} s", started.elapsed().as_secs_f64());
+    if complete {
+        println!("export KUBECONFIG={}", std::path::absolute(&kubeconfig).unwrap_or(kubeconfig).display());
+    }
+    Ok(())
+}
+
+/// Gives hosts back as they were.
+pub async fn reset(args: ResetArgs) -> Result<()> {
+    let cluster = config::load(&args.common.file)?;
+    let hosts = connect(&cluster, &args.common).await?;
+    let plan = kinit_phases::reset_plan(&hosts).await?;
+    let changes: usize = plan.values().map(Vec::len).sum();
+    for (host, lines) in plan.iter().filter(|_| args.common.dry_run || !args.force) {
+        lines.iter().for_each(|line| println!("{host:<10} {line}"));
+    }
+    if args.common.dry_run {
+        println!("{changes} changes");
+        return Ok(());
+    }
+    if changes > 0 && !args.force && !confirmed(&cluster)? {
+        bail!("nothing was changed");
+    }
+    let report = kinit_phases::reset(&hosts).await?;
+    let left: Vec<String> =
+        report.iter().flat_map(|(host, lines)| lines.iter().map(move |l| format!("{host}: {l}"))).collect();
+    if !left.is_empty() {
+        bail!("the hosts are not as they were:\n{}", left.join("\n"));
+    }
+    println!("{} hosts reset, {changes} changes undone, no residue", report.len());
+    Ok(())
+}
+
+async fn connect(cluster: &Cluster, common: &Common) -> Result<Hosts> {
+    let program = std::fs::read("/proc/self/exe").context("read this program")?;
+    let options = ConnectOptions {
+        program: Arc::new(program),
+        home: std::env::home_dir().context("find the home directory")?,
+        on_unknown: on_unknown(common.accept_new_host_keys),
+        timeout: Duration::from_secs(common.connect_timeout),
+    };
+    Ok(Hosts::connect(cluster, &options).await?)
+}
+
+/// On a terminal a new host's key is asked for, one at a time; elsewhere the flag says.
+fn on_unknown(accept: bool) -> OnUnknown {
+    if accept {
+        return OnUnknown::Accept;
+    }
+    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        return OnUnknown::Refuse;
+    }
+    let turn = Mutex::new(());
+    OnUnknown::Ask(Arc::new(move |host, fingerprint| {
+        let _turn = turn.lock();
+        ask(&format!("{host} is not known; its key is {fingerprint}. Is it the right one? (yes/no) "))
+            .is_ok_and(|a| a == "yes")
+    }))
+}
+
+fn confirmed(cluster: &Cluster) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("reset destroys the cluster and its data: confirm with --force");
+    }
+    let name = &cluster.metadata.name;
+    Ok(ask(&format!("This destroys cluster {name} and its data. Type its name to go on: "))? == *name)
+}
+
+fn ask(question: &str) -> Result<String> {
+    eprint!("{question}");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(answer.trim().to_owned())
+}
+
+fn judge(findings: &[Finding], ignored: &[String]) -> Result<()> {
+    let is_ignored = |f: &Finding| ignored.iter().any(|name| name == "all" || name.eq_ignore_ascii_case(&f.check));
+    let mut failed = 0;
+    for finding in findings {
+        let kind = match (finding.warning, is_ignored(finding)) {
+            (true, _) => "warning",
+            (false, true) => "ignored",
+            (false, false) => {
+                failed += 1;
+                "failed"
+            }
+        };
+        let host = if finding.host.is_empty() { "cluster" } else { &finding.host };
+        eprintln!("[preflight] {kind}: {host}: {}: {} ({})", finding.check, finding.message, finding.remedy);
+    }
+    if failed > 0 { Err(PreflightFailed(failed).into()) } else { Ok(()) }
+}
+
+fn skipped(names: &[String]) -> Result<Vec<Phase>> {
+    let find = |name: &String| Phase::ALL.into_iter().find(|p| p.name() == name);
+    let known = || Phase::ALL.map(Phase::name).join(", ");
+    names
+        .iter()
+        .map(|name| {
+            find(name).with_context(|| format!("--skip-phases: there is no phase {name}; there are {}", known()))
+        })
+        .collect()
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+fn write_private(path: &Path, text: &str) -> Result<()> {
+    let temporary = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        std::fs::remove_file(&temporary)
+            .or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) })?;
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().with_context(|| format!("write {}", path.display()))
+}

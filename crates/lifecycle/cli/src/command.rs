@@ -1,0 +1,62 @@
+//! The tree of commands.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::{cluster, config, errors, playground};
+
+/// Turns Linux machines with SSH and root into a highly available Kubernetes cluster, and looks after it
+#[derive(Parser, Debug)]
+#[command(name = "kinit", version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Make a cluster, or bring one to what its file says
+    Init(cluster::InitArgs),
+    /// Give hosts back as they were
+    Reset(cluster::ResetArgs),
+    /// Cluster files: an example, a check, all defaults
+    #[command(subcommand)]
+    Config(config::Verb),
+    /// Hosts on this machine to try things on: boot, unplug, partition, throw away
+    #[command(subcommand)]
+    Playground(playground::Verb),
+    /// Serve a kinit over stdin and stdout (kinit starts this on hosts)
+    #[command(hide = true)]
+    HostAgent,
+}
+
+/// Reads the command line, does what it says, and tells how it went; see [`errors::report`] for the exit codes.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.verb {
+        // A playground's inner verbs must not have threads.
+        Verb::Playground(verb) => playground::run(verb),
+        Verb::Config(verb) => config::run(verb).map(|()| ExitCode::SUCCESS),
+        Verb::Init(args) => on_runtime(cluster::init(args)),
+        Verb::Reset(args) => on_runtime(cluster::reset(args)),
+        Verb::HostAgent => on_runtime(kinit_agent::serve(tokio::io::stdin(), tokio::io::stdout())),
+    };
+    result.unwrap_or_else(|error| errors::report(&error))
+}
+
+/// Runs async work to its end.
+pub fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<ExitCode> {
+    kinit_component_base::runtime::install_tls_provider();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the async runtime")?;
+    let result = runtime.block_on(work);
+    // A read of stdin that never ends must not hold the process back.
+    runtime.shutdown_background();
+    result.map(|()| ExitCode::SUCCESS)
+}

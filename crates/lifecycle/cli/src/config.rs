@@ -1,0 +1,45 @@
+//! `kinit config`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use kinit_config::Cluster;
+
+/// What can be done with a cluster file.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Print an example to start from
+    Init,
+    /// Check a cluster file; say everything that is wrong with it
+    Validate {
+        /// The cluster file
+        #[arg(short = 'f', long = "file", value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print a cluster file with all defaults filled in
+    Print {
+        /// The cluster file
+        #[arg(short = 'f', long = "file", value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// Does it.
+pub fn run(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Init => print!("{}", kinit_config::example()),
+        Verb::Validate { file } => {
+            load(&file)?;
+            println!("{} is valid", file.display());
+        }
+        Verb::Print { file } => print!("{}", kinit_config::print(&load(&file)?)?),
+    }
+    Ok(())
+}
+
+/// Reads a cluster file.
+pub fn load(file: &Path) -> Result<Cluster> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    kinit_config::load(&text).with_context(|| format!("{}", file.display()))
+}

@@ -1,0 +1,55 @@
+//! From a failure to an exit code and a hint.
+
+use std::process::ExitCode;
+
+use kinit_config::LoadError;
+use kinit_phases::Unreachable;
+use kinit_planner::PlanError;
+use kinit_workflow::RunError;
+
+/// Findings of preflight checks that stop a run; they were printed already.
+#[derive(Debug)]
+pub struct PreflightFailed(pub usize);
+
+impl std::fmt::Display for PreflightFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} preflight check(s) failed; nothing was changed", self.0)
+    }
+}
+
+impl std::error::Error for PreflightFailed {}
+
+/// Prints the failure with all its causes and, where there is one, a hint; returns the code of its family:
+/// 1 anything else, 3 cluster file, 4 hosts not reached, 5 preflight, 6 conflict, 7 a step failed. (2 is clap's: wrong usage.)
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    let (code, hint) = classify(error);
+    if let Some(hint) = hint {
+        eprintln!("hint: {hint}");
+    }
+    ExitCode::from(code)
+}
+
+fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
+    for cause in error.chain() {
+        if cause.is::<LoadError>() {
+            return (3, Some("`kinit config init` prints an example of a cluster file"));
+        }
+        if cause.is::<Unreachable>() {
+            return (
+                4,
+                Some("nothing was changed; check addresses, keys and that sshd runs, then run the same command again"),
+            );
+        }
+        if cause.is::<PreflightFailed>() {
+            return (5, Some("a check can be passed over by name: --ignore-preflight-errors=NAME[,NAME...]"));
+        }
+        if cause.is::<PlanError>() {
+            return (6, None);
+        }
+        if cause.is::<RunError>() {
+            return (7, Some("what was done stays done; run the same command again to go on from there"));
+        }
+    }
+    (1, None)
+}

@@ -1,0 +1,225 @@
+//! `kinit playground`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use kinit_playground::{Host, Playground, Role, UpOptions};
+
+/// A playground's name.
+#[derive(Args, Debug)]
+pub struct Named {
+    /// Name of the playground
+    #[arg(long, default_value = "default")]
+    name: String,
+}
+
+/// What can be done to a playground.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Bring hosts up, and write a cluster file for them
+    Up {
+        #[command(flatten)]
+        named: Named,
+        /// Number of load balancer hosts
+        #[arg(long, default_value_t = 1)]
+        loadbalancers: u8,
+        /// Number of control-plane hosts
+        #[arg(long, default_value_t = 3)]
+        control_planes: u8,
+        /// Number of worker hosts
+        #[arg(long, default_value_t = 2)]
+        workers: u8,
+        /// Take the playground down when this process ends
+        #[arg(long, hide = true)]
+        owner: Option<u32>,
+    },
+    /// Show the hosts
+    Status {
+        #[command(flatten)]
+        named: Named,
+    },
+    /// Open a shell on a host, or run a command there
+    Ssh {
+        #[command(flatten)]
+        named: Named,
+        /// The host
+        host: String,
+        /// A command and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Pull a host's plug
+    PowerOff {
+        #[command(flatten)]
+        named: Named,
+        /// The host
+        host: String,
+    },
+    /// Give power back to a host, and wait until it answers
+    PowerOn {
+        #[command(flatten)]
+        named: Named,
+        /// The host
+        host: String,
+    },
+    /// Cut two hosts off from each other
+    Partition {
+        #[command(flatten)]
+        named: Named,
+        /// One host
+        a: String,
+        /// The other
+        b: String,
+    },
+    /// Pull a host's network cable
+    Unplug {
+        #[command(flatten)]
+        named: Named,
+        /// The host
+        host: String,
+    },
+    /// Plug all cables in and end all partitions
+    Heal {
+        #[command(flatten)]
+        named: Named,
+    },
+    /// Run a Deployment and visit its Service by name
+    Demo {
+        #[command(flatten)]
+        named: Named,
+    },
+    /// Take hosts, disks and network away
+    Down {
+        #[command(flatten)]
+        named: Named,
+    },
+    #[command(hide = true)]
+    Supervise(Inner),
+    #[command(hide = true)]
+    Launch(Inner),
+    #[command(hide = true)]
+    Init(Inner),
+    #[command(hide = true)]
+    Reap {
+        #[arg(long)]
+        dir: PathBuf,
+        #[arg(long)]
+        owner: u32,
+    },
+}
+
+/// What a host's own processes are told.
+#[derive(Args, Debug)]
+pub struct Inner {
+    #[arg(long)]
+    dir: PathBuf,
+    #[arg(long)]
+    host: String,
+}
+
+/// Does it.
+pub fn run(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Up { named, loadbalancers, control_planes, workers, owner } => {
+            let launcher = std::env::current_exe().context("find this program")?;
+            let options = UpOptions { name: named.name, loadbalancers, control_planes, workers, launcher, owner };
+            let playground = Playground::up(&options, &|step| eprintln!("{step} ..."))?;
+            let file = playground.dir.join("cluster.yaml");
+            // A file that its user changed stays.
+            if !file.exists() {
+                std::fs::write(&file, cluster_file(&playground))
+                    .with_context(|| format!("write {}", file.display()))?;
+            }
+            status(&playground);
+            println!("cluster file: {}", file.display());
+        }
+        Verb::Status { named } => status(&Playground::open(&named.name)?),
+        Verb::Ssh { named, host, command } => return ssh(&Playground::open(&named.name)?, &host, &command),
+        Verb::PowerOff { named, host } => on(&named, &host, |p, h| p.power_off(h))?,
+        Verb::PowerOn { named, host } => on(&named, &host, |p, h| {
+            p.power_on(h)?;
+            p.wait_until_reachable(std::slice::from_ref(h))
+        })?,
+        Verb::Unplug { named, host } => on(&named, &host, |p, h| p.set_plugged(h, false))?,
+        Verb::Partition { named, a, b } => {
+            let playground = Playground::open(&named.name)?;
+            playground.partition(playground.topology.host(&a)?, playground.topology.host(&b)?)?;
+        }
+        Verb::Heal { named } => {
+            let playground = Playground::open(&named.name)?;
+            playground.heal()?;
+            playground.topology.hosts.iter().try_for_each(|host| playground.set_plugged(host, true))?;
+        }
+        Verb::Demo { named } => {
+            let playground = Playground::open(&named.name)?;
+            return crate::command::on_runtime(async move { crate::demo::run(&playground).await });
+        }
+        Verb::Down { named } => Playground::open(&named.name)?.down()?,
+        Verb::Supervise(inner) => kinit_playground::supervise(&inner.dir, &inner.host)?,
+        Verb::Launch(inner) => return Ok(exit_code(kinit_playground::launch(&inner.dir, &inner.host)?)),
+        Verb::Init(inner) => match kinit_playground::init(&inner.dir, &inner.host)? {},
+        Verb::Reap { dir, owner } => Playground::open_dir(&dir)?.reap(owner)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn on(named: &Named, host: &str, act: impl Fn(&Playground, &Host) -> Result<()>) -> Result<()> {
+    let playground = Playground::open(&named.name)?;
+    act(&playground, playground.topology.host(host)?)
+}
+
+/// The cluster file for a playground's hosts.
+fn cluster_file(playground: &Playground) -> String {
+    let mut text = format!(
+        "apiVersion: kinit.dev/v1alpha1\nkind: Cluster\nmetadata:\n  name: {}\nspec:\n  ssh:\n    identityFile: {}\n    knownHostsFile: {}\n  hosts:\n",
+        playground.name,
+        playground.ssh_key().display(),
+        playground.known_hosts().display()
+    );
+    for host in &playground.topology.hosts {
+        let (address, role) = (playground.topology.address_of(host), role(host));
+        text.push_str(&format!("  - name: {}\n    address: {address}\n    roles: [{role}]\n", host.name));
+    }
+    text
+}
+
+fn role(host: &Host) -> &'static str {
+    match host.role {
+        Role::LoadBalancer => "loadbalancer",
+        Role::ControlPlane => "control-plane",
+        Role::Worker => "worker",
+    }
+}
+
+fn status(playground: &Playground) {
+    println!("{:<8} {:<14} {:<14} POWER", "HOST", "ROLE", "ADDRESS");
+    for host in &playground.topology.hosts {
+        let role = role(host);
+        let power = if playground.is_on(host) { "on" } else { "off" };
+        println!("{:<8} {:<14} {:<14} {power}", host.name, role, playground.topology.address_of(host));
+    }
+}
+
+fn ssh(playground: &Playground, host: &str, command: &[String]) -> Result<ExitCode> {
+    let host = playground.topology.host(host)?;
+    let option = |key: &str, path: &Path| format!("{key}={}", path.display());
+    let status = Command::new("ssh")
+        .args([
+            "-o",
+            &option("IdentityFile", &playground.ssh_key()),
+            "-o",
+            &option("UserKnownHostsFile", &playground.known_hosts()),
+        ])
+        .args(["-o", "StrictHostKeyChecking=yes", "-o", "LogLevel=ERROR", "-o", "IdentitiesOnly=yes"])
+        .arg(format!("root@{}", playground.topology.address_of(host)))
+        .args(command)
+        .status()
+        .context("start ssh; the Debian package openssh-client is needed")?;
+    Ok(exit_code(status.code().unwrap_or(255)))
+}
+
+fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(255))
+}

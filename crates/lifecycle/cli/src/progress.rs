@@ -1,0 +1,194 @@
+//! What a user sees of a run: bars on a terminal, plain lines otherwise, JSON when asked for; and where the time went.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use kinit_workflow::{Event, Listener};
+
+/// Form of the output.
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Bars on a terminal, plain lines otherwise
+    Text,
+    /// One JSON object a line
+    Jsonl,
+}
+
+/// The listeners for an output form.
+pub fn listeners(output: Output, verbose: bool) -> (Box<dyn Listener>, std::sync::Arc<Timing>) {
+    let timing = std::sync::Arc::new(Timing::default());
+    let shown: Box<dyn Listener> = match output {
+        Output::Jsonl => Box::new(Jsonl),
+        Output::Text if std::io::stderr().is_terminal() => Box::new(Bars::default()),
+        Output::Text => Box::new(Lines { verbose }),
+    };
+    (Box::new(Both(shown, timing.clone())), timing)
+}
+
+struct Both(Box<dyn Listener>, std::sync::Arc<Timing>);
+
+impl Listener for Both {
+    fn on(&self, event: &Event) {
+        self.0.on(event);
+        self.1.on(event);
+    }
+}
+
+struct Jsonl;
+
+impl Listener for Jsonl {
+    fn on(&self, event: &Event) {
+        if let Ok(line) = serde_json::to_string(event) {
+            println!("{line}");
+        }
+    }
+}
+
+struct Lines {
+    verbose: bool,
+}
+
+impl Listener for Lines {
+    fn on(&self, event: &Event) {
+        let name = |host: &str| if host.is_empty() { "cluster".to_owned() } else { host.to_owned() };
+        match event {
+            Event::PhaseStarted { phase, steps } => eprintln!("[{phase}] {steps} steps"),
+            Event::StepDone { host, step, milliseconds, .. } if self.verbose || *milliseconds >= 1000 => {
+                eprintln!("[{}] {step} ({})", name(host), seconds(*milliseconds));
+            }
+            Event::StepFailed { host, step, error, .. } => eprintln!("[{}] FAILED {step}: {error}", name(host)),
+            Event::PhaseDone { phase, milliseconds } => eprintln!("[{phase}] done in {}", seconds(*milliseconds)),
+            _ => {}
+        }
+    }
+}
+
+#[derive(Default)]
+struct Bars {
+    all: MultiProgress,
+    bars: Mutex<BTreeMap<String, ProgressBar>>,
+}
+
+impl Bars {
+    fn bar(&self, host: &str) -> ProgressBar {
+        let Ok(mut bars) = self.bars.lock() else { return ProgressBar::hidden() };
+        let name = if host.is_empty() { "cluster" } else { host };
+        let make = || {
+            let bar = self.all.add(ProgressBar::new(0));
+            // The template is a constant; were it wrong, the plain style would do.
+            let style = ProgressStyle::with_template("{prefix:<12} {bar:20} {pos:>3}/{len:<3} {wide_msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_prefix(name.to_owned());
+            bar
+        };
+        bars.entry(name.to_owned()).or_insert_with(make).clone()
+    }
+}
+
+impl Listener for Bars {
+    fn on(&self, event: &Event) {
+        match event {
+            Event::PhaseStarted { phase, .. } => drop(self.all.println(format!("[{phase}]"))),
+            Event::LaneStarted { host, steps, first, .. } => {
+                let bar = self.bar(host);
+                bar.reset();
+                bar.set_length(*steps as u64);
+                bar.set_message(first.clone());
+            }
+            Event::StepDone { host, next, .. } => {
+                let bar = self.bar(host);
+                bar.inc(1);
+                bar.set_message(next.clone().unwrap_or_default());
+            }
+            Event::StepFailed { host, step, error, .. } => {
+                drop(self.all.println(format!("FAILED {host}: {step}: {error}")));
+                self.bar(host).abandon_with_message(format!("failed: {step}"));
+            }
+            Event::PhaseDone { phase, milliseconds } => {
+                drop(self.all.println(format!("[{phase}] done in {}", seconds(*milliseconds))));
+                if let Ok(mut bars) = self.bars.lock() {
+                    bars.values().for_each(ProgressBar::finish_and_clear);
+                    bars.clear();
+                }
+            }
+        }
+    }
+}
+
+fn seconds(milliseconds: u64) -> String {
+    format!("{:.1} s", Duration::from_millis(milliseconds).as_secs_f64())
+}
+
+/// Time per phase, and per host within it.
+#[derive(Default)]
+pub struct Timing {
+    rows: Mutex<Vec<Row>>,
+}
+
+struct Row {
+    phase: &'static str,
+    total: u64,
+    hosts: BTreeMap<String, u64>,
+    slowest: (u64, String),
+}
+
+impl Listener for Timing {
+    fn on(&self, event: &Event) {
+        let Ok(mut rows) = self.rows.lock() else { return };
+        match event {
+            Event::PhaseStarted { phase, .. } => {
+                rows.push(Row { phase, total: 0, hosts: BTreeMap::new(), slowest: (0, String::new()) })
+            }
+            Event::StepDone { host, step, milliseconds, .. } => {
+                let Some(row) = rows.last_mut() else { return };
+                *row.hosts.entry(host.clone()).or_default() += milliseconds;
+                if *milliseconds >= row.slowest.0 {
+                    row.slowest = (*milliseconds, format!("{host} {step}").trim().to_owned());
+                }
+            }
+            Event::PhaseDone { milliseconds, .. } => {
+                if let Some(row) = rows.last_mut() {
+                    row.total = *milliseconds;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Timing {
+    /// The table for people.
+    pub fn table(&self) -> String {
+        let Ok(rows) = self.rows.lock() else { return String::new() };
+        let mut text = format!("{:<20} {:>7}  {:<34} SLOWEST STEP\n", "PHASE", "TIME", "PER HOST");
+        for row in rows.iter() {
+            let hosts: Vec<String> = row
+                .hosts
+                .iter()
+                .filter(|(h, _)| !h.is_empty())
+                .map(|(h, ms)| format!("{h} {:.1}", *ms as f64 / 1000.0))
+                .collect();
+            let slowest = format!("{} ({})", row.slowest.1, seconds(row.slowest.0));
+            text.push_str(&format!(
+                "{:<20} {:>7}  {:<34} {slowest}\n",
+                row.phase,
+                seconds(row.total),
+                hosts.join("  ")
+            ));
+        }
+        let total: u64 = rows.iter().map(|r| r.total).sum();
+        text.push_str(&format!("{:<20} {:>7}\n", "total", seconds(total)));
+        text
+    }
+
+    /// The same as JSON, for benchmarks.
+    pub fn json(&self) -> serde_json::Value {
+        let Ok(rows) = self.rows.lock() else { return serde_json::Value::Null };
+        rows.iter()
+            .map(|r| serde_json::json!({ "phase": r.phase, "milliseconds": r.total, "hosts": r.hosts }))
+            .collect()
+    }
+}

@@ -1,0 +1,350 @@
+//! The types of the cluster file, with their defaults.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use kinit_pki::{KeyAlgorithm, NodeNames, TreeNames};
+use serde::{Deserialize, Serialize};
+
+/// The only version so far.
+pub const API_VERSION: &str = "kinit.dev/v1alpha1";
+/// The only kind so far.
+pub const KIND: &str = "Cluster";
+
+/// A cluster, as its operator wants it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cluster {
+    /// `kinit.dev/v1alpha1`.
+    pub api_version: String,
+    /// `Cluster`.
+    pub kind: String,
+    /// Its name.
+    #[serde(default)]
+    pub metadata: Metadata,
+    /// What it consists of.
+    pub spec: Spec,
+}
+
+/// Name of the cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metadata {
+    /// kubeadm's `clusterName`: the cluster's name in kubeconfigs.
+    pub name: String,
+}
+
+impl Default for Metadata {
+    fn default() -> Self {
+        Self { name: "kubernetes".to_owned() }
+    }
+}
+
+/// Everything about the cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Spec {
+    /// Version of Kubernetes' API; this kinit brings v1.36.
+    #[serde(default = "version")]
+    pub kubernetes_version: String,
+    /// `HOST[:PORT]` where clients reach the API. Default: the first load balancer's address (without one: the first control plane's), port 6443.
+    #[serde(default)]
+    pub control_plane_endpoint: String,
+    /// Subnets and names.
+    #[serde(default)]
+    pub networking: Networking,
+    /// The key-value store.
+    #[serde(default)]
+    pub etcd: Etcd,
+    /// Keys and lives of certificates.
+    #[serde(default)]
+    pub certificates: Certificates,
+    /// The API server.
+    #[serde(default)]
+    pub api_server: Component,
+    /// The controller manager.
+    #[serde(default)]
+    pub controller_manager: Component,
+    /// The scheduler.
+    #[serde(default)]
+    pub scheduler: Component,
+    /// The node agent, on all nodes.
+    #[serde(default)]
+    pub kubelet: Component,
+    /// The service proxy, on all nodes.
+    #[serde(default)]
+    pub proxy: Component,
+    /// The pod network, on all nodes.
+    #[serde(default)]
+    pub network: Component,
+    /// How hosts are reached.
+    #[serde(default)]
+    pub ssh: Ssh,
+    /// The machines.
+    pub hosts: Vec<HostSpec>,
+}
+
+fn version() -> String {
+    "v1.36.0".to_owned()
+}
+
+/// Subnets and names. IPv4 only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Networking {
+    /// Addresses of Services.
+    #[serde(default = "service_subnet")]
+    pub service_subnet: String,
+    /// Addresses of pods; each node gets a /24 of it.
+    #[serde(default = "pod_subnet")]
+    pub pod_subnet: String,
+    /// Domain of Services' names.
+    #[serde(default = "dns_domain")]
+    pub dns_domain: String,
+}
+
+fn service_subnet() -> String {
+    "10.96.0.0/12".to_owned()
+}
+fn pod_subnet() -> String {
+    "10.244.0.0/16".to_owned()
+}
+fn dns_domain() -> String {
+    "cluster.local".to_owned()
+}
+
+impl Default for Networking {
+    fn default() -> Self {
+        Self { service_subnet: service_subnet(), pod_subnet: pod_subnet(), dns_domain: dns_domain() }
+    }
+}
+
+/// A command-line flag, as in kubeadm's v1beta4: a list, so that a flag can be given twice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Arg {
+    /// Name without dashes.
+    pub name: String,
+    /// Value.
+    pub value: String,
+}
+
+/// A component's own settings.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Component {
+    /// Flags added to kinit's, or in their place where the name is the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_args: Vec<Arg>,
+    /// Further names and addresses for the serving certificate (API server only).
+    #[serde(default, rename = "certSANs", skip_serializing_if = "Vec::is_empty")]
+    pub cert_sans: Vec<String>,
+}
+
+/// etcd's settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Etcd {
+    /// Where a member keeps its data.
+    #[serde(default = "etcd_dir")]
+    pub data_dir: String,
+    /// Flags added to kinit's, or in their place where the name is the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_args: Vec<Arg>,
+}
+
+fn etcd_dir() -> String {
+    "/var/lib/etcd".to_owned()
+}
+
+impl Default for Etcd {
+    fn default() -> Self {
+        Self { data_dir: etcd_dir(), extra_args: Vec::new() }
+    }
+}
+
+/// Keys and lives of certificates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Certificates {
+    /// Kind of key.
+    #[serde(default)]
+    pub encryption_algorithm: KeyAlgorithm,
+    /// Days that a leaf certificate is valid.
+    #[serde(default = "leaf_days")]
+    pub validity_days: u32,
+    /// Days that an authority is valid.
+    #[serde(default = "ca_days")]
+    pub ca_validity_days: u32,
+}
+
+fn leaf_days() -> u32 {
+    365
+}
+fn ca_days() -> u32 {
+    3650
+}
+
+impl Default for Certificates {
+    fn default() -> Self {
+        Self { encryption_algorithm: KeyAlgorithm::default(), validity_days: leaf_days(), ca_validity_days: ca_days() }
+    }
+}
+
+/// How hosts are reached.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Ssh {
+    /// User; must be root.
+    #[serde(default = "root")]
+    pub user: String,
+    /// Port.
+    #[serde(default = "ssh_port")]
+    pub port: u16,
+    /// Private key on the desk; the SSH agent's keys are tried too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_file: Option<String>,
+    /// Host keys on the desk, in OpenSSH's format. Default `~/.ssh/known_hosts`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_hosts_file: Option<String>,
+}
+
+fn root() -> String {
+    "root".to_owned()
+}
+fn ssh_port() -> u16 {
+    22
+}
+
+impl Default for Ssh {
+    fn default() -> Self {
+        Self { user: root(), port: ssh_port(), identity_file: None, known_hosts_file: None }
+    }
+}
+
+/// What a host is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Role {
+    /// etcd and the control plane; a node too, tainted.
+    #[serde(rename = "control-plane")]
+    ControlPlane,
+    /// Runs pods.
+    #[serde(rename = "worker")]
+    Worker,
+    /// HAProxy in front of the API servers.
+    #[serde(rename = "loadbalancer")]
+    LoadBalancer,
+}
+
+/// One machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostSpec {
+    /// Its name in the cluster: lower-case, a DNS label or subdomain.
+    pub name: String,
+    /// Its own address, by which the others reach it (IPv4).
+    pub address: String,
+    /// What it is for.
+    pub roles: Vec<Role>,
+    /// What differs from `spec.ssh`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh: Option<HostSsh>,
+    /// Labels for its Node.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Taints for its Node, at registration. A control plane that is no worker gets kubeadm's own besides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<NodeTaint>,
+}
+
+/// What differs from `spec.ssh` for one host.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostSsh {
+    /// Name or address for SSH, where it is not the host's `address`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Private key on the desk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_file: Option<String>,
+    /// The host's public key (`ssh-ed25519 AAAA...`): no other is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_key: Option<String>,
+}
+
+/// A taint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeTaint {
+    /// Key.
+    pub key: String,
+    /// Value.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub value: String,
+    /// NoSchedule, PreferNoSchedule or NoExecute.
+    pub effect: String,
+}
+
+impl HostSpec {
+    /// Whether it has that role.
+    pub fn is(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    /// Whether it runs a kubelet.
+    pub fn is_node(&self) -> bool {
+        self.is(Role::ControlPlane) || self.is(Role::Worker)
+    }
+
+    /// Its address; the file was validated.
+    pub fn ip(&self) -> IpAddr {
+        self.address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+
+    /// Names for its certificates.
+    pub fn names(&self) -> NodeNames {
+        NodeNames { name: self.name.clone(), address: self.ip() }
+    }
+}
+
+impl Cluster {
+    /// Hosts of a role, in the file's order.
+    pub fn hosts(&self, role: Role) -> impl Iterator<Item = &HostSpec> {
+        self.spec.hosts.iter().filter(move |h| h.is(role))
+    }
+
+    /// The first control plane: where the authorities are born.
+    pub fn first_control_plane(&self) -> Option<&HostSpec> {
+        self.hosts(Role::ControlPlane).next()
+    }
+
+    /// Host and port of the endpoint.
+    pub fn endpoint(&self) -> (&str, u16) {
+        let text = self.spec.control_plane_endpoint.as_str();
+        match text.rsplit_once(':') {
+            Some((host, port)) => (host, port.parse().unwrap_or(6443)),
+            None => (text, 6443),
+        }
+    }
+
+    /// The `n`th address of the service subnet: 1 is Service `kubernetes`, 10 is DNS.
+    pub fn service_ip(&self, n: u32) -> Ipv4Addr {
+        let net: Ipv4Net = self.spec.networking.service_subnet.parse().unwrap_or_default();
+        Ipv4Addr::from(u32::from(net.network()).saturating_add(n))
+    }
+
+    /// Names for the certificate tree.
+    pub fn tree_names(&self) -> TreeNames {
+        TreeNames {
+            dns_domain: self.spec.networking.dns_domain.clone(),
+            first_service_ip: self.service_ip(1).into(),
+            endpoint: self.endpoint().0.to_owned(),
+            extra_api_names: self.spec.api_server.cert_sans.clone(),
+            days: self.spec.certificates.validity_days,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The command lines of all components: the contract between kinit and its programs (docs/architecture.md).
+
+use kinit_config::{Arg, Cluster, HostSpec, Role};
+
+use crate::units::{args, merge};
+use crate::{KUBERNETES, PKI};
+
+fn pki(file: &str) -> String {
+    format!("{PKI}/{file}")
+}
+
+/// etcd 3.5, flags as kubeadm sets them; `initial-cluster` is every member from the start.
+pub fn etcd(cluster: &Cluster, host: &HostSpec) -> Vec<Arg> {
+    let ip = &host.address;
+    let members: Vec<String> =
+        cluster.hosts(Role::ControlPlane).map(|h| format!("{}=https://{}:2380", h.name, h.address)).collect();
+    let ours = args([
+        ("name", host.name.clone()),
+        ("data-dir", cluster.spec.etcd.data_dir.clone()),
+        ("listen-client-urls", format!("https://127.0.0.1:2379,https://{ip}:2379")),
+        ("advertise-client-urls", format!("https://{ip}:2379")),
+        ("listen-peer-urls", format!("https://{ip}:2380")),
+        ("initial-advertise-peer-urls", format!("https://{ip}:2380")),
+        ("listen-metrics-urls", "http://127.0.0.1:2381".to_owned()),
+        ("initial-cluster", members.join(",")),
+        ("initial-cluster-state", "new".to_owned()),
+        ("initial-cluster-token", cluster.metadata.name.clone()),
+        ("client-cert-auth", "true".to_owned()),
+        ("trusted-ca-file", pki("etcd/ca.crt")),
+        ("cert-file", pki("etcd/server.crt")),
+        ("key-file", pki("etcd/server.key")),
+        ("peer-client-cert-auth", "true".to_owned()),
+        ("peer-trusted-ca-file", pki("etcd/ca.crt")),
+        ("peer-cert-file", pki("etcd/peer.crt")),
+        ("peer-key-file", pki("etcd/peer.key")),
+        ("snapshot-count", "10000".to_owned()),
+        ("experimental-initial-corrupt-check", "true".to_owned()),
+        ("experimental-watch-progress-notify-interval", "5s".to_owned()),
+        ("auto-compaction-retention", "0".to_owned()),
+        // A leader that lost power is missed after half a second to a second.
+        ("heartbeat-interval", "100".to_owned()),
+        ("election-timeout", "1000".to_owned()),
+    ]);
+    merge(ours, &cluster.spec.etcd.extra_args)
+}
+
+/// The API server.
+pub fn api_server(cluster: &Cluster, host: &HostSpec) -> Vec<Arg> {
+    let net = &cluster.spec.networking;
+    let ours = args([
+        ("advertise-address", host.address.clone()),
+        ("bind-address", host.address.clone()),
+        ("secure-port", "6443".to_owned()),
+        ("etcd-servers", "https://127.0.0.1:2379".to_owned()),
+        ("etcd-cafile", pki("etcd/ca.crt")),
+        ("etcd-certfile", pki("apiserver-etcd-client.crt")),
+        ("etcd-keyfile", pki("apiserver-etcd-client.key")),
+        ("client-ca-file", pki("ca.crt")),
+        ("tls-cert-file", pki("apiserver.crt")),
+        ("tls-private-key-file", pki("apiserver.key")),
+        ("kubelet-client-certificate", pki("apiserver-kubelet-client.crt")),
+        ("kubelet-client-key", pki("apiserver-kubelet-client.key")),
+        ("kubelet-certificate-authority", pki("ca.crt")),
+        ("kubelet-preferred-address-types", "InternalIP,ExternalIP,Hostname".to_owned()),
+        ("service-account-issuer", format!("https://kubernetes.default.svc.{}", net.dns_domain)),
+        ("service-account-key-file", pki("sa.pub")),
+        ("service-account-signing-key-file", pki("sa.key")),
+        ("service-cluster-ip-range", net.service_subnet.clone()),
+        ("service-node-port-range", "30000-32767".to_owned()),
+        ("authorization-mode", "Node,RBAC".to_owned()),
+        ("enable-admission-plugins", "NodeRestriction".to_owned()),
+        ("enable-bootstrap-token-auth", "true".to_owned()),
+        ("allow-privileged", "true".to_owned()),
+        ("encryption-provider-config", pki("encryption.yaml")),
+        ("authentication-config", format!("{KUBERNETES}/authentication.yaml")),
+        ("audit-policy-file", format!("{KUBERNETES}/audit-policy.yaml")),
+        ("audit-log-path", "/var/log/kubernetes/audit.log".to_owned()),
+        ("audit-log-maxage", "30".to_owned()),
+        ("audit-log-maxbackup", "10".to_owned()),
+        ("audit-log-maxsize", "100".to_owned()),
+        ("profiling", "false".to_owned()),
+        ("requestheader-client-ca-file", pki("front-proxy-ca.crt")),
+        ("requestheader-allowed-names", "front-proxy-client".to_owned()),
+        ("requestheader-extra-headers-prefix", "X-Remote-Extra-".to_owned()),
+        ("requestheader-group-headers", "X-Remote-Group".to_owned()),
+        ("requestheader-username-headers", "X-Remote-User".to_owned()),
+        ("proxy-client-cert-file", pki("front-proxy-client.crt")),
+        ("proxy-client-key-file", pki("front-proxy-client.key")),
+    ]);
+    merge(ours, &cluster.spec.api_server.extra_args)
+}
+
+/// The controller manager.
+pub fn controller_manager(cluster: &Cluster) -> Vec<Arg> {
+    let kubeconfig = format!("{KUBERNETES}/controller-manager.conf");
+    let net = &cluster.spec.networking;
+    let ours = args([
+        ("kubeconfig", kubeconfig.clone()),
+        ("authentication-kubeconfig", kubeconfig.clone()),
+        ("authorization-kubeconfig", kubeconfig),
+        ("bind-address", "127.0.0.1".to_owned()),
+        ("leader-elect", "true".to_owned()),
+        ("controllers", "*,bootstrapsigner,tokencleaner".to_owned()),
+        ("use-service-account-credentials", "true".to_owned()),
+        ("client-ca-file", pki("ca.crt")),
+        ("root-ca-file", pki("ca.crt")),
+        ("cluster-signing-cert-file", pki("ca.crt")),
+        ("cluster-signing-key-file", pki("ca.key")),
+        ("service-account-private-key-file", pki("sa.key")),
+        ("requestheader-client-ca-file", pki("front-proxy-ca.crt")),
+        ("allocate-node-cidrs", "true".to_owned()),
+        ("cluster-cidr", net.pod_subnet.clone()),
+        ("service-cluster-ip-range", net.service_subnet.clone()),
+        ("cluster-name", cluster.metadata.name.clone()),
+        ("profiling", "false".to_owned()),
+    ]);
+    merge(ours, &cluster.spec.controller_manager.extra_args)
+}
+
+/// The scheduler.
+pub fn scheduler(cluster: &Cluster) -> Vec<Arg> {
+    let kubeconfig = format!("{KUBERNETES}/scheduler.conf");
+    let ours = args([
+        ("kubeconfig", kubeconfig.clone()),
+        ("authentication-kubeconfig", kubeconfig.clone()),
+        ("authorization-kubeconfig", kubeconfig),
+        ("bind-address", "127.0.0.1".to_owned()),
+        ("leader-elect", "true".to_owned()),
+        ("profiling", "false".to_owned()),
+    ]);
+    merge(ours, &cluster.spec.scheduler.extra_args)
+}
+
+/// The kubelet.
+pub fn kubelet(cluster: &Cluster, host: &HostSpec) -> Vec<Arg> {
+    let mut ours = args([
+        ("config", "/var/lib/kubelet/config.yaml".to_owned()),
+        ("kubeconfig", format!("{KUBERNETES}/kubelet.conf")),
+        ("bootstrap-kubeconfig", format!("{KUBERNETES}/bootstrap-kubelet.conf")),
+        ("hostname-override", host.name.clone()),
+        ("node-ip", host.address.clone()),
+    ]);
+    let labels: Vec<String> = host.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    if !labels.is_empty() {
+        ours.extend(args([("node-labels", labels.join(","))]));
+    }
+    let taints = taints(host);
+    if !taints.is_empty() {
+        ours.extend(args([("register-with-taints", taints.join(","))]));
+    }
+    merge(ours, &cluster.spec.kubelet.extra_args)
+}
+
+/// kubeadm's taint for a control plane that is no worker, and the operator's.
+fn taints(host: &HostSpec) -> Vec<String> {
+    let own = (host.is(Role::ControlPlane) && !host.is(Role::Worker))
+        .then(|| "node-role.kubernetes.io/control-plane=:NoSchedule".to_owned());
+    own.into_iter().chain(host.taints.iter().map(|t| format!("{}={}:{}", t.key, t.value, t.effect))).collect()
+}
+
+/// The service proxy.
+pub fn proxy(cluster: &Cluster, host: &HostSpec) -> Vec<Arg> {
+    let ours = args([
+        ("kubeconfig", format!("{KUBERNETES}/kube-proxy.conf")),
+        ("hostname-override", host.name.clone()),
+        ("cluster-cidr", cluster.spec.networking.pod_subnet.clone()),
+        ("proxy-mode", "nftables".to_owned()),
+    ]);
+    merge(ours, &cluster.spec.proxy.extra_args)
+}
+
+/// The pod network.
+pub fn netd(cluster: &Cluster, host: &HostSpec) -> Vec<Arg> {
+    let ours = args([
+        ("kubeconfig", format!("{KUBERNETES}/kube-netd.conf")),
+        ("node-name", host.name.clone()),
+        ("cluster-cidr", cluster.spec.networking.pod_subnet.clone()),
+        ("cni-conf-dir", "/etc/cni/net.d".to_owned()),
+    ]);
+    merge(ours, &cluster.spec.network.extra_args)
+}

@@ -1,0 +1,444 @@
+//! Everything a host should have, in the order in which it is brought about.
+
+use kinit_config::{Arg, Cluster, HostSpec, Role};
+use kinit_pki::{Authority, Leaf};
+use kinit_resource::{Content, FileSpec, LeafForm, LeafSpec, Place, Resource, Shared, UnitState};
+use serde::Serialize;
+
+use crate::bundle::{Bundle, PAUSE_IMAGE};
+use crate::components as flags;
+use crate::phase::Phase;
+use crate::template::{self, TemplateError};
+use crate::units::Unit;
+use crate::{BOOTSTRAP_KUBECONFIG, KUBELET_CERTIFICATE, KUBERNETES, PKI};
+
+/// What of a host's facts changes what it should have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Whether processes may lower their `oom_score_adj`.
+    pub can_lower_oom_score: bool,
+    /// Whether systemd-resolved runs, so that pods need its list of real servers.
+    pub has_resolved: bool,
+}
+
+const WAIT_SECONDS: u32 = 120;
+
+struct Desired<'a> {
+    cluster: &'a Cluster,
+    host: &'a HostSpec,
+    facts: HostFacts,
+    bundle: &'a Bundle,
+    list: Vec<(Phase, Resource)>,
+}
+
+/// The host's resources with the phase that brings each about.
+pub fn desired(
+    cluster: &Cluster,
+    host: &HostSpec,
+    facts: HostFacts,
+    bundle: &Bundle,
+) -> Result<Vec<(Phase, Resource)>, TemplateError> {
+    let mut desired = Desired { cluster, host, facts, bundle, list: Vec::new() };
+    desired.prepare();
+    if host.is_node() {
+        desired.binaries();
+    }
+    if host.is(Role::ControlPlane) {
+        desired.certificates();
+        desired.etcd()?;
+    }
+    if host.is(Role::LoadBalancer) || !host.is(Role::ControlPlane) {
+        desired.shared(Shared::Authority(Authority::Kubernetes), Place::Public);
+    }
+    if host.is(Role::LoadBalancer) {
+        desired.load_balancer()?;
+    }
+    if host.is(Role::ControlPlane) {
+        desired.control_plane()?;
+    }
+    if host.is_node() {
+        desired.node()?;
+    }
+    desired.list.sort_by_key(|(phase, _)| *phase);
+    Ok(desired.list)
+}
+
+impl Desired<'_> {
+    fn add(&mut self, phase: Phase, resource: Resource) {
+        self.list.push((phase, resource));
+    }
+
+    fn file(&mut self, phase: Phase, path: impl Into<String>, mode: u32, text: String) {
+        let file = FileSpec {
+            path: path.into(),
+            mode,
+            owner: "root:root".into(),
+            content: Content::Text(text),
+            unless_exists: None,
+        };
+        self.add(phase, Resource::File(file));
+    }
+
+    fn directory(&mut self, phase: Phase, path: &str, mode: u32, owner: &str) {
+        self.add(phase, Resource::Directory { path: path.into(), mode, owner: owner.into() });
+    }
+
+    /// A unit file of ours, and the unit running; `reads` are the files it reads at its start.
+    fn unit(&mut self, phase: Phase, name: &str, unit: &Unit, mut reads: Vec<String>) -> Result<(), TemplateError> {
+        let path = format!("/etc/systemd/system/{name}.service");
+        self.file(phase, &path, 0o644, unit.render()?);
+        reads.push(path);
+        self.running(phase, name, reads);
+        Ok(())
+    }
+
+    fn running(&mut self, phase: Phase, name: &str, reads: Vec<String>) {
+        self.add(phase, Resource::Unit { name: format!("{name}.service"), state: UnitState::Running { reads } });
+    }
+
+    fn healthy(&mut self, phase: Phase, url: String, authority: bool) {
+        let authority_file = authority.then(|| format!("{PKI}/ca.crt"));
+        self.add(phase, Resource::Healthy { url, authority_file, seconds: WAIT_SECONDS });
+    }
+
+    /// One of kinit's programs as a unit.
+    fn program(
+        &mut self,
+        phase: Phase,
+        name: &str,
+        what: &str,
+        args: &[Arg],
+        mut reads: Vec<String>,
+        extra: &str,
+    ) -> Result<(), TemplateError> {
+        let program = format!("/usr/local/bin/{name}");
+        let mut unit = Unit::new(what, &program, args);
+        unit.extra = extra.to_owned();
+        reads.push(program);
+        self.unit(phase, name, &unit, reads)
+    }
+
+    fn prepare(&mut self) {
+        let phase = Phase::PrepareHosts;
+        let (mut names, mut hold): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+        if self.host.is(Role::ControlPlane) {
+            names.push("etcd-server");
+            hold.push("etcd.service");
+        }
+        if self.host.is(Role::LoadBalancer) {
+            names.push("haproxy");
+            hold.push("haproxy.service");
+        }
+        if self.host.is_node() {
+            names.extend(["containerd", "runc", "containernetworking-plugins"]);
+            hold.push("containerd.service");
+        }
+        let own = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect();
+        self.add(phase, Resource::Packages { names: own(names), hold: own(hold) });
+        // Whose host this is, for the next kinit's checks.
+        let owner = serde_json::json!({ "cluster": self.cluster.metadata.name });
+        self.file(phase, format!("{KUBERNETES}/kinit.json"), 0o644, format!("{owner}\n"));
+        if self.host.is_node() {
+            self.node_kernel();
+        }
+    }
+
+    fn node_kernel(&mut self) {
+        let phase = Phase::PrepareHosts;
+        let modules = ["overlay", "nf_conntrack", "nf_tables"];
+        self.file(phase, "/etc/modules-load.d/kinit.conf", 0o644, modules.join("\n") + "\n");
+        for module in modules {
+            self.add(phase, Resource::KernelModule(module.to_owned()));
+        }
+        // What the kubelet expects of a kernel (upstream's protectKernelDefaults), and forwarding for pods.
+        let sysctls = [
+            ("net.ipv4.ip_forward", "1"),
+            ("vm.overcommit_memory", "1"),
+            ("kernel.panic", "10"),
+            ("kernel.panic_on_oops", "1"),
+        ];
+        let text: String = sysctls.iter().map(|(k, v)| format!("{k} = {v}\n")).collect();
+        self.file(phase, "/etc/sysctl.d/90-kinit.conf", 0o644, text);
+        for (key, value) in sysctls {
+            self.add(phase, Resource::Sysctl { key: key.into(), value: value.into() });
+        }
+        self.add(phase, Resource::SwapOff);
+    }
+
+    fn binaries(&mut self) {
+        let phase = Phase::Binaries;
+        let path = self.bundle.hyperkube_path();
+        self.add(phase, Resource::Blob { path: path.clone(), sha256: self.bundle.hyperkube.clone(), mode: 0o755 });
+        let control_plane = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+        let names = ["kubelet", "kube-proxy", "kube-netd"]
+            .into_iter()
+            .chain(control_plane.into_iter().filter(|_| self.host.is(Role::ControlPlane)));
+        for name in names.collect::<Vec<_>>() {
+            self.add(
+                phase,
+                Resource::Link { path: format!("/usr/local/bin/{name}"), target: path.clone(), keep_existing: false },
+            );
+        }
+    }
+
+    fn shared(&mut self, shared: Shared, place: Place) {
+        self.add(Phase::Certs, Resource::Shared { shared, place });
+    }
+
+    fn leaf(&mut self, phase: Phase, leaf: Leaf, form: LeafForm) {
+        let spec = LeafSpec {
+            leaf,
+            subject: leaf.subject(&self.cluster.tree_names(), &self.host.names()),
+            algorithm: self.cluster.spec.certificates.encryption_algorithm,
+            form,
+            authority_file: format!("{PKI}/{}.crt", leaf.authority().stem()),
+        };
+        self.add(phase, Resource::Leaf(Box::new(spec)));
+    }
+
+    fn kubeconfig(&mut self, leaf: Leaf, server: String) {
+        let path = format!("{KUBERNETES}/{}.conf", leaf.stem());
+        let cluster = self.cluster.metadata.name.clone();
+        self.leaf(Phase::Kubeconfig, leaf, LeafForm::Kubeconfig { path, server, cluster });
+    }
+
+    /// Where this host's components find the API: their own server on a control plane, else the balancer.
+    fn api(&self) -> String {
+        if self.host.is(Role::ControlPlane) { format!("https://{}:6443", self.host.address) } else { self.endpoint() }
+    }
+
+    fn endpoint(&self) -> String {
+        format!("https://{}", self.cluster.spec.control_plane_endpoint)
+    }
+
+    fn certificates(&mut self) {
+        for shared in Shared::ALL {
+            self.shared(shared, Place::Whole);
+        }
+        // etcd runs as its own user and reads what is its own; the folder's mode keeps others out of the rest.
+        self.directory(Phase::Certs, &format!("{PKI}/etcd"), 0o755, "root:root");
+        for leaf in Leaf::FILES {
+            let owner = if matches!(leaf, Leaf::EtcdServer | Leaf::EtcdPeer) { "etcd:etcd" } else { "root:root" };
+            self.leaf(
+                Phase::Certs,
+                leaf,
+                LeafForm::Files { path: format!("{PKI}/{}", leaf.stem()), owner: owner.to_owned() },
+            );
+        }
+        let first = self.cluster.first_control_plane().is_some_and(|h| h.name == self.host.name);
+        self.kubeconfig(Leaf::Admin, self.endpoint());
+        if first {
+            self.kubeconfig(Leaf::SuperAdmin, self.endpoint());
+        }
+        self.kubeconfig(Leaf::ControllerManager, self.api());
+        self.kubeconfig(Leaf::Scheduler, self.api());
+    }
+
+    fn etcd(&mut self) -> Result<(), TemplateError> {
+        let phase = Phase::Etcd;
+        self.directory(phase, &self.cluster.spec.etcd.data_dir.clone(), 0o700, "etcd:etcd");
+        let mut unit =
+            Unit::new("etcd, the cluster's key-value store", "/usr/bin/etcd", &flags::etcd(self.cluster, self.host));
+        unit.user = "etcd".to_owned();
+        // With its peers missing etcd is not ready, but it must not be taken for failed.
+        unit.kind = "exec".to_owned();
+        unit.extra = "LimitNOFILE=65536\nOOMScoreAdjust=-999".to_owned();
+        // etcd reads certificates anew for every connection: a rotation needs no restart.
+        self.unit(phase, "etcd", &unit, Vec::new())?;
+        self.healthy(phase, "http://127.0.0.1:2381/health".to_owned(), false);
+        Ok(())
+    }
+
+    fn load_balancer(&mut self) -> Result<(), TemplateError> {
+        #[derive(Serialize)]
+        struct Server<'a> {
+            name: &'a str,
+            address: &'a str,
+        }
+        #[derive(Serialize)]
+        struct Values<'a> {
+            bind: &'a str,
+            port: u16,
+            ca_file: String,
+            servers: Vec<Server<'a>>,
+        }
+        let phase = Phase::LoadBalancer;
+        let values = Values {
+            bind: "*",
+            port: self.cluster.endpoint().1,
+            ca_file: format!("{PKI}/ca.crt"),
+            servers: self
+                .cluster
+                .hosts(Role::ControlPlane)
+                .map(|h| Server { name: &h.name, address: &h.address })
+                .collect(),
+        };
+        self.file(phase, "/etc/haproxy/haproxy.cfg", 0o644, template::render(template::HAPROXY, &values)?);
+        self.running(phase, "haproxy", vec!["/etc/haproxy/haproxy.cfg".to_owned(), format!("{PKI}/ca.crt")]);
+        Ok(())
+    }
+
+    fn control_plane(&mut self) -> Result<(), TemplateError> {
+        let phase = Phase::ControlPlane;
+        let ip = self.host.address.clone();
+        self.file(phase, format!("{KUBERNETES}/authentication.yaml"), 0o600, template::AUTHENTICATION.1.to_owned());
+        self.file(phase, format!("{KUBERNETES}/audit-policy.yaml"), 0o600, template::AUDIT_POLICY.1.to_owned());
+        self.directory(phase, "/var/log/kubernetes", 0o700, "root:root");
+        let reads = [
+            "authentication.yaml",
+            "audit-policy.yaml",
+            "pki/ca.crt",
+            "pki/sa.pub",
+            "pki/sa.key",
+            "pki/encryption.yaml",
+            "pki/apiserver-etcd-client.crt",
+        ];
+        let reads = reads.iter().map(|f| format!("{KUBERNETES}/{f}")).collect();
+        let args = flags::api_server(self.cluster, self.host);
+        self.program(phase, "kube-apiserver", "Kubernetes API server", &args, reads, "OOMScoreAdjust=-997")?;
+        self.healthy(phase, format!("https://{ip}:6443/readyz"), true);
+        let reads =
+            vec![format!("{KUBERNETES}/controller-manager.conf"), format!("{PKI}/ca.crt"), format!("{PKI}/sa.key")];
+        let args = flags::controller_manager(self.cluster);
+        self.program(phase, "kube-controller-manager", "Kubernetes controller manager", &args, reads, "")?;
+        let args = flags::scheduler(self.cluster);
+        self.program(
+            phase,
+            "kube-scheduler",
+            "Kubernetes scheduler",
+            &args,
+            vec![format!("{KUBERNETES}/scheduler.conf")],
+            "",
+        )
+    }
+
+    fn node(&mut self) -> Result<(), TemplateError> {
+        #[derive(Serialize)]
+        struct Containerd {
+            pause_image: &'static str,
+            restrict_oom_score_adj: bool,
+        }
+        #[derive(Serialize)]
+        struct Kubelet<'a> {
+            address: &'a str,
+            dns: String,
+            domain: &'a str,
+            resolv_conf: &'static str,
+        }
+        let phase = Phase::KubeletStart;
+        let values = Containerd { pause_image: PAUSE_IMAGE, restrict_oom_score_adj: !self.facts.can_lower_oom_score };
+        let config = "/etc/containerd/config.toml";
+        self.file(phase, config, 0o644, template::render(template::CONTAINERD, &values)?);
+        self.running(phase, "containerd", vec![config.to_owned()]);
+        for image in &self.bundle.images {
+            let archive = format!("/var/lib/kinit/images/{}.tar", image.sha256.get(..12).unwrap_or(&image.sha256));
+            let (name, sha256) = (image.name.clone(), image.sha256.clone());
+            self.list.push((phase, Resource::Blob { path: archive.clone(), sha256: sha256.clone(), mode: 0o600 }));
+            self.list.push((phase, Resource::Image { name, archive, sha256 }));
+        }
+        let values = Kubelet {
+            address: &self.host.address,
+            dns: self.cluster.service_ip(10).to_string(),
+            domain: &self.cluster.spec.networking.dns_domain,
+            resolv_conf: if self.facts.has_resolved { "/run/systemd/resolve/resolv.conf" } else { "/etc/resolv.conf" },
+        };
+        self.directory(phase, "/etc/kubernetes/manifests", 0o700, "root:root");
+        self.directory(phase, "/var/lib/kubelet", 0o700, "root:root");
+        self.file(phase, "/var/lib/kubelet/config.yaml", 0o600, template::render(template::KUBELET_CONFIG, &values)?);
+        let bootstrap = FileSpec {
+            path: format!("{KUBERNETES}/bootstrap-kubelet.conf"),
+            mode: 0o600,
+            owner: "root:root".to_owned(),
+            content: Content::Secret(BOOTSTRAP_KUBECONFIG.to_owned()),
+            unless_exists: Some(KUBELET_CERTIFICATE.to_owned()),
+        };
+        self.add(phase, Resource::File(bootstrap));
+        let args = flags::kubelet(self.cluster, self.host);
+        // Containers outlive the kubelet: only its own process is stopped.
+        self.program(
+            phase,
+            "kubelet",
+            "Kubernetes node agent",
+            &args,
+            vec!["/var/lib/kubelet/config.yaml".into(), format!("{PKI}/ca.crt")],
+            "KillMode=process\nOOMScoreAdjust=-999",
+        )?;
+        self.network()
+    }
+
+    fn network(&mut self) -> Result<(), TemplateError> {
+        let phase = Phase::Network;
+        for (leaf, name, what, args) in [
+            (Leaf::Netd, "kube-netd", "Kubernetes pod network", flags::netd(self.cluster, self.host)),
+            (Leaf::Proxy, "kube-proxy", "Kubernetes service proxy", flags::proxy(self.cluster, self.host)),
+        ] {
+            self.kubeconfig(leaf, self.api());
+            self.program(phase, name, what, &args, vec![format!("{KUBERNETES}/{name}.conf")], "")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(host: usize) -> Vec<(Phase, Resource)> {
+        let cluster = kinit_config::load(kinit_config::example()).unwrap();
+        let bundle = Bundle { hyperkube: "ab".repeat(32), images: vec![] };
+        let facts = HostFacts { can_lower_oom_score: true, has_resolved: false };
+        desired(&cluster, &cluster.spec.hosts[host], facts, &bundle).unwrap()
+    }
+
+    fn has(list: &[(Phase, Resource)], unit: &str) -> bool {
+        list.iter().any(|(_, r)| matches!(r, Resource::Unit { name, .. } if name == unit))
+    }
+
+    #[test]
+    fn each_role_gets_its_units() {
+        let (lb, cp, worker) = (list(0), list(1), list(4));
+        assert!(has(&lb, "haproxy.service") && !has(&lb, "kubelet.service"));
+        for unit in [
+            "etcd",
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kube-scheduler",
+            "containerd",
+            "kubelet",
+            "kube-proxy",
+            "kube-netd",
+        ] {
+            assert!(has(&cp, &format!("{unit}.service")), "{unit}");
+        }
+        assert!(has(&worker, "kubelet.service") && !has(&worker, "etcd.service"));
+    }
+
+    #[test]
+    fn workers_never_get_an_authoritys_key() {
+        for host in [0, 4, 5] {
+            let whole = list(host).iter().any(|(_, r)| matches!(r, Resource::Shared { place: Place::Whole, .. }));
+            assert!(!whole, "host {host}");
+        }
+    }
+
+    #[test]
+    fn super_admin_is_on_the_first_control_plane_only() {
+        let has = |host| list(host).iter().any(|(_, r)| matches!(r, Resource::Leaf(l) if l.leaf == Leaf::SuperAdmin));
+        assert_eq!([has(1), has(2), has(3), has(4)], [true, false, false, false]);
+    }
+
+    #[test]
+    fn the_balancer_checks_every_server_with_the_clusters_authority() {
+        let text = list(0).into_iter().find_map(|(_, r)| match r {
+            Resource::File(FileSpec { path, content: Content::Text(text), .. }) if path.ends_with("haproxy.cfg") => {
+                Some(text)
+            }
+            _ => None,
+        });
+        let text = text.unwrap();
+        assert!(
+            text.contains("    server cp3 192.0.2.13:6443\n") && text.contains("ca-file /etc/kubernetes/pki/ca.crt"),
+            "{text}"
+        );
+    }
+}

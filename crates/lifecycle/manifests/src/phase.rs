@@ -1,0 +1,82 @@
+//! The phases of `init`, by kubeadm's names where it has them.
+
+/// What a user sees and can name, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Checks, before anything is changed.
+    Preflight,
+    /// Packages, kernel settings, folders.
+    PrepareHosts,
+    /// kinit's own binaries and images.
+    Binaries,
+    /// The certificate tree.
+    Certs,
+    /// Kubeconfigs with client certificates.
+    Kubeconfig,
+    /// etcd's members.
+    Etcd,
+    /// HAProxy.
+    LoadBalancer,
+    /// API servers, controller managers, schedulers.
+    ControlPlane,
+    /// The API answers through the endpoint.
+    WaitControlPlane,
+    /// RBAC and ConfigMaps that kubeadm's clusters have.
+    UploadConfig,
+    /// A token for nodes that have no certificate yet.
+    BootstrapToken,
+    /// containerd and the kubelet.
+    KubeletStart,
+    /// Pod network and service proxy.
+    Network,
+    /// Labels and taints of control planes.
+    MarkControlPlane,
+    /// DNS.
+    Addon,
+    /// Nodes Ready, DNS answering.
+    Verify,
+}
+
+impl Phase {
+    /// All of them, in order.
+    pub const ALL: [Self; 16] = [
+        Self::Preflight,
+        Self::PrepareHosts,
+        Self::Binaries,
+        Self::Certs,
+        Self::Kubeconfig,
+        Self::Etcd,
+        Self::LoadBalancer,
+        Self::ControlPlane,
+        Self::WaitControlPlane,
+        Self::UploadConfig,
+        Self::BootstrapToken,
+        Self::KubeletStart,
+        Self::Network,
+        Self::MarkControlPlane,
+        Self::Addon,
+        Self::Verify,
+    ];
+
+    /// Its name on the command line and in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Preflight => "preflight",
+            Self::PrepareHosts => "prepare-hosts",
+            Self::Binaries => "binaries",
+            Self::Certs => "certs",
+            Self::Kubeconfig => "kubeconfig",
+            Self::Etcd => "etcd",
+            Self::LoadBalancer => "load-balancer",
+            Self::ControlPlane => "control-plane",
+            Self::WaitControlPlane => "wait-control-plane",
+            Self::UploadConfig => "upload-config",
+            Self::BootstrapToken => "bootstrap-token",
+            Self::KubeletStart => "kubelet-start",
+            Self::Network => "network",
+            Self::MarkControlPlane => "mark-control-plane",
+            Self::Addon => "addon",
+            Self::Verify => "verify",
+        }
+    }
+}

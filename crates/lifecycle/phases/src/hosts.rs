@@ -1,0 +1,108 @@
+//! All hosts at once: connected, with an agent each.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures::stream::{self, StreamExt};
+use kinit_agent::Agent;
+use kinit_config::{Cluster, HostSpec};
+use kinit_remote::{HostKeyPolicy, OnUnknown, Target, connect};
+
+use crate::PARALLELISM;
+
+/// How to connect.
+#[derive(Clone)]
+pub struct ConnectOptions {
+    /// kinit's own program, to be copied to hosts that do not have it.
+    pub program: Arc<Vec<u8>>,
+    /// The desk user's home, for `~` and the default known_hosts.
+    pub home: PathBuf,
+    /// What to do about hosts that are not known.
+    pub on_unknown: OnUnknown,
+    /// How long a connection may take.
+    pub timeout: Duration,
+}
+
+/// Hosts that could not be reached, each with the reason.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(|(host, why)| format!("{host}: {why}")).collect::<Vec<_>>().join("\n"))]
+pub struct Unreachable(pub Vec<(String, String)>);
+
+/// An agent on every host.
+pub struct Hosts(BTreeMap<String, Arc<Agent>>);
+
+impl Hosts {
+    /// Connects to all hosts of the file at once; tells of all that cannot be reached.
+    pub async fn connect(cluster: &Cluster, options: &ConnectOptions) -> Result<Self, Unreachable> {
+        let one = |host: &HostSpec| {
+            let (name, target, program) = (host.name.clone(), target(cluster, host, options), options.program.clone());
+            async move {
+                let agent = async {
+                    let transport = connect(&target).await?;
+                    Agent::start(&name, transport, &program).await
+                };
+                (name.clone(), agent.await)
+            }
+        };
+        let tasks: Vec<_> = cluster.spec.hosts.iter().map(one).collect();
+        let results: Vec<_> = stream::iter(tasks).buffer_unordered(PARALLELISM).collect().await;
+        let (mut agents, mut failures) = (BTreeMap::new(), Vec::new());
+        for (name, result) in results {
+            match result {
+                Ok(agent) => {
+                    agents.insert(name, Arc::new(agent));
+                }
+                Err(error) => failures.push((name, format!("{error:#}"))),
+            }
+        }
+        failures.sort();
+        if failures.is_empty() { Ok(Self(agents)) } else { Err(Unreachable(failures)) }
+    }
+
+    /// The agent of a host.
+    pub fn agent(&self, host: &str) -> Result<&Arc<Agent>> {
+        self.0.get(host).with_context(|| format!("host {host} is not connected"))
+    }
+
+    /// Does something on all hosts at once; the first failure wins, named by its host.
+    pub async fn each<T, F, Fut>(&self, f: F) -> Result<BTreeMap<String, T>>
+    where
+        F: Fn(Arc<Agent>) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let tasks: Vec<_> = self.0.iter().map(|(name, agent)| (name.clone(), f(agent.clone()))).collect();
+        let results: Vec<_> = stream::iter(tasks)
+            .map(|(name, task)| async { (name, task.await) })
+            .buffer_unordered(PARALLELISM)
+            .collect()
+            .await;
+        results
+            .into_iter()
+            .map(|(name, result)| result.with_context(|| name.clone()).map(|value| (name, value)))
+            .collect()
+    }
+}
+
+fn target(cluster: &Cluster, host: &HostSpec, options: &ConnectOptions) -> Target {
+    let (all, own) = (&cluster.spec.ssh, host.ssh.clone().unwrap_or_default());
+    let expand = |path: &str| match path.strip_prefix("~/") {
+        Some(rest) => options.home.join(rest),
+        None => PathBuf::from(path),
+    };
+    let known_hosts = all.known_hosts_file.as_deref().unwrap_or("~/.ssh/known_hosts");
+    Target {
+        address: own.address.unwrap_or_else(|| host.address.clone()),
+        port: own.port.unwrap_or(all.port),
+        user: all.user.clone(),
+        identity: own.identity_file.as_deref().or(all.identity_file.as_deref()).map(expand),
+        host_key: HostKeyPolicy {
+            pinned: own.host_key,
+            known_hosts: expand(known_hosts),
+            on_unknown: options.on_unknown.clone(),
+        },
+        timeout: options.timeout,
+    }
+}

@@ -1,0 +1,35 @@
+//! The cluster's API objects, with the phase that makes each.
+
+use anyhow::{Context, Result};
+use kinit_config::Cluster;
+use kinit_manifests::{Phase, cluster_objects, dns_objects};
+use kinit_planner::ObjectState;
+use kube::Client;
+use serde_json::Value;
+
+use crate::api::{self, Presence};
+
+/// Every object that `init` makes, in order.
+pub fn wanted(cluster: &Cluster, ca_pem: &str) -> Result<Vec<(Phase, Value)>> {
+    let file = kinit_config::print(cluster).context("print the cluster file")?;
+    let first = cluster_objects(cluster, &file, ca_pem).into_iter().map(|o| (Phase::UploadConfig, o));
+    let addons = dns_objects(cluster).into_iter().map(|o| (Phase::Addon, o));
+    Ok(first.chain(addons).collect())
+}
+
+/// What the API has of them; without a client (the API does not answer yet) they count as missing.
+pub async fn observe(client: Option<&Client>, wanted: &[(Phase, Value)]) -> Result<Vec<(Phase, String, ObjectState)>> {
+    let mut states = Vec::with_capacity(wanted.len());
+    for (phase, object) in wanted {
+        let state = match client {
+            None => ObjectState::Missing,
+            Some(client) => match api::look(client, object).await? {
+                Presence::Same => ObjectState::AsWanted,
+                Presence::Differs => ObjectState::Differs,
+                Presence::Missing => ObjectState::Missing,
+            },
+        };
+        states.push((*phase, api::key(object), state));
+    }
+    Ok(states)
+}

@@ -1,0 +1,375 @@
+//! The plan of `kinit init`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kinit_config::{Cluster, Role};
+use kinit_manifests::{BOOTSTRAP_KUBECONFIG, Phase};
+use kinit_resource::{Change, Content, Observed, Place, Resource, Shared, UnitState, compare};
+
+use crate::plan::{Action, Plan, PlanStage, Step};
+
+/// What was seen on a host: its resources in the order they are brought about.
+pub type HostObservation = Vec<(Phase, Resource, Observed)>;
+
+/// What was seen of an API object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectState {
+    /// It is as wanted.
+    AsWanted,
+    /// It is there but differs.
+    Differs,
+    /// There is none, or the API does not answer yet.
+    Missing,
+}
+
+/// Why there can be no plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Two hosts hold different secrets of the same name.
+    #[error("{} differs between {one} and {other}: they belong to different clusters. Reset one of them (`kinit reset --host`), or copy the right /etc/kubernetes/pki to it", .shared.name())]
+    Conflict {
+        /// Which.
+        shared: Shared,
+        /// A host that has it.
+        one: String,
+        /// A host that has another.
+        other: String,
+    },
+}
+
+/// Makes the plan. `hosts` holds every host of the file; `objects` the API objects by `Kind namespace/name`, in order; `marked` the control planes whose Nodes are labelled.
+pub fn init(
+    cluster: &Cluster,
+    hosts: &BTreeMap<String, HostObservation>,
+    objects: &[(Phase, String, ObjectState)],
+    marked: &BTreeSet<String>,
+) -> Result<Plan, PlanError> {
+    let mut plan = Plan::default();
+    for phase in Phase::ALL {
+        match phase {
+            Phase::Certs => certs(cluster, hosts, &mut plan)?,
+            Phase::WaitControlPlane => cluster_step(
+                &mut plan,
+                phase,
+                Action::WaitForApi,
+                "wait for",
+                "the API at the control-plane endpoint",
+                false,
+            ),
+            Phase::UploadConfig | Phase::Addon => object_steps(phase, objects, &mut plan),
+            Phase::BootstrapToken if needs_token(hosts) => {
+                cluster_step(
+                    &mut plan,
+                    phase,
+                    Action::BootstrapToken,
+                    "create",
+                    "a bootstrap token for nodes without a certificate",
+                    true,
+                );
+            }
+            Phase::MarkControlPlane => mark(cluster, marked, &mut plan),
+            Phase::Verify => {
+                cluster_step(&mut plan, phase, Action::WaitForNodes, "wait for", "all nodes to be Ready", false);
+                cluster_step(&mut plan, phase, Action::WaitForDns, "wait for", "cluster DNS", false);
+            }
+            _ => host_steps(cluster, phase, hosts, &mut plan),
+        }
+    }
+    Ok(plan)
+}
+
+fn push(plan: &mut Plan, phase: Phase, serial: bool, steps: Vec<Step>) {
+    if !steps.is_empty() {
+        plan.stages.push(PlanStage { phase, serial, steps });
+    }
+}
+
+fn cluster_step(plan: &mut Plan, phase: Phase, action: Action, verb: &'static str, what: &str, changes: bool) {
+    let change = Change { verb, what: what.to_owned(), why: None, changes };
+    push(plan, phase, false, vec![Step { host: None, action, change }]);
+}
+
+/// Resources of a phase that differ, for all hosts. Where a running unit is restarted, hosts take turns.
+fn host_steps(cluster: &Cluster, phase: Phase, hosts: &BTreeMap<String, HostObservation>, plan: &mut Plan) {
+    let mut steps = Vec::new();
+    for host in &cluster.spec.hosts {
+        let seen = hosts.get(&host.name).into_iter().flatten().filter(|(p, _, _)| *p == phase);
+        for (_, resource, observed) in seen {
+            let Some(change) = compare(resource, observed) else { continue };
+            let action = match resource {
+                Resource::Leaf(leaf) => Action::Issue { leaf: leaf.clone(), by: first(cluster) },
+                other => Action::Apply(other.clone()),
+            };
+            steps.push(Step { host: Some(host.name.clone()), action, change });
+        }
+    }
+    // Files change before the units that read them: a unit that runs now will be restarted by the same lane.
+    let serial = matches!(phase, Phase::Etcd | Phase::ControlPlane | Phase::LoadBalancer) && any_running(phase, hosts);
+    let steps = with_restarts(phase, hosts, steps);
+    push(plan, phase, serial && !steps.is_empty(), steps);
+}
+
+fn any_running(phase: Phase, hosts: &BTreeMap<String, HostObservation>) -> bool {
+    let running = |(p, r, o): &(Phase, Resource, Observed)| {
+        *p == phase && is_unit(r) && matches!(o, Observed::AsWanted | Observed::Differs(_))
+    };
+    hosts.values().flatten().any(running)
+}
+
+fn is_unit(resource: &Resource) -> bool {
+    matches!(resource, Resource::Unit { state: UnitState::Running { .. }, .. })
+}
+
+/// A unit that runs well now must still be restarted when this run changes a file that it reads, and then be waited for.
+fn with_restarts(phase: Phase, hosts: &BTreeMap<String, HostObservation>, steps: Vec<Step>) -> Vec<Step> {
+    let mut by_host: Vec<(String, Vec<Step>)> = Vec::new();
+    for step in steps {
+        let host = step.host.clone().unwrap_or_default();
+        match by_host.last_mut() {
+            Some((name, list)) if *name == host => list.push(step),
+            _ => by_host.push((host, vec![step])),
+        }
+    }
+    let mut out = Vec::new();
+    for (host, list) in by_host {
+        let changed: BTreeSet<String> = list.iter().filter_map(|s| written(&s.action)).collect();
+        let Some(seen) = hosts.get(&host) else { continue };
+        let mut restarted = false;
+        let mut rebuilt = Vec::new();
+        for (_, resource, observed) in seen.iter().filter(|(p, _, _)| *p == phase) {
+            let planned = list.iter().find(|s| {
+                matches!(&s.action, Action::Apply(r) if r == resource)
+                    || matches!((&s.action, resource), (Action::Issue { leaf, .. }, Resource::Leaf(l)) if leaf == l)
+            });
+            if let Some(step) = planned {
+                restarted |= is_unit(resource);
+                rebuilt.push(step.clone());
+                continue;
+            }
+            let touched = match resource {
+                Resource::Unit { state: UnitState::Running { reads }, .. } => {
+                    reads.iter().find(|r| changed.contains(*r)).cloned()
+                }
+                _ => None,
+            };
+            let wait = restarted && matches!(resource, Resource::Healthy { .. }) && *observed == Observed::AsWanted;
+            let why = touched.map(|file| format!("{file} changes"));
+            if let Some(change) =
+                why.map(Observed::Differs).or(wait.then_some(Observed::Missing)).and_then(|o| compare(resource, &o))
+            {
+                restarted |= is_unit(resource);
+                rebuilt.push(Step { host: Some(host.clone()), action: Action::Apply(resource.clone()), change });
+            }
+        }
+        out.extend(rebuilt);
+    }
+    out
+}
+
+fn written(action: &Action) -> Option<String> {
+    match action {
+        Action::Apply(Resource::File(file)) => Some(file.path.clone()),
+        Action::Apply(Resource::Link { path, .. } | Resource::Blob { path, .. }) => Some(path.clone()),
+        Action::Issue { leaf, .. } => Some(leaf.path()),
+        _ => None,
+    }
+}
+
+fn first(cluster: &Cluster) -> String {
+    cluster.first_control_plane().map(|h| h.name.clone()).unwrap_or_default()
+}
+
+/// Shared secrets are made once and copied; then leaf certificates.
+fn certs(cluster: &Cluster, hosts: &BTreeMap<String, HostObservation>, plan: &mut Plan) -> Result<(), PlanError> {
+    let (mut made, mut copied) = (Vec::new(), Vec::new());
+    for shared in Shared::ALL {
+        let (source, fingerprint) = match origin(cluster, hosts, shared)? {
+            Some(origin) => origin,
+            None => {
+                let host = first(cluster);
+                let change = Change { verb: "create", what: shared.name().to_owned(), why: None, changes: true };
+                made.push(Step { host: Some(host.clone()), action: Action::Generate(shared), change });
+                (host, String::new())
+            }
+        };
+        for host in cluster.spec.hosts.iter().filter(|h| h.name != source) {
+            let Some((place, observed)) = seen_shared(hosts, &host.name, shared) else { continue };
+            let verb = match observed {
+                Observed::Fingerprint(f) if *f == fingerprint => continue,
+                Observed::Missing => "copy",
+                _ => "replace",
+            };
+            let what = if place == Place::Whole { shared.name().to_owned() } else { format!("{}.crt", shared.name()) };
+            let change = Change { verb, what: format!("{what} from {source}"), why: None, changes: true };
+            copied.push(Step {
+                host: Some(host.name.clone()),
+                action: Action::Copy { shared, from: source.clone(), place },
+                change,
+            });
+        }
+    }
+    push(plan, Phase::Certs, false, made);
+    push(plan, Phase::Certs, false, copied);
+    host_steps(cluster, Phase::Certs, hosts, plan);
+    Ok(())
+}
+
+/// The control plane that has a shared secret whole, with its fingerprint. Two that differ are two clusters.
+fn origin(
+    cluster: &Cluster,
+    hosts: &BTreeMap<String, HostObservation>,
+    shared: Shared,
+) -> Result<Option<(String, String)>, PlanError> {
+    let mut found: Option<(String, String)> = None;
+    for host in cluster.hosts(Role::ControlPlane) {
+        let Some((Place::Whole, Observed::Fingerprint(fingerprint))) = seen_shared(hosts, &host.name, shared) else {
+            continue;
+        };
+        match &found {
+            Some((one, other)) if other != fingerprint => {
+                return Err(PlanError::Conflict { shared, one: one.clone(), other: host.name.clone() });
+            }
+            Some(_) => {}
+            None => found = Some((host.name.clone(), fingerprint.clone())),
+        }
+    }
+    Ok(found)
+}
+
+fn seen_shared<'a>(
+    hosts: &'a BTreeMap<String, HostObservation>,
+    host: &str,
+    shared: Shared,
+) -> Option<(Place, &'a Observed)> {
+    hosts.get(host)?.iter().find_map(|(_, resource, observed)| match resource {
+        Resource::Shared { shared: s, place } if *s == shared => Some((*place, observed)),
+        _ => None,
+    })
+}
+
+fn object_steps(phase: Phase, objects: &[(Phase, String, ObjectState)], plan: &mut Plan) {
+    let steps = objects.iter().filter(|(p, _, state)| *p == phase && *state != ObjectState::AsWanted).map(
+        |(_, name, state)| {
+            let verb = if *state == ObjectState::Missing { "create" } else { "change" };
+            Step {
+                host: None,
+                action: Action::Object(name.clone()),
+                change: Change { verb, what: name.clone(), why: None, changes: true },
+            }
+        },
+    );
+    push(plan, phase, false, steps.collect());
+}
+
+fn needs_token(hosts: &BTreeMap<String, HostObservation>) -> bool {
+    hosts.values().flatten().any(|(_, resource, observed)| {
+        matches!(resource, Resource::File(f) if f.content == Content::Secret(BOOTSTRAP_KUBECONFIG.to_owned()))
+            && *observed != Observed::AsWanted
+    })
+}
+
+fn mark(cluster: &Cluster, marked: &BTreeSet<String>, plan: &mut Plan) {
+    let steps = cluster.hosts(Role::ControlPlane).filter(|h| !marked.contains(&h.name)).map(|host| {
+        let change =
+            Change { verb: "label", what: format!("node {} as control plane", host.name), why: None, changes: true };
+        Step { host: None, action: Action::MarkNode(host.name.clone()), change }
+    });
+    push(plan, Phase::MarkControlPlane, false, steps.collect());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kinit_manifests::{Bundle, HostFacts, desired};
+
+    fn cluster() -> Cluster {
+        kinit_config::load(kinit_config::example()).unwrap()
+    }
+
+    fn seen(cluster: &Cluster, see: impl Fn(&str, &Resource) -> Observed) -> BTreeMap<String, HostObservation> {
+        let bundle = Bundle { hyperkube: "ab".repeat(32), images: vec![] };
+        let facts = HostFacts { can_lower_oom_score: true, has_resolved: false };
+        let observe = |host: &kinit_config::HostSpec| {
+            desired(cluster, host, facts, &bundle)
+                .unwrap()
+                .into_iter()
+                .map(|(p, r)| {
+                    let o = see(&host.name, &r);
+                    (p, r, o)
+                })
+                .collect()
+        };
+        cluster.spec.hosts.iter().map(|h| (h.name.clone(), observe(h))).collect()
+    }
+
+    fn well(_: &str, resource: &Resource) -> Observed {
+        match resource {
+            Resource::Shared { .. } => Observed::Fingerprint("f".into()),
+            _ => Observed::AsWanted,
+        }
+    }
+
+    fn all_marked() -> BTreeSet<String> {
+        ["cp1", "cp2", "cp3"].map(str::to_owned).into()
+    }
+
+    #[test]
+    fn fresh_hosts_get_everything() {
+        let cluster = cluster();
+        let hosts = seen(&cluster, |_, _| Observed::Missing);
+        let objects = [(Phase::UploadConfig, "ConfigMap kube-system/kinit-config".to_owned(), ObjectState::Missing)];
+        insta::assert_snapshot!(init(&cluster, &hosts, &objects, &BTreeSet::new()).unwrap().to_string());
+    }
+
+    #[test]
+    fn a_cluster_that_is_as_wanted_gets_no_change() {
+        let cluster = cluster();
+        let plan = init(&cluster, &seen(&cluster, well), &[], &all_marked()).unwrap();
+        assert_eq!(plan.changes(), 0, "{plan}");
+    }
+
+    #[test]
+    fn authorities_that_differ_are_refused() {
+        let cluster = cluster();
+        let hosts = seen(&cluster, |host, resource| match resource {
+            Resource::Shared { .. } => Observed::Fingerprint(if host == "cp3" { "other" } else { "f" }.into()),
+            _ => Observed::AsWanted,
+        });
+        let error = init(&cluster, &hosts, &[], &all_marked()).unwrap_err().to_string();
+        assert!(error.contains("ca differs between cp1 and cp3"), "{error}");
+    }
+
+    #[test]
+    fn an_authority_that_one_host_has_is_copied_never_made_again() {
+        let cluster = cluster();
+        let hosts = seen(&cluster, |host, resource| match resource {
+            Resource::Shared { .. } if host != "cp2" => Observed::Missing,
+            other => well(host, other),
+        });
+        let plan = init(&cluster, &hosts, &[], &all_marked()).unwrap();
+        let text = plan.to_string();
+        assert!(!text.contains("create ca") && text.contains("cp1        copy ca from cp2"), "{text}");
+    }
+
+    #[test]
+    fn a_changed_file_restarts_its_readers_one_host_after_the_other() {
+        let cluster = cluster();
+        let hosts = seen(&cluster, |host, resource| match resource {
+            Resource::File(f) if f.path.ends_with("kube-apiserver.service") => {
+                Observed::Differs("content differs".into())
+            }
+            other => well(host, other),
+        });
+        let plan = init(&cluster, &hosts, &[], &all_marked()).unwrap();
+        let stage = plan.stages.iter().find(|s| s.phase == Phase::ControlPlane).unwrap();
+        assert!(stage.serial);
+        let cp1: Vec<String> =
+            stage.steps.iter().filter(|s| s.host.as_deref() == Some("cp1")).map(|s| s.change.to_string()).collect();
+        assert_eq!(cp1.len(), 3, "{cp1:?}");
+        assert!(
+            cp1[1].starts_with("restart kube-apiserver.service")
+                && cp1[2].starts_with("wait for https://192.0.2.11:6443/readyz"),
+            "{cp1:?}"
+        );
+    }
+}

@@ -1,0 +1,254 @@
+//! Named checks, all run, all reported, each ignorable by its name (kubeadm's where it has one).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kinit_config::{Cluster, HostSpec, Role};
+use kinit_resource::Facts;
+
+/// A check that did not pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The host; empty for the cluster.
+    pub host: String,
+    /// Name of the check, for `--ignore-preflight-errors`.
+    pub check: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: &'static str,
+    /// Told, but no reason to stop.
+    pub warning: bool,
+}
+
+const GIB: u64 = 1 << 30;
+/// kubeadm's minimum for a control plane.
+const CONTROL_PLANE_MEMORY: u64 = 1700 << 20;
+const CLOCK_TOLERANCE: i64 = 30;
+
+/// Checks all hosts' facts. `now` is the desk's clock, in seconds since 1970, at the time the facts were gathered.
+pub fn preflight(cluster: &Cluster, facts: &BTreeMap<String, Facts>, now: i64) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for host in &cluster.spec.hosts {
+        if let Some(facts) = facts.get(&host.name) {
+            let mut add = |check: &str, message: String, remedy: &'static str, warning: bool| {
+                findings.push(Finding { host: host.name.clone(), check: check.to_owned(), message, remedy, warning });
+            };
+            system(facts, &mut add);
+            capacity(host, facts, &mut add);
+            ports(cluster, host, facts, &mut add);
+            identity(cluster, host, facts, now, &mut add);
+        }
+    }
+    findings.extend(machine_ids(facts));
+    if cluster.hosts(Role::LoadBalancer).count() == 1 {
+        findings.push(Finding {
+            host: String::new(),
+            check: "SingleLoadBalancer".to_owned(),
+            message: "the one load balancer is a single point of failure: without it clients and workers lose the API (pods go on)".to_owned(),
+            remedy: "a second one, or one on the control planes, is not supported by this version",
+            warning: true,
+        });
+    }
+    findings
+}
+
+type Add<'a> = &'a mut dyn FnMut(&str, String, &'static str, bool);
+
+fn system(facts: &Facts, add: Add<'_>) {
+    if facts.uid != 0 {
+        add("IsPrivilegedUser", format!("the SSH user has uid {}, not 0", facts.uid), "log in as root", false);
+    }
+    if !["debian", "ubuntu"].contains(&facts.os_id.as_str()) {
+        add("SystemVerification", format!("{:?} is not supported", facts.os_name), "use Debian or Ubuntu", false);
+    }
+    if facts.machine != "x86_64" {
+        add(
+            "SystemVerification-Architecture",
+            format!("CPU type {} is not supported", facts.machine),
+            "use an x86-64 machine",
+            false,
+        );
+    }
+    if !facts.systemd {
+        add("Service-Systemd", "systemd is not the first process".to_owned(), "boot the host with systemd", false);
+    }
+}
+
+fn capacity(host: &HostSpec, facts: &Facts, add: Add<'_>) {
+    if host.is(Role::ControlPlane) {
+        if facts.cpus < 2 {
+            add(
+                "NumCPU",
+                format!("{} CPU is less than the 2 that a control plane needs", facts.cpus),
+                "use a larger machine",
+                false,
+            );
+        }
+        if facts.memory < CONTROL_PLANE_MEMORY {
+            add(
+                "Mem",
+                format!("{} MiB of memory are less than the 1700 that a control plane needs", facts.memory >> 20),
+                "use a larger machine",
+                false,
+            );
+        }
+    }
+    if facts.disk_free < 2 * GIB {
+        add(
+            "DiskFree",
+            format!("{} MiB are free on the disk of /var/lib; 2048 are needed", facts.disk_free >> 20),
+            "make room",
+            false,
+        );
+    }
+}
+
+/// Ports that a role needs, with the unit of kinit's that may hold it already.
+fn needed_ports(cluster: &Cluster, host: &HostSpec) -> Vec<(u16, &'static str)> {
+    let mut ports = Vec::new();
+    if host.is(Role::ControlPlane) {
+        ports.extend([
+            (2379, "etcd.service"),
+            (2380, "etcd.service"),
+            (2381, "etcd.service"),
+            (6443, "kube-apiserver.service"),
+        ]);
+        ports.extend([(10257, "kube-controller-manager.service"), (10259, "kube-scheduler.service")]);
+    }
+    if host.is(Role::LoadBalancer) {
+        ports.push((cluster.endpoint().1, "haproxy.service"));
+    }
+    if host.is_node() {
+        ports.extend([
+            (10250, "kubelet.service"),
+            (10248, "kubelet.service"),
+            (10256, "kube-proxy.service"),
+            (10247, "kube-netd.service"),
+        ]);
+    }
+    ports
+}
+
+fn ports(cluster: &Cluster, host: &HostSpec, facts: &Facts, add: Add<'_>) {
+    for (port, ours) in needed_ports(cluster, host) {
+        if let Some((_, holder)) = facts.listening.iter().find(|(p, holder)| *p == port && holder != ours) {
+            let who = if holder.is_empty() { "somebody" } else { holder };
+            add(
+                &format!("Port-{port}"),
+                format!("{who} listens on port {port}"),
+                "stop it, or move it to another port",
+                false,
+            );
+        }
+    }
+}
+
+fn identity(cluster: &Cluster, host: &HostSpec, facts: &Facts, now: i64, add: Add<'_>) {
+    if !facts.addresses.contains(&host.address) {
+        let has = facts.addresses.iter().filter(|a| !a.starts_with("127.")).cloned().collect::<Vec<_>>().join(", ");
+        add(
+            "HostAddress",
+            format!("the host has no interface with address {}; it has {has}", host.address),
+            "correct the address in the cluster file",
+            false,
+        );
+    }
+    if facts.hostname != host.name {
+        add(
+            "Hostname",
+            format!("the host calls itself {:?}; its node will be {:?}", facts.hostname, host.name),
+            "set the host name, or leave it",
+            true,
+        );
+    }
+    let apart = (facts.unix_time - now).abs();
+    if apart > CLOCK_TOLERANCE {
+        add("Clock", format!("the host's clock is {apart} s off"), "set up time synchronization", false);
+    }
+    if let Some(other) = facts.cluster.as_ref().filter(|c| **c != cluster.metadata.name) {
+        add("OtherCluster", format!("the host belongs to cluster {other:?}"), "reset it first: kinit reset", false);
+    }
+}
+
+fn machine_ids(facts: &BTreeMap<String, Facts>) -> Vec<Finding> {
+    let mut seen: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (host, facts) in facts {
+        seen.entry(facts.machine_id.as_str()).or_default().insert(host);
+    }
+    let shared = seen.into_iter().filter(|(_, hosts)| hosts.len() > 1);
+    shared
+        .map(|(_, hosts)| Finding {
+            host: hosts.iter().next_back().copied().unwrap_or_default().to_owned(),
+            check: "MachineId".to_owned(),
+            message: format!(
+                "{} have the same machine-id: they are clones",
+                hosts.into_iter().collect::<Vec<_>>().join(" and ")
+            ),
+            remedy: "give each its own: rm /etc/machine-id && systemd-machine-id-setup, then reboot",
+            warning: false,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good(cluster: &Cluster) -> BTreeMap<String, Facts> {
+        let facts = |host: &HostSpec| Facts {
+            os_id: "debian".into(),
+            machine: "x86_64".into(),
+            hostname: host.name.clone(),
+            machine_id: host.name.clone(),
+            cpus: 2,
+            memory: 4 * GIB,
+            disk_free: 10 * GIB,
+            systemd: true,
+            unix_time: 1000,
+            addresses: vec![host.address.clone()],
+            ..Facts::default()
+        };
+        cluster.spec.hosts.iter().map(|h| (h.name.clone(), facts(h))).collect()
+    }
+
+    fn checks(change: impl Fn(&mut Facts)) -> Vec<(String, String)> {
+        let cluster = kinit_config::load(kinit_config::example()).unwrap();
+        let mut facts = good(&cluster);
+        change(facts.get_mut("cp1").unwrap());
+        preflight(&cluster, &facts, 1000).into_iter().filter(|f| !f.warning).map(|f| (f.host, f.check)).collect()
+    }
+
+    #[test]
+    fn good_hosts_pass_and_each_fault_has_a_name() {
+        assert_eq!(checks(|_| ()), []);
+        let table: Vec<(Box<dyn Fn(&mut Facts)>, &str)> = vec![
+            (Box::new(|f| f.uid = 1000), "IsPrivilegedUser"),
+            (Box::new(|f| f.os_id = "fedora".into()), "SystemVerification"),
+            (Box::new(|f| f.machine = "aarch64".into()), "SystemVerification-Architecture"),
+            (Box::new(|f| f.cpus = 1), "NumCPU"),
+            (Box::new(|f| f.memory = GIB), "Mem"),
+            (Box::new(|f| f.disk_free = GIB), "DiskFree"),
+            (Box::new(|f| f.listening = vec![(6443, "nginx.service".into())]), "Port-6443"),
+            (Box::new(|f| f.addresses.clear()), "HostAddress"),
+            (Box::new(|f| f.unix_time = 2000), "Clock"),
+            (Box::new(|f| f.cluster = Some("other".into())), "OtherCluster"),
+            (Box::new(|f| f.systemd = false), "Service-Systemd"),
+        ];
+        for (change, check) in table {
+            assert_eq!(checks(change), [("cp1".to_owned(), check.to_owned())]);
+        }
+    }
+
+    #[test]
+    fn our_own_units_may_hold_their_ports() {
+        assert_eq!(
+            checks(|f| f.listening = vec![(6443, "kube-apiserver.service".into()), (22, "ssh.service".into())]),
+            []
+        );
+    }
+
+    #[test]
+    fn clones_are_found() {
+        assert_eq!(checks(|f| f.machine_id = "w2".into()), [("w2".to_owned(), "MachineId".to_owned())]);
+    }
+}

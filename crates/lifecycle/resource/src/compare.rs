@@ -1,0 +1,114 @@
+//! From what is wanted and what was seen to what would change.
+
+use crate::types::{LeafForm, Observed, Resource, UnitState};
+
+/// What would be done to a resource, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// `install`, `create`, `change`, `remove`, `start`, ...
+    pub verb: &'static str,
+    /// What it is done to.
+    pub what: String,
+    /// Why, when it is there but differs.
+    pub why: Option<String>,
+    /// False for waiting, which changes nothing.
+    pub changes: bool,
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.verb, self.what)?;
+        match &self.why {
+            Some(why) => write!(f, " ({why})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The change a resource needs; `None` when it is as wanted. `Shared` resources are the planner's affair: one host's fingerprint says nothing alone.
+pub fn compare(resource: &Resource, observed: &Observed) -> Option<Change> {
+    if matches!(resource, Resource::Shared { .. }) {
+        return None;
+    }
+    let (missing, why) = match observed {
+        Observed::AsWanted | Observed::Fingerprint(_) => return None,
+        Observed::Missing => (true, None),
+        Observed::Differs(why) | Observed::Failed(why) => (false, Some(why.clone())),
+    };
+    let verb = verb(resource, missing);
+    Some(Change { verb, what: what(resource), why, changes: !matches!(resource, Resource::Healthy { .. }) })
+}
+
+fn verb(resource: &Resource, missing: bool) -> &'static str {
+    match resource {
+        Resource::Packages { .. } => "install",
+        Resource::Absent { .. } => "remove",
+        Resource::Sysctl { .. } => "set",
+        Resource::KernelModule(_) => "load",
+        Resource::SwapOff => "switch off",
+        Resource::Blob { .. } if missing => "place",
+        Resource::Image { .. } => "import",
+        Resource::Unit { state: UnitState::Stopped, .. } => "stop",
+        Resource::Unit { .. } if missing => "start",
+        Resource::Unit { .. } => "restart",
+        Resource::Healthy { .. } => "wait for",
+        Resource::Leaf(_) if missing => "issue",
+        Resource::Leaf(_) => "reissue",
+        _ if missing => "create",
+        _ => "change",
+    }
+}
+
+/// A resource's name for people.
+pub fn what(resource: &Resource) -> String {
+    match resource {
+        Resource::Packages { names, .. } => format!("packages {}", names.join(" ")),
+        Resource::Directory { path, .. } => format!("directory {path}"),
+        Resource::File(file) => file.path.clone(),
+        Resource::Link { path, target, .. } => format!("{path} -> {target}"),
+        Resource::Absent { path } => path.clone(),
+        Resource::Sysctl { key, value } => format!("sysctl {key}={value}"),
+        Resource::KernelModule(name) => format!("kernel module {name}"),
+        Resource::SwapOff => "swap".to_owned(),
+        Resource::Blob { path, .. } => path.clone(),
+        Resource::Image { name, .. } => format!("image {name}"),
+        Resource::Unit { name, .. } => name.clone(),
+        Resource::Shared { shared, .. } => shared.name().to_owned(),
+        Resource::Leaf(leaf) => match &leaf.form {
+            LeafForm::Files { path, .. } => format!("{path}.crt"),
+            LeafForm::Kubeconfig { path, .. } => path.clone(),
+        },
+        Resource::Healthy { url, .. } => url.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_read_as_sentences() {
+        let unit = |state| Resource::Unit { name: "etcd.service".into(), state };
+        let running = unit(UnitState::Running { reads: vec![] });
+        for (resource, observed, expected) in [
+            (running.clone(), Observed::AsWanted, None),
+            (running.clone(), Observed::Missing, Some("start etcd.service")),
+            (running, Observed::Differs("its files changed".into()), Some("restart etcd.service (its files changed)")),
+            (unit(UnitState::Stopped), Observed::Differs("runs".into()), Some("stop etcd.service (runs)")),
+            (Resource::Absent { path: "/x".into() }, Observed::Differs("exists".into()), Some("remove /x (exists)")),
+            (
+                Resource::Sysctl { key: "a".into(), value: "1".into() },
+                Observed::Differs("0".into()),
+                Some("set sysctl a=1 (0)"),
+            ),
+        ] {
+            assert_eq!(compare(&resource, &observed).map(|c| c.to_string()).as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn waiting_is_not_a_change() {
+        let wait = Resource::Healthy { url: "http://127.0.0.1:2381/readyz".into(), authority_file: None, seconds: 5 };
+        assert!(!compare(&wait, &Observed::Missing).unwrap().changes);
+    }
+}

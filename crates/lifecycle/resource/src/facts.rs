@@ -1,0 +1,42 @@
+//! What a host is, for preflight checks and for planning.
+
+use serde::{Deserialize, Serialize};
+
+/// Facts about a host, gathered in one go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The agent's user.
+    pub uid: u32,
+    /// `ID` of os-release.
+    pub os_id: String,
+    /// `PRETTY_NAME` of os-release.
+    pub os_name: String,
+    /// `x86_64`.
+    pub machine: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Host name.
+    pub hostname: String,
+    /// `/etc/machine-id`.
+    pub machine_id: String,
+    /// Online CPUs.
+    pub cpus: u32,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes free where /var/lib is.
+    pub disk_free: u64,
+    /// Whether systemd is the first process.
+    pub systemd: bool,
+    /// Whether the one cgroup hierarchy is v2.
+    pub cgroup_v2: bool,
+    /// Whether processes may lower their `oom_score_adj` (CAP_SYS_RESOURCE).
+    pub can_lower_oom_score: bool,
+    /// TCP ports in LISTEN state, with the name of a unit that holds it where that is known.
+    pub listening: Vec<(u16, String)>,
+    /// The host's clock, seconds since 1970.
+    pub unix_time: i64,
+    /// Addresses of the host's interfaces.
+    pub addresses: Vec<String>,
+    /// Whether this host belongs to a cluster that kinit made (`/etc/kubernetes/kinit.json` exists), and its name.
+    pub cluster: Option<String>,
+}

@@ -1,0 +1,245 @@
+//! The kinds of resources.
+
+use kinit_pki::{Authority, KeyAlgorithm, Leaf, Subject};
+use serde::{Deserialize, Serialize};
+
+/// A secret that several hosts share. It is born on one host and copied, never kept on the desk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Shared {
+    /// A certificate authority.
+    Authority(Authority),
+    /// The key that signs service-account tokens.
+    ServiceAccountKey,
+    /// The API server's EncryptionConfiguration, with its key.
+    EncryptionConfig,
+}
+
+impl Shared {
+    /// All of them, in the order they are made.
+    pub const ALL: [Self; 5] = [
+        Self::Authority(Authority::Kubernetes),
+        Self::Authority(Authority::FrontProxy),
+        Self::Authority(Authority::Etcd),
+        Self::ServiceAccountKey,
+        Self::EncryptionConfig,
+    ];
+
+    /// Name for people; kubeadm's where it has one.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Authority(Authority::Kubernetes) => "ca",
+            Self::Authority(Authority::FrontProxy) => "front-proxy-ca",
+            Self::Authority(Authority::Etcd) => "etcd-ca",
+            Self::ServiceAccountKey => "sa",
+            Self::EncryptionConfig => "encryption-config",
+        }
+    }
+
+    /// The public file and the private one below `/etc/kubernetes/pki`; the encryption configuration is private altogether.
+    pub fn files(self) -> (Option<String>, String) {
+        match self {
+            Self::Authority(authority) => {
+                (Some(format!("{}.crt", authority.stem())), format!("{}.key", authority.stem()))
+            }
+            Self::ServiceAccountKey => (Some("sa.pub".to_owned()), "sa.key".to_owned()),
+            Self::EncryptionConfig => (None, "encryption.yaml".to_owned()),
+        }
+    }
+}
+
+/// How much of a shared secret a host gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// Both halves.
+    Whole,
+    /// The certificate or public key alone.
+    Public,
+}
+
+/// A file's text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    /// Known when planning.
+    Text(String),
+    /// Made while executing, known by name until then.
+    Secret(String),
+}
+
+/// A file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSpec {
+    /// Where.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// `user:group`, by name.
+    pub owner: String,
+    /// What is in it.
+    pub content: Content,
+    /// When this path exists the file is not needed any more (a bootstrap kubeconfig, once the node has its certificate).
+    pub unless_exists: Option<String>,
+}
+
+/// Where a leaf certificate and its key are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeafForm {
+    /// `PATH.crt` (0644) and `PATH.key` (0600).
+    Files {
+        /// Without extension.
+        path: String,
+        /// `user:group`, by name.
+        owner: String,
+    },
+    /// Embedded in a kubeconfig (0600).
+    Kubeconfig {
+        /// Its path.
+        path: String,
+        /// URL of the API server.
+        server: String,
+        /// Name of the cluster in it.
+        cluster: String,
+    },
+}
+
+/// A leaf certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeafSpec {
+    /// Which of the tree.
+    pub leaf: Leaf,
+    /// Its subject here.
+    pub subject: Subject,
+    /// Kind of key.
+    pub algorithm: KeyAlgorithm,
+    /// Where it is kept.
+    pub form: LeafForm,
+    /// File of the issuer's certificate on the host.
+    pub authority_file: String,
+}
+
+impl LeafSpec {
+    /// The file that shows that it exists.
+    pub fn path(&self) -> String {
+        match &self.form {
+            LeafForm::Files { path, .. } => format!("{path}.crt"),
+            LeafForm::Kubeconfig { path, .. } => path.clone(),
+        }
+    }
+}
+
+/// What a systemd unit should be doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UnitState {
+    /// Enabled and active, started after its unit file and all of these files last changed.
+    Running {
+        /// Files and links it reads at start.
+        reads: Vec<String>,
+    },
+    /// Disabled and stopped.
+    Stopped,
+}
+
+/// Anything a host can have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resource {
+    /// Distribution packages, all installed.
+    Packages {
+        /// Their names.
+        names: Vec<String>,
+        /// Units that the packages would start by themselves, before they are configured.
+        hold: Vec<String>,
+    },
+    /// A directory.
+    Directory {
+        /// Where.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+        /// `user:group`, by name.
+        owner: String,
+    },
+    /// A file.
+    File(FileSpec),
+    /// A symbolic link.
+    Link {
+        /// Where.
+        path: String,
+        /// Where to.
+        target: String,
+        /// Whatever stands there already may stay.
+        keep_existing: bool,
+    },
+    /// Nothing at that path.
+    Absent {
+        /// Where.
+        path: String,
+    },
+    /// A kernel setting, now; its file keeps it for the next boot.
+    Sysctl {
+        /// `net.ipv4.ip_forward`.
+        key: String,
+        /// `1`.
+        value: String,
+    },
+    /// A kernel feature, loaded or built in.
+    KernelModule(String),
+    /// No swap in use.
+    SwapOff,
+    /// An uploaded file, known by its content.
+    Blob {
+        /// Where.
+        path: String,
+        /// Its content's SHA-256 in hexadecimal.
+        sha256: String,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// An image in containerd's store, from an archive on the host.
+    Image {
+        /// `kinit.dev/pause:0.1.0`.
+        name: String,
+        /// The archive.
+        archive: String,
+        /// The archive's SHA-256, recorded as a label of the image.
+        sha256: String,
+    },
+    /// A systemd unit.
+    Unit {
+        /// With `.service`.
+        name: String,
+        /// What it should be doing.
+        state: UnitState,
+    },
+    /// A shared secret.
+    Shared {
+        /// Which.
+        shared: Shared,
+        /// How much of it.
+        place: Place,
+    },
+    /// A leaf certificate.
+    Leaf(Box<LeafSpec>),
+    /// An address that answers 200 to `GET`. Waiting for it changes nothing.
+    Healthy {
+        /// `https://10.0.0.1:6443/readyz`.
+        url: String,
+        /// File of the authority's certificate on the host, for https.
+        authority_file: Option<String>,
+        /// How long it may take, in seconds.
+        seconds: u32,
+    },
+}
+
+/// What the agent saw of a resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Observed {
+    /// It is as wanted.
+    AsWanted,
+    /// There is none.
+    Missing,
+    /// There is one, but it differs; the words say how.
+    Differs(String),
+    /// A shared secret's public half, by SHA-256 (of the whole where there is no public half).
+    Fingerprint(String),
+    /// It could not be looked at.
+    Failed(String),
+}

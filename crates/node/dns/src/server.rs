@@ -1,0 +1,143 @@
+//! From a request to its response.
+
+use std::sync::Arc;
+
+use hickory_proto::op::{Edns, Metadata, OpCode, ResponseCode};
+use hickory_proto::rr::{DNSClass, Record, RecordType};
+use hickory_server::net::runtime::Time;
+use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
+use hickory_server::zone_handler::MessageResponseBuilder;
+use kinit_component_base::metrics;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+
+use crate::forward::{Forwarder, Said};
+use crate::zone::{Answer, Zone};
+
+/// What a client may be sent in one UDP packet without fragments (the DNS flag day's number).
+const PAYLOAD: u16 = 1232;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Labels {
+    zone: &'static str,
+    rcode: String,
+}
+
+/// Answers from the zone, or asks others.
+pub struct Handler {
+    zone: Arc<Zone>,
+    forwarder: Forwarder,
+    responses: Family<Labels, Counter>,
+}
+
+struct Reply {
+    code: ResponseCode,
+    authoritative: bool,
+    answers: Vec<Record>,
+    soa: Vec<Record>,
+    additional: Vec<Record>,
+}
+
+impl Reply {
+    fn code(code: ResponseCode) -> Self {
+        Self { code, authoritative: false, answers: Vec::new(), soa: Vec::new(), additional: Vec::new() }
+    }
+
+    fn said(said: Said) -> Self {
+        Self { answers: said.answers, soa: said.soa.into_iter().collect(), ..Self::code(said.code) }
+    }
+}
+
+impl Handler {
+    /// Registers its metrics.
+    pub fn new(zone: Arc<Zone>, forwarder: Forwarder) -> Self {
+        let responses = Family::<Labels, Counter>::default();
+        let help = "Responses by zone (cluster or forwarded) and code";
+        metrics::global().register("dns_responses", help, responses.clone());
+        Self { zone, forwarder, responses }
+    }
+
+    async fn reply(&self, request: &Request) -> Reply {
+        if request.metadata.op_code != OpCode::Query {
+            return Reply::code(ResponseCode::NotImp);
+        }
+        let Ok(info) = request.request_info() else { return Reply::code(ResponseCode::FormErr) };
+        let question = info.query.original();
+        if question.query_class() != DNSClass::IN {
+            return Reply::code(ResponseCode::Refused);
+        }
+        let (name, kind) = (question.name(), question.query_type());
+        let ours = |answers, additional| Reply {
+            authoritative: true,
+            answers,
+            additional,
+            ..Reply::code(ResponseCode::NoError)
+        };
+        let nothing = |code| Reply { authoritative: true, soa: vec![self.zone.soa()], ..Reply::code(code) };
+        match self.zone.answer(name, kind) {
+            Answer::NotOurs => Reply::said(self.forwarder.ask(name, kind).await),
+            // Until the stores are filled, "there is none" would be a lie that clients remember.
+            Answer::NoName | Answer::NoData if !self.zone.data().is_synced() => Reply::code(ResponseCode::ServFail),
+            Answer::NoName => nothing(ResponseCode::NXDomain),
+            Answer::NoData => nothing(ResponseCode::NoError),
+            Answer::Records { mut answers, additional } => {
+                shuffle(&mut answers);
+                ours(answers, additional)
+            }
+            Answer::Alias(alias, target) => {
+                let mut answers = vec![alias];
+                if kind != RecordType::CNAME {
+                    answers.extend(self.target_of_alias(&target, kind).await);
+                }
+                ours(answers, Vec::new())
+            }
+        }
+    }
+
+    async fn target_of_alias(&self, target: &hickory_proto::rr::Name, kind: RecordType) -> Vec<Record> {
+        match self.zone.answer(target, kind) {
+            Answer::Records { answers, .. } => answers,
+            Answer::NotOurs => self.forwarder.ask(target, kind).await.answers,
+            // An alias of an alias is left to the client, or a circle would be ours to find.
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Clients take the first address: each is first in its turn.
+fn shuffle(answers: &mut [Record]) {
+    for i in (1..answers.len()).rev() {
+        answers.swap(i, rand::random_range(0..=i));
+    }
+}
+
+#[async_trait::async_trait]
+impl RequestHandler for Handler {
+    async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut response: R) -> ResponseInfo {
+        let reply = self.reply(request).await;
+        let zone = if reply.authoritative { "cluster" } else { "forwarded" };
+        self.responses.get_or_create(&Labels { zone, rcode: reply.code.to_string() }).inc();
+        let mut metadata = Metadata::response_from_request(&request.metadata);
+        metadata.response_code = reply.code;
+        metadata.authoritative = reply.authoritative;
+        metadata.recursion_available = true;
+        let mut edns = Edns::new();
+        edns.set_max_payload(PAYLOAD);
+        let mut builder = MessageResponseBuilder::from_message_request(request);
+        if request.edns.is_some() {
+            builder.edns(&edns);
+        }
+        let message = builder.build(metadata, &reply.answers, &[], &reply.soa, &reply.additional);
+        match response.send_response(message).await {
+            Ok(info) => info,
+            Err(error) => {
+                tracing::debug!(%error, client = %request.src(), "send a response");
+                ResponseInfo::from(hickory_proto::op::Header {
+                    metadata,
+                    counts: hickory_proto::op::HeaderCounts::default(),
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The cgroups of pods: `kubepods` / class / pod, named for systemd or for plain cgroupfs (`pkg/kubelet/cm`).
+
+mod fs;
+mod systemd;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::names::PodKey;
+use crate::resources::{self, PodLimits, Qos};
+
+/// Who makes cgroups.
+#[derive(Debug, Clone)]
+pub enum Driver {
+    /// Slices, asked for over D-Bus.
+    Systemd,
+    /// Directories.
+    Cgroupfs,
+}
+
+/// The node's pod cgroups.
+#[derive(Debug, Clone)]
+pub struct Cgroups {
+    driver: Driver,
+    /// `cgroupRoot`, without slashes at its ends.
+    root: String,
+    pids: Option<i64>,
+}
+
+impl Cgroups {
+    /// From the configuration.
+    pub fn new(systemd: bool, root: &str, pids: Option<i64>) -> Self {
+        let driver = if systemd { Driver::Systemd } else { Driver::Cgroupfs };
+        Self { driver, root: root.trim_matches('/').to_owned(), pids: pids.filter(|p| *p > 0) }
+    }
+
+    /// Names from `kubepods` down to the pod, as `cm.CgroupName`.
+    fn chain(pod: &Pod, key: &PodKey) -> Vec<String> {
+        let mut chain = vec!["kubepods".to_owned()];
+        match resources::qos(pod) {
+            Qos::Guaranteed => {}
+            Qos::Burstable => chain.push("burstable".into()),
+            Qos::BestEffort => chain.push("besteffort".into()),
+        }
+        chain.push(format!("pod{}", key.uid));
+        chain
+    }
+
+    fn chain_path(&self, chain: &[String]) -> String {
+        match self.driver {
+            Driver::Systemd => systemd_path(&self.root, chain),
+            Driver::Cgroupfs => {
+                let root = if self.root.is_empty() { String::new() } else { format!("/{}", self.root) };
+                format!("{root}/{}", chain.join("/"))
+            }
+        }
+    }
+
+    /// The path that sandboxes and containers of the pod are made under.
+    pub fn parent(&self, pod: &Pod, key: &PodKey) -> String {
+        self.chain_path(&Self::chain(pod, key))
+    }
+
+    /// Makes the pod's cgroup with its limits.
+    pub async fn create(&self, pod: &Pod, key: &PodKey) -> Result<()> {
+        let chain = Self::chain(pod, key);
+        let limits = resources::pod(pod);
+        match self.driver {
+            Driver::Cgroupfs => fs::create(&PathBuf::from(self.chain_path(&chain)), &limits, self.pids),
+            Driver::Systemd => systemd::create(&slice_of(&self.chain_path(&chain)), &limits, self.pids).await,
+        }
+    }
+
+    /// Removes the pod's cgroup; it is an error only if something still runs in it.
+    pub async fn remove(&self, pod: &Pod, key: &PodKey) -> Result<()> {
+        let path = self.parent(pod, key);
+        match self.driver {
+            Driver::Cgroupfs => fs::remove(&PathBuf::from(path)),
+            Driver::Systemd => systemd::remove(&slice_of(&path)).await,
+        }
+    }
+
+    /// Makes `kubepods` and the classes below it.
+    pub async fn create_top(&self) -> Result<()> {
+        for class in [None, Some("burstable"), Some("besteffort")] {
+            let chain: Vec<String> = std::iter::once("kubepods").chain(class).map(str::to_owned).collect();
+            let limits =
+                PodLimits { shares: if class == Some("besteffort") { 2 } else { 1024 }, ..PodLimits::default() };
+            match self.driver {
+                Driver::Cgroupfs => fs::create(&PathBuf::from(self.chain_path(&chain)), &limits, None)?,
+                Driver::Systemd => systemd::create(&slice_of(&self.chain_path(&chain)), &limits, None).await?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice` (`CgroupName.ToSystemd`).
+fn systemd_path(root: &str, chain: &[String]) -> String {
+    let mut path = String::new();
+    let mut stem = String::new();
+    let roots = root.split('/').filter(|p| !p.is_empty()).map(str::to_owned);
+    for part in roots.chain(chain.iter().cloned()) {
+        let part = part.trim_end_matches(".slice").replace('-', "_");
+        if !stem.is_empty() {
+            stem.push('-');
+        }
+        stem.push_str(&part);
+        path.push_str(&format!("/{stem}.slice"));
+    }
+    path
+}
+
+fn slice_of(path: &str) -> String {
+    path.rsplit('/').next().unwrap_or(path).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_as_upstream() {
+        let pod: Pod =
+            serde_json::from_value(serde_json::json!({"metadata": {}, "spec": {"containers": [{"name": "c"}]}}))
+                .unwrap();
+        let key = PodKey { namespace: "n".into(), name: "p".into(), uid: "1-2".into() };
+        let parent = |systemd, root| Cgroups::new(systemd, root, None).parent(&pod, &key);
+        assert_eq!(parent(true, ""), "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1_2.slice");
+        assert_eq!(parent(false, ""), "/kubepods/besteffort/pod1-2");
+        assert_eq!(parent(false, "/a/"), "/a/kubepods/besteffort/pod1-2");
+    }
+}

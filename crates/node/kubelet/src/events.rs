@@ -1,0 +1,59 @@
+//! Events on pods, their containers, and the node.
+
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use kinit_client::events::Recorder;
+use kube::Resource;
+use kube::runtime::events::EventType;
+
+/// Publishes where there is an API server, logs where there is none.
+#[derive(Clone, Debug)]
+pub struct Events(Option<Recorder>);
+
+impl Events {
+    /// Through `recorder`, or into the log only.
+    pub fn new(recorder: Option<Recorder>) -> Self {
+        Self(recorder)
+    }
+
+    /// On a pod, or on one of its containers (`fieldPath` `spec.containers{NAME}`).
+    pub fn pod(&self, pod: &Pod, container: Option<&str>, warning: bool, reason: &str, note: impl Into<String>) {
+        let note = note.into();
+        let name = pod.metadata.name.as_deref().unwrap_or("");
+        tracing::info!(pod = name, container, reason, note, "event");
+        let mut object = pod.object_ref(&());
+        object.field_path = container.map(|c| field_path(pod, c));
+        self.send(object, warning, reason, note);
+    }
+
+    /// On the node.
+    pub fn node(&self, name: &str, warning: bool, reason: &str, note: impl Into<String>) {
+        let object = ObjectReference {
+            kind: Some("Node".into()),
+            api_version: Some("v1".into()),
+            name: Some(name.into()),
+            uid: Some(name.into()),
+            ..Default::default()
+        };
+        self.send(object, warning, reason, note.into());
+    }
+
+    fn send(&self, object: ObjectReference, warning: bool, reason: &str, note: String) {
+        let type_ = if warning { EventType::Warning } else { EventType::Normal };
+        if let Some(recorder) = &self.0 {
+            recorder.send(object, type_, reason, note);
+        }
+    }
+}
+
+fn field_path(pod: &Pod, container: &str) -> String {
+    let init = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten()).any(|c| c.name == container);
+    let ephemeral = pod.spec.iter().flat_map(|s| s.ephemeral_containers.iter().flatten()).any(|c| c.name == container);
+    let list = if init {
+        "initContainers"
+    } else if ephemeral {
+        "ephemeralContainers"
+    } else {
+        "containers"
+    };
+    format!("spec.{list}{{{container}}}")
+}

@@ -1,0 +1,7 @@
+//! From a pod's spec to the runtime's messages.
+
+pub mod container;
+pub mod env;
+pub mod sandbox;
+pub mod security;
+pub mod service_env;

@@ -1,0 +1,7 @@
+//! This machine as the API sees it: a Node object, its status, its lease.
+
+pub mod conditions;
+pub mod facts;
+pub mod lease;
+pub mod register;
+pub mod status;

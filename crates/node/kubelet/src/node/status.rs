@@ -1,0 +1,254 @@
+//! The Node's status: computed often, sent when it changed and now and then (`tryUpdateNodeStatus`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kinit_component_base::{Shutdown, version};
+use kinit_cri::v1::{ListImagesRequest, StatusRequest, VersionRequest};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::conditions::{Measured, conditions};
+use super::facts::{self, Machine};
+use crate::kubelet::Kubelet;
+use crate::quantity;
+
+/// Keeps the status up to date for ever; `posted` is cancelled once the API knows it.
+pub async fn run(kubelet: Arc<Kubelet>, machine: Machine, port: u16, posted: CancellationToken, shutdown: Shutdown) {
+    let Some(client) = kubelet.client.clone() else { return };
+    let api: Api<Node> = Api::all(client);
+    let mut reporter = Reporter { kubelet: kubelet.clone(), machine, port, sent: None };
+    let every = kubelet.config.node_status_update_frequency;
+    // Until the node is ready for the first time its state is watched closely.
+    let mut ready = false;
+    loop {
+        match tokio::time::timeout(Duration::from_secs(30), reporter.once(&api)).await {
+            Ok(Ok(now_ready)) => {
+                ready = now_ready;
+                posted.cancel();
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "update the node's status"),
+            Err(_) => tracing::warn!("update the node's status: no answer"),
+        }
+        let pause = if ready { every } else { Duration::from_secs(1).min(every) };
+        tokio::select! { () = shutdown.cancelled() => return, () = tokio::time::sleep(pause) => {} }
+    }
+}
+
+struct Reporter {
+    kubelet: Arc<Kubelet>,
+    machine: Machine,
+    port: u16,
+    sent: Option<(NodeStatus, Instant)>,
+}
+
+impl Reporter {
+    async fn once(&mut self, api: &Api<Node>) -> Result<bool, kube::Error> {
+        let mut status = self.compute().await;
+        let now = Time(Timestamp::now());
+        let previous = self.sent.as_ref().map(|(s, _)| s.clone());
+        let known = match previous {
+            Some(status) => status,
+            // What the API knows says since when conditions are as they are.
+            None => api.get(&self.kubelet.node_name).await?.status.unwrap_or_default(),
+        };
+        for condition in status.conditions.iter_mut().flatten() {
+            let old =
+                known.conditions.iter().flatten().find(|c| c.type_ == condition.type_ && c.status == condition.status);
+            condition.last_transition_time =
+                Some(old.and_then(|o| o.last_transition_time.clone()).unwrap_or_else(|| now.clone()));
+        }
+        let due = match &self.sent {
+            Some((sent, at)) => {
+                without_heartbeat(sent) != without_heartbeat(&status)
+                    || at.elapsed() >= self.kubelet.config.node_status_report_frequency
+            }
+            None => true,
+        };
+        let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+        if !due {
+            return Ok(ready);
+        }
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.last_heartbeat_time = Some(now.clone());
+        }
+        let patch = json!({"status": patch(&status)});
+        api.patch_status(&self.kubelet.node_name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        self.sent = Some((status, Instant::now()));
+        Ok(ready)
+    }
+
+    async fn compute(&self) -> NodeStatus {
+        let kubelet = &self.kubelet;
+        let measured = measure(kubelet).await;
+        let conditions = conditions(&measured, &kubelet.config.eviction_hard)
+            .into_iter()
+            .map(|(type_, yes, reason, message)| NodeCondition {
+                type_: type_.to_owned(),
+                status: if yes { "True" } else { "False" }.to_owned(),
+                reason: Some(reason.to_owned()),
+                message: Some(message),
+                ..Default::default()
+            })
+            .collect();
+        let capacity = self.capacity(measured.disk_total);
+        let mut addresses: Vec<NodeAddress> =
+            kubelet.host_ips.iter().map(|ip| NodeAddress { type_: "InternalIP".into(), address: ip.clone() }).collect();
+        addresses.push(NodeAddress { type_: "Hostname".into(), address: kubelet.node_name.clone() });
+        NodeStatus {
+            addresses: Some(addresses),
+            allocatable: Some(self.allocatable(&capacity)),
+            capacity: Some(capacity),
+            conditions: Some(conditions),
+            daemon_endpoints: Some(NodeDaemonEndpoints {
+                kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }),
+            }),
+            node_info: Some(self.info().await),
+            images: Some(images(kubelet).await),
+            ..Default::default()
+        }
+    }
+
+    fn capacity(&self, disk: u64) -> BTreeMap<String, Quantity> {
+        let quantity = |v: String| Quantity(v);
+        [
+            ("cpu", self.machine.cpus.to_string()),
+            ("memory", format!("{}Ki", self.machine.memory / 1024)),
+            ("pods", self.kubelet.config.max_pods.to_string()),
+            ("ephemeral-storage", format!("{}Ki", disk / 1024)),
+            ("hugepages-1Gi", "0".to_owned()),
+            ("hugepages-2Mi", "0".to_owned()),
+        ]
+        .into_iter()
+        .map(|(k, v)| (k.to_owned(), quantity(v)))
+        .collect()
+    }
+
+    /// Capacity less what is reserved, and less the eviction thresholds.
+    fn allocatable(&self, capacity: &BTreeMap<String, Quantity>) -> BTreeMap<String, Quantity> {
+        let config = &self.kubelet.config;
+        let mut out = capacity.clone();
+        for (resource, signal) in
+            [("cpu", ""), ("memory", "memory.available"), ("ephemeral-storage", "nodefs.available")]
+        {
+            let Some(total) = capacity.get(resource).and_then(|q| quantity::milli(&q.0)) else { continue };
+            let reserved: i128 = [&config.system_reserved, &config.kube_reserved]
+                .iter()
+                .filter_map(|list| list.get(resource).and_then(|q| quantity::milli(q)))
+                .sum();
+            let threshold = match config.eviction_hard.get(signal) {
+                Some(t) => match t.strip_suffix('%').and_then(|p| p.parse::<i128>().ok()) {
+                    Some(percent) => total * percent / 100,
+                    None => quantity::milli(t).unwrap_or(0),
+                },
+                None => 0,
+            };
+            let left = (total - reserved - threshold).max(0);
+            let text = match resource {
+                "cpu" if left % 1000 == 0 => (left / 1000).to_string(),
+                "cpu" => format!("{left}m"),
+                "memory" => format!("{}Ki", left / 1000 / 1024),
+                _ => (left / 1000).to_string(),
+            };
+            out.insert(resource.to_owned(), Quantity(text));
+        }
+        out
+    }
+
+    async fn info(&self) -> NodeSystemInfo {
+        let m = &self.machine;
+        let runtime = match self.kubelet.runtime.version(VersionRequest::default()).await {
+            Ok(v) => format!("{}://{}", v.runtime_name, v.runtime_version),
+            Err(_) => "containerd://Unknown".to_owned(),
+        };
+        NodeSystemInfo {
+            architecture: m.architecture.clone(),
+            boot_id: m.boot_id.clone(),
+            container_runtime_version: runtime,
+            kernel_version: m.kernel.clone(),
+            kube_proxy_version: String::new(),
+            kubelet_version: version::GIT_VERSION.to_owned(),
+            machine_id: m.machine_id.clone(),
+            operating_system: "linux".to_owned(),
+            os_image: m.os_image.clone(),
+            system_uuid: m.system_uuid.clone(),
+            swap: None,
+        }
+    }
+}
+
+fn without_heartbeat(status: &NodeStatus) -> NodeStatus {
+    let mut status = status.clone();
+    for condition in status.conditions.iter_mut().flatten() {
+        condition.last_heartbeat_time = None;
+    }
+    status
+}
+
+/// Addresses are replaced as a whole: an address the node no longer has must go.
+fn patch(status: &NodeStatus) -> Value {
+    let mut value = serde_json::to_value(status).unwrap_or_else(|_| json!({}));
+    if let Some(Value::Array(list)) = value.get_mut("addresses") {
+        list.insert(0, json!({"$patch": "replace"}));
+    }
+    value
+}
+
+async fn images(kubelet: &Kubelet) -> Vec<ContainerImage> {
+    const MOST: usize = 50;
+    let Ok(answer) = kubelet.runtime.list_images(ListImagesRequest::default()).await else { return Vec::new() };
+    let mut images: Vec<ContainerImage> = answer
+        .images
+        .into_iter()
+        .map(|i| ContainerImage {
+            names: Some(i.repo_digests.into_iter().chain(i.repo_tags).take(5).collect()),
+            size_bytes: i64::try_from(i.size).ok(),
+        })
+        .collect();
+    images.sort_by_key(|i| (std::cmp::Reverse(i.size_bytes), i.names.clone()));
+    images.truncate(MOST);
+    images
+}
+
+/// Asks the runtime and the kernel.
+async fn measure(kubelet: &Kubelet) -> Measured {
+    let mut out = Measured {
+        memory_available: facts::meminfo("MemAvailable").unwrap_or(i64::MAX),
+        memory_total: kubelet.node_memory,
+        pids: facts::pids(),
+        ..Measured::default()
+    };
+    match facts::disk(&kubelet.paths.root) {
+        Ok((total, free, inodes, inodes_free)) => {
+            (out.disk_total, out.disk_available, out.inodes_total, out.inodes_free) =
+                (total, free, inodes, inodes_free);
+        }
+        Err(error) => tracing::warn!(error = format!("{error:#}"), "measure the kubelet's file system"),
+    }
+    match kubelet.runtime.status(StatusRequest { verbose: false }).await {
+        Ok(answer) => {
+            for condition in answer.status.into_iter().flat_map(|s| s.conditions).filter(|c| !c.status) {
+                let problem = format!(
+                    "container runtime {} reason:{} message:{}",
+                    condition.r#type, condition.reason, condition.message
+                );
+                match condition.r#type.as_str() {
+                    "RuntimeReady" => out.runtime_problem = Some(problem),
+                    "NetworkReady" => out.network_problem = Some(problem),
+                    _ => {}
+                }
+            }
+        }
+        Err(error) => out.runtime_problem = Some(format!("container runtime is down: {error}")),
+    }
+    out
+}

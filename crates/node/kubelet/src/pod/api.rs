@@ -1,0 +1,69 @@
+//! Pods from the API: a watch of those that are bound to this node.
+
+use std::collections::{BTreeSet, HashMap};
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
+use tokio_util::sync::CancellationToken;
+
+use super::manager::Manager;
+use super::mirror::Mirrors;
+use super::worker::Wanted;
+use crate::names;
+
+/// Follows the API for ever; `ready` is cancelled after the first list.
+pub async fn run(client: Client, node: String, manager: Manager, mirrors: Mirrors, ready: CancellationToken) {
+    let api: Api<Pod> = Api::all(client);
+    let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+    let mut events = pin!(kube::runtime::watcher(api, config).default_backoff());
+    let mut listed: BTreeSet<String> = BTreeSet::new();
+    let mut mirror_uids: HashMap<String, String> = HashMap::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(pod)) => {
+                if let Some(uid) = take(pod, &manager, &mirrors, &mut mirror_uids) {
+                    listed.insert(uid);
+                }
+            }
+            Ok(Event::InitDone) => {
+                for uid in manager.uids(false) {
+                    if !listed.contains(&uid) {
+                        manager.removed(&uid);
+                    }
+                }
+                mirrors.synced();
+                ready.cancel();
+            }
+            Ok(Event::Apply(pod)) => {
+                take(pod, &manager, &mirrors, &mut mirror_uids);
+            }
+            Ok(Event::Delete(pod)) => {
+                let uid = pod.metadata.uid.clone().unwrap_or_default();
+                if mirror_uids.remove(&uid).is_some() {
+                    mirrors.lost(&pod);
+                } else {
+                    manager.removed(&uid);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "watch pods"),
+        }
+    }
+}
+
+/// Hands a pod on; the uid of an ordinary one.
+fn take(pod: Pod, manager: &Manager, mirrors: &Mirrors, mirror_uids: &mut HashMap<String, String>) -> Option<String> {
+    let uid = pod.metadata.uid.clone()?;
+    if let Some(hash) = pod.metadata.annotations.as_ref().and_then(|a| a.get(names::CONFIG_MIRROR)) {
+        mirror_uids.insert(uid, hash.clone());
+        mirrors.seen(pod);
+        return None;
+    }
+    manager.want(&uid, Wanted { pod: Arc::new(pod), removed: false, api_uid: Some(uid.clone()), is_static: false });
+    Some(uid)
+}

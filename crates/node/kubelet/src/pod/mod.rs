@@ -1,0 +1,24 @@
+//! Pods: one worker task each.
+//!
+//! ```text
+//! wanted (API, files) ─┐
+//! runtime's events ────┼─► worker: observe → step (pure) → actions, status (pure) → writer
+//! probes, timers ──────┘
+//! ```
+
+pub mod admit;
+pub mod api;
+pub mod backoff;
+pub mod clean;
+pub mod ephemeral;
+pub mod hooks;
+pub mod kill;
+pub mod manager;
+pub mod mirror;
+pub mod observe;
+pub mod start;
+pub mod static_pods;
+pub mod status;
+pub mod step;
+pub mod worker;
+pub mod writer;

@@ -1,0 +1,150 @@
+//! The actions that bring a pod up: volumes, sandbox, containers.
+
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use kinit_cri::v1::{CreateContainerRequest, RunPodSandboxRequest, StartContainerRequest};
+
+use super::hooks;
+use crate::downward::Place;
+use crate::image;
+use crate::kubelet::Kubelet;
+use crate::make::{self, container::Inputs, security};
+use crate::names::PodKey;
+use crate::volumes::{self, Volumes, payload::Tokens};
+
+/// Why a container could not be started, as its waiting state shows it.
+#[derive(Debug, Clone)]
+pub struct StartError {
+    /// `ErrImagePull`, `CreateContainerConfigError` and so on.
+    pub reason: &'static str,
+    /// What happened.
+    pub message: String,
+    /// The container exists (and has ended): the runtime's state says the rest.
+    pub created: bool,
+}
+
+/// Volumes, cgroup and directories.
+pub async fn mount(
+    kubelet: &Kubelet,
+    pod: &Pod,
+    key: &PodKey,
+    pod_ips: &[String],
+    mut tokens: Tokens,
+) -> Result<(Volumes, Tokens), String> {
+    let place = place(kubelet, pod_ips);
+    let volumes = volumes::set_up(kubelet, pod, key, &place, &mut tokens).await?;
+    volumes::make_directory(&kubelet.paths.log_directory(key), 0o755)?;
+    kubelet.cgroups.create(pod, key).await.map_err(|e| format!("make the pod's cgroup: {e:#}"))?;
+    Ok((volumes, tokens))
+}
+
+/// What the downward API tells beside the pod itself.
+pub fn place(kubelet: &Kubelet, pod_ips: &[String]) -> Place {
+    Place {
+        pod_ips: pod_ips.to_vec(),
+        host_ips: kubelet.host_ips.clone(),
+        node_cpu: kubelet.node_cpu_milli,
+        node_memory: i128::from(kubelet.node_memory),
+    }
+}
+
+/// Makes a sandbox.
+pub async fn sandbox(kubelet: &Kubelet, pod: &Pod, key: &PodKey, attempt: u32) -> Result<(), String> {
+    let config = make::sandbox::config(kubelet, pod, key, attempt)?;
+    volumes::make_directory(&kubelet.paths.log_directory(key), 0o755)?;
+    let request = RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+    let answer = kubelet.runtime.run_pod_sandbox(request).await;
+    answer.map(drop).map_err(|e| format!("Failed to create pod sandbox: {}", e.message()))
+}
+
+/// Everything a start needs to know.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// The sandbox to start in.
+    pub sandbox: String,
+    /// Attempt of the sandbox.
+    pub sandbox_attempt: u32,
+    /// How often the container was started before.
+    pub attempt: u32,
+    /// The pod's volumes.
+    pub volumes: Volumes,
+    /// The pod's addresses.
+    pub pod_ips: Vec<String>,
+    /// Id of the container whose processes this one is to see.
+    pub target: Option<String>,
+}
+
+/// Pulls, creates and starts a container, and runs its postStart hook.
+pub async fn container(
+    kubelet: &Kubelet,
+    pod: &Pod,
+    key: &PodKey,
+    spec: &Container,
+    start: &Start,
+) -> Result<(), StartError> {
+    let event = |warning, reason: &str, note: String| kubelet.events.pod(pod, Some(&spec.name), warning, reason, note);
+    let fail = |reason: &'static str, message: String| StartError { reason, message, created: false };
+    let image = image::ensure(kubelet, pod, key, spec).await.map_err(|e| {
+        if e.reason == "ErrImagePull" {
+            event(true, "Failed", "Error: ErrImagePull".to_owned());
+        }
+        fail(e.reason, e.message)
+    })?;
+    let inputs = Inputs {
+        pod,
+        key,
+        spec,
+        attempt: start.attempt,
+        image_ref: &image.id,
+        image_user: security::image_user(&image),
+        volumes: &start.volumes,
+        pod_ips: &start.pod_ips,
+        target: start.target.as_deref(),
+    };
+    let config = make::container::config(kubelet, &inputs).await.map_err(|message| {
+        event(true, "Failed", format!("Error: {message}"));
+        fail("CreateContainerConfigError", message)
+    })?;
+    let sandbox_config = make::sandbox::config(kubelet, pod, key, start.sandbox_attempt)
+        .map_err(|m| fail("CreateContainerConfigError", m))?;
+    let log_path = kubelet.paths.log_directory(key).join(&config.log_path);
+    if let Some(parent) = log_path.parent() {
+        volumes::make_directory(parent, 0o755).map_err(|m| fail("CreateContainerError", m))?;
+    }
+    let request = CreateContainerRequest {
+        pod_sandbox_id: start.sandbox.clone(),
+        config: Some(config),
+        sandbox_config: Some(sandbox_config),
+    };
+    let id = kubelet.runtime.create_container(request).await.map_err(|e| {
+        event(true, "Failed", format!("Error: {}", e.message()));
+        fail("CreateContainerError", e.message().to_owned())
+    })?;
+    let id = id.container_id;
+    event(false, "Created", format!("Created container: {}", spec.name));
+    kubelet.runtime.start_container(StartContainerRequest { container_id: id.clone() }).await.map_err(|e| {
+        event(true, "Failed", format!("Error: {}", e.message()));
+        StartError { reason: "RunContainerError", message: e.message().to_owned(), created: true }
+    })?;
+    event(false, "Started", format!("Started container {}", spec.name));
+    link_log(kubelet, key, &spec.name, &id, &log_path);
+    let hook = spec.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
+    let Some(hook) = hook else { return Ok(()) };
+    if let Err(error) = hooks::run(kubelet, hook, spec, &id, start.pod_ips.first().map(String::as_str)).await {
+        event(true, "FailedPostStartHook", format!("PostStartHook failed: {error}"));
+        super::kill::stop(kubelet, &id, super::step::grace_of(pod)).await;
+        return Err(StartError { reason: "PostStartHookError", message: error, created: true });
+    }
+    Ok(())
+}
+
+/// `/var/log/containers/…` for log collectors; a missing link is no reason to fail.
+fn link_log(kubelet: &Kubelet, key: &PodKey, container: &str, id: &str, target: &Path) {
+    let link = kubelet.paths.container_log_link(key, container, id);
+    if let Err(error) = std::os::unix::fs::symlink(target, &link)
+        && error.kind() != std::io::ErrorKind::AlreadyExists
+    {
+        tracing::debug!(link = %link.display(), %error, "link a container's log");
+    }
+}

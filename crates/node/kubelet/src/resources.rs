@@ -1,0 +1,213 @@
+//! From a pod's requests and limits to what the kernel gets: QoS class, CPU shares and quota, memory, OOM score.
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
+use kinit_cri::v1::LinuxContainerResources;
+
+use crate::quantity::{milli_of, units_of};
+
+/// Quality of service (`pkg/apis/core/v1/helper/qos`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Qos {
+    /// Limits equal requests for CPU and memory of every container.
+    Guaranteed,
+    /// Something is asked for.
+    Burstable,
+    /// Nothing is asked for.
+    BestEffort,
+}
+
+impl Qos {
+    /// The API's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "Guaranteed",
+            Self::Burstable => "Burstable",
+            Self::BestEffort => "BestEffort",
+        }
+    }
+}
+
+const MIN_SHARES: i64 = 2;
+const MAX_SHARES: i64 = 262_144;
+const PERIOD: i64 = 100_000;
+const MIN_QUOTA: i64 = 1000;
+
+/// All containers that count for resources.
+fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.init_containers.iter().flatten().chain(&spec.containers)
+}
+
+/// The class of a pod.
+pub fn qos(pod: &Pod) -> Qos {
+    let Some(spec) = &pod.spec else { return Qos::BestEffort };
+    if let Some(class) = pod_level(spec) {
+        return class;
+    }
+    let (mut any, mut all) = (false, true);
+    for container in containers(spec) {
+        let (requests, limits) = lists(container.resources.as_ref());
+        for resource in ["cpu", "memory"] {
+            let limit = milli_of(limits, resource).filter(|v| *v > 0);
+            let request = milli_of(requests, resource).filter(|v| *v > 0);
+            any |= limit.is_some() || request.is_some();
+            all &= limit.is_some() && (request.is_none() || request == limit);
+        }
+    }
+    match (any, all) {
+        (false, _) => Qos::BestEffort,
+        (true, true) => Qos::Guaranteed,
+        (true, false) => Qos::Burstable,
+    }
+}
+
+fn pod_level(spec: &PodSpec) -> Option<Qos> {
+    let resources = spec.resources.as_ref()?;
+    let (requests, limits) = lists(Some(resources));
+    let pairs: Vec<_> = ["cpu", "memory"].iter().map(|r| (milli_of(requests, r), milli_of(limits, r))).collect();
+    if pairs.iter().all(|(r, l)| r.is_none() && l.is_none()) {
+        return None;
+    }
+    let guaranteed = pairs.iter().all(|(r, l)| l.is_some() && (r.is_none() || r == l));
+    Some(if guaranteed { Qos::Guaranteed } else { Qos::Burstable })
+}
+
+type List<'a> = Option<&'a std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>;
+
+fn lists(resources: Option<&ResourceRequirements>) -> (List<'_>, List<'_>) {
+    (resources.and_then(|r| r.requests.as_ref()), resources.and_then(|r| r.limits.as_ref()))
+}
+
+/// CPU shares of a request in thousandths of a core (`cm.MilliCPUToShares`).
+pub fn shares(milli: i128) -> i64 {
+    if milli == 0 {
+        return MIN_SHARES;
+    }
+    i64::try_from(milli * 1024 / 1000).unwrap_or(MAX_SHARES).clamp(MIN_SHARES, MAX_SHARES)
+}
+
+/// CPU quota per 100 ms of a limit in thousandths of a core (`cm.MilliCPUToQuota`); 0 means none.
+pub fn quota(milli: i128) -> i64 {
+    if milli == 0 {
+        return 0;
+    }
+    i64::try_from(milli * i128::from(PERIOD) / 1000).unwrap_or(i64::MAX).max(MIN_QUOTA)
+}
+
+/// A container's share of the kernel.
+pub fn container(pod: &Pod, container: &Container, node_memory: i64) -> LinuxContainerResources {
+    let (requests, limits) = lists(container.resources.as_ref());
+    let cpu_limit = milli_of(limits, "cpu");
+    // Without a request the limit stands in for it.
+    let cpu_request = milli_of(requests, "cpu").or(cpu_limit).unwrap_or(0);
+    LinuxContainerResources {
+        cpu_period: PERIOD,
+        cpu_quota: cpu_limit.map_or(0, quota),
+        cpu_shares: shares(cpu_request),
+        memory_limit_in_bytes: units_of(limits, "memory").unwrap_or(0),
+        memory_swap_limit_in_bytes: units_of(limits, "memory").unwrap_or(0),
+        oom_score_adj: oom_score(pod, container, node_memory),
+        ..Default::default()
+    }
+}
+
+/// `pkg/kubelet/qos.GetContainerOOMScoreAdjust`.
+pub fn oom_score(pod: &Pod, container: &Container, node_memory: i64) -> i64 {
+    let priority = pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0);
+    if priority >= 2_000_000_000 {
+        return -997;
+    }
+    match qos(pod) {
+        Qos::Guaranteed => -997,
+        Qos::BestEffort => 1000,
+        Qos::Burstable => {
+            let (requests, limits) = lists(container.resources.as_ref());
+            let request = units_of(requests, "memory").or_else(|| units_of(limits, "memory")).unwrap_or(0);
+            let score = 1000 - (1000i128 * i128::from(request) / i128::from(node_memory.max(1)));
+            i64::try_from(score).unwrap_or(0).clamp(3, 999)
+        }
+    }
+}
+
+/// Limits of the cgroup that holds all of a pod.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PodLimits {
+    /// CPU shares.
+    pub shares: i64,
+    /// CPU quota per 100 ms; none when any container has none.
+    pub quota: Option<i64>,
+    /// Memory; none when any container has none.
+    pub memory: Option<i64>,
+}
+
+/// `cm.ResourceConfigForPod`: sums over containers and sidecars, at least what any init container needs, plus overhead.
+pub fn pod(pod: &Pod) -> PodLimits {
+    let Some(spec) = &pod.spec else { return PodLimits { shares: MIN_SHARES, ..PodLimits::default() } };
+    let cpu_request = total(spec, |c| {
+        let (requests, limits) = lists(c.resources.as_ref());
+        Some(milli_of(requests, "cpu").or_else(|| milli_of(limits, "cpu")).unwrap_or(0))
+    });
+    let limit = |resource: &str| {
+        let level = milli_of(lists(spec.resources.as_ref()).1, resource);
+        level.or_else(|| total(spec, |c| milli_of(lists(c.resources.as_ref()).1, resource).filter(|v| *v > 0)))
+    };
+    let overhead = |resource: &str| milli_of(spec.overhead.as_ref(), resource).unwrap_or(0);
+    let request = milli_of(lists(spec.resources.as_ref()).0, "cpu").or(cpu_request).unwrap_or(0) + overhead("cpu");
+    PodLimits {
+        shares: shares(request),
+        quota: limit("cpu").map(|m| quota(m + overhead("cpu"))),
+        memory: limit("memory").and_then(|m| i64::try_from((m + overhead("memory")) / 1000).ok()),
+    }
+}
+
+/// Total of a figure; `None` as soon as one container has none.
+fn total(spec: &PodSpec, figure: impl Fn(&Container) -> Option<i128>) -> Option<i128> {
+    let mut steady = 0;
+    for container in &spec.containers {
+        steady += figure(container)?;
+    }
+    let (mut sidecars, mut peak) = (0, 0);
+    for container in spec.init_containers.iter().flatten() {
+        let value = figure(container)?;
+        if container.restart_policy.as_deref() == Some("Always") {
+            sidecars += value;
+            peak = peak.max(sidecars);
+        } else {
+            peak = peak.max(sidecars + value);
+        }
+    }
+    Some(peak.max(steady + sidecars))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(containers: serde_json::Value) -> Pod {
+        serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "spec": {"containers": containers}}))
+            .unwrap()
+    }
+
+    #[test]
+    fn classes() {
+        for (resources, class) in [
+            (serde_json::json!({}), Qos::BestEffort),
+            (serde_json::json!({"requests": {"cpu": "1"}}), Qos::Burstable),
+            (serde_json::json!({"limits": {"cpu": "1", "memory": "1Gi"}}), Qos::Guaranteed),
+            (serde_json::json!({"requests": {"cpu": "500m"}, "limits": {"cpu": "1", "memory": "1Gi"}}), Qos::Burstable),
+        ] {
+            let pod = made(serde_json::json!([{"name": "c", "resources": resources}]));
+            assert_eq!(qos(&pod), class, "{resources}");
+        }
+    }
+
+    #[test]
+    fn figures_for_the_kernel() {
+        assert_eq!((shares(100), shares(0), shares(1_000_000_000)), (102, 2, 262_144));
+        assert_eq!((quota(500), quota(1), quota(0)), (50_000, 1000, 0));
+        let pod = made(serde_json::json!([
+            {"name": "a", "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "64Mi"}}},
+            {"name": "b", "resources": {"requests": {"cpu": "200m"}}}]));
+        let limits = super::pod(&pod);
+        assert_eq!((limits.shares, limits.quota, limits.memory), (307, None, None));
+    }
+}

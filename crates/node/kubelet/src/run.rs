@@ -1,0 +1,269 @@
+//! From the command line to running tasks.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Service;
+use kinit_client::events::Recorder;
+use kinit_component_base::Shutdown;
+use kinit_component_base::health::Checks;
+use kinit_component_base::serve::serve_health;
+use kinit_component_base::tls;
+use kinit_cri::Runtime;
+use kube::runtime::reflector::Store as ServiceStore;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use rustls::server::ResolvesServerCert;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::Args;
+use crate::certs::store::Store;
+use crate::certs::{bootstrap, rotate, serving};
+use crate::cgroup::Cgroups;
+use crate::config::KubeletConfig;
+use crate::dns::Resolver;
+use crate::events::Events;
+use crate::kubelet::Kubelet;
+use crate::names::Paths;
+use crate::node::facts::{self, Machine};
+use crate::node::register::Registration;
+use crate::node::{self, lease};
+use crate::objects::Objects;
+use crate::pod::manager::Manager;
+use crate::pod::mirror::Mirrors;
+use crate::pod::writer::Writer;
+use crate::pod::{self, static_pods};
+use crate::rotate_logs;
+use crate::server::Server;
+use crate::server::auth::Gate;
+use crate::volumes::make_directory;
+
+/// Runs until `shutdown`. Containers stay as they are.
+pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
+    let config = match &args.config {
+        Some(path) => KubeletConfig::load(path)?,
+        None => KubeletConfig::defaults(),
+    };
+    check_swap(&config)?;
+    let node_name = args.node_name()?;
+    let ip = match args.node_ip {
+        Some(ip) => ip,
+        None => facts::default_ip()?,
+    };
+    let machine = facts::machine()?;
+    let paths = paths(&args, &config)?;
+    let client = match &args.kubeconfig {
+        Some(kubeconfig) => {
+            bootstrap::ensure(&args, kubeconfig, &node_name).await?;
+            Some(kinit_client::from_kubeconfig(kubeconfig, "kubelet").await?)
+        }
+        None => None,
+    };
+    let services = client.clone().map(watch_services);
+    let recorder = client.clone().map(|c| Recorder::new(c, "kubelet", &node_name));
+    let kubelet = Arc::new(Kubelet {
+        node_name: node_name.clone(),
+        runtime: Runtime::new(&config.container_runtime_endpoint).map_err(|e| anyhow!(e))?,
+        events: Events::new(recorder),
+        objects: Objects::new(client.clone()),
+        resolver: resolver(&config)?,
+        host_ips: vec![ip.to_string()],
+        node_memory: machine.memory,
+        node_cpu_milli: i128::from(machine.cpus) * 1000,
+        cgroups: Cgroups::new(config.systemd_cgroups(), &config.cgroup_root, config.pod_pids_limit),
+        writer: Writer::default(),
+        services,
+        client,
+        paths,
+        config,
+    });
+    kubelet.cgroups.create_top().await.context("make the cgroups of pods")?;
+    let manager = Manager::new(kubelet.clone());
+    let (files_ready, all_ready) = (CancellationToken::new(), CancellationToken::new());
+    match kubelet.config.static_pods() {
+        Some(directory) => {
+            tokio::spawn(static_pods::run(directory, node_name.clone(), manager.clone(), files_ready.clone()));
+        }
+        None => files_ready.cancel(),
+    }
+    let api_ready = CancellationToken::new();
+    match kubelet.client.clone() {
+        Some(client) => speak(&args, &kubelet, &manager, client, machine, ip, api_ready.clone(), shutdown.clone())?,
+        None => api_ready.cancel(),
+    }
+    tokio::spawn(manager.clone().follow_runtime());
+    tokio::spawn(manager.clone().keep_house(all_ready.clone()));
+    health(&kubelet.config, shutdown.clone());
+    tokio::spawn(rotate_logs::run(kubelet.clone(), shutdown.clone()));
+    serve(&args, &kubelet, &manager, ip, shutdown.clone())?;
+    tokio::spawn(async move {
+        files_ready.cancelled().await;
+        api_ready.cancelled().await;
+        all_ready.cancel();
+    });
+    shutdown.cancelled().await;
+    Ok(())
+}
+
+/// Everything that needs the API server.
+#[allow(clippy::too_many_arguments)]
+fn speak(
+    args: &Args,
+    kubelet: &Arc<Kubelet>,
+    manager: &Manager,
+    client: Client,
+    machine: Machine,
+    ip: IpAddr,
+    ready: CancellationToken,
+    shutdown: Shutdown,
+) -> Result<()> {
+    let config = &kubelet.config;
+    let name = kubelet.node_name.clone();
+    tokio::spawn(kubelet.writer.clone().run(client.clone()));
+    let mirrors = Mirrors::default();
+    tokio::spawn(mirrors.clone().run(client.clone(), manager.clone(), name.clone()));
+    let mut taints = args.taints()?;
+    taints.extend(config.register_with_taints.clone());
+    let registration =
+        Registration { name: name.clone(), labels: args.labels()?, taints, architecture: machine.architecture.clone() };
+    let certificates = args.certificates();
+    if config.rotate_certificates {
+        let store = Store::new(&certificates, "kubelet-client");
+        if store.current().exists() {
+            tokio::spawn(rotate::keep(client.clone(), store, bootstrap::client_ask(&name), shutdown.clone()));
+        }
+    }
+    let (kubelet, manager, port) = (kubelet.clone(), manager.clone(), config.port);
+    tokio::spawn(async move {
+        let config = &kubelet.config;
+        let posted = CancellationToken::new();
+        let node =
+            if config.register_node == Some(false) { None } else { Some(registration.run(client.clone()).await) };
+        if config.server_tls_bootstrap {
+            // The approver compares the names asked for with the node's addresses: they are in its status first.
+            let store = Store::new(&certificates, "kubelet-server");
+            let keep = rotate::keep(client.clone(), store, serving::serving_ask(&name, &[ip]), shutdown.clone());
+            let posted = posted.clone();
+            tokio::spawn(async move {
+                posted.cancelled().await;
+                keep.await;
+            });
+        }
+        tokio::spawn(pod::api::run(client.clone(), name.clone(), manager, mirrors, ready));
+        if let Some(node) = node {
+            kubelet.events.node(&name, false, "Starting", "Starting kubelet.");
+            tokio::spawn(lease::run(client, node, config.node_lease_duration_seconds, shutdown.clone()));
+        }
+        node::status::run(kubelet.clone(), machine, port, posted, shutdown).await;
+    });
+    Ok(())
+}
+
+/// Starts the HTTPS server.
+fn serve(args: &Args, kubelet: &Arc<Kubelet>, manager: &Manager, ip: IpAddr, shutdown: Shutdown) -> Result<()> {
+    let config = &kubelet.config;
+    if config.enable_server == Some(false) {
+        return Ok(());
+    }
+    let certificates = args.certificates();
+    let resolver: Arc<dyn ResolvesServerCert> = if !config.tls_cert_file.is_empty() {
+        tls::ReloadingCert::load(config.tls_cert_file.as_ref(), config.tls_private_key_file.as_ref())?
+    } else if config.server_tls_bootstrap {
+        let file = Store::new(&certificates, "kubelet-server").current();
+        serving::Resolver::new(file, &certificates, &kubelet.node_name, &[ip])?
+    } else {
+        serving::self_signed(&certificates, &kubelet.node_name, &[ip])?
+    };
+    let ca = &config.authentication.x509.client_ca_file;
+    let clients = if ca.is_empty() { tls::ClientAuth::None } else { tls::ClientAuth::Optional(ca.into()) };
+    let tls = tls::server_config(resolver, &clients)?;
+    let address: IpAddr = match config.address.as_str() {
+        // Other addresses of the host have no business with the kubelet.
+        "" | "0.0.0.0" | "::" => ip,
+        other => other.parse().with_context(|| format!("address {other:?}"))?,
+    };
+    let gate = Gate::new(
+        kubelet.client.clone(),
+        &kubelet.node_name,
+        config.authentication.clone(),
+        config.authorization.clone(),
+    );
+    let server = Server { kubelet: kubelet.clone(), manager: manager.clone(), gate: Arc::new(gate) };
+    let address = std::net::SocketAddr::new(address, config.port);
+    tokio::spawn(async move {
+        if let Err(error) = server.run(address, tls, shutdown.clone()).await {
+            tracing::error!(error = format!("{error:#}"), "the kubelet's server");
+            // Without it nothing of the node can be reached: better to end and be started again.
+            shutdown.cancel();
+        }
+    });
+    Ok(())
+}
+
+/// Follows all Services; pods get variables about those that are known when they start.
+fn watch_services(client: Client) -> ServiceStore<Service> {
+    let (reader, writer) = kube::runtime::reflector::store();
+    let stream = kube::runtime::watcher(Api::<Service>::all(client), watcher::Config::default());
+    tokio::spawn(async move {
+        let mut stream = std::pin::pin!(stream.default_backoff().reflect(writer).touched_objects());
+        while let Some(event) = stream.next().await {
+            if let Err(error) = event {
+                tracing::debug!(%error, "watch services");
+            }
+        }
+    });
+    reader
+}
+
+fn check_swap(config: &KubeletConfig) -> Result<()> {
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    ensure!(
+        config.fail_swap_on == Some(false) || swaps.lines().count() <= 1,
+        "swap is on; turn it off or set failSwapOn: false"
+    );
+    Ok(())
+}
+
+fn paths(args: &Args, config: &KubeletConfig) -> Result<Paths> {
+    let paths = Paths {
+        root: args.root_dir.clone(),
+        pod_logs: PathBuf::from(&config.pod_logs_dir),
+        container_logs: PathBuf::from("/var/log/containers"),
+    };
+    for (path, mode) in [
+        (paths.root.clone(), 0o755),
+        (paths.pods(), 0o750),
+        (paths.pod_logs.clone(), 0o755),
+        (paths.container_logs.clone(), 0o755),
+    ] {
+        make_directory(&path, mode).map_err(|e| anyhow!(e))?;
+    }
+    Ok(paths)
+}
+
+fn resolver(config: &KubeletConfig) -> Result<Resolver> {
+    let host = match config.resolver_file() {
+        Some(path) => std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?,
+        None => String::new(),
+    };
+    Ok(Resolver { cluster_dns: config.cluster_dns.clone(), cluster_domain: config.cluster_domain.clone(), host })
+}
+
+fn health(config: &KubeletConfig, shutdown: Shutdown) {
+    let port = config.healthz_port.unwrap_or(10248);
+    let address = config.healthz_bind_address.parse().map(|ip| std::net::SocketAddr::new(ip, port));
+    match address {
+        Ok(address) if port != 0 => {
+            tokio::spawn(async move {
+                if let Err(error) = serve_health(address, Checks::with_ping(), shutdown).await {
+                    tracing::error!(error = format!("{error:#}"), "health endpoint");
+                }
+            });
+        }
+        Ok(_) => {}
+        Err(error) => tracing::error!(%error, "healthzBindAddress"),
+    }
+}

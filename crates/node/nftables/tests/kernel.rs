@@ -1,0 +1,171 @@
+//! Against the kernel, in a network namespace of the test's own; what it says is checked with `nft`.
+
+use std::process::Command;
+use std::time::Duration;
+
+use kinit_nftables::expr::{self, Learn, Meta, Reg, Reject};
+use kinit_nftables::{Base, ChainType, Data, Expr, Family, Hook, Nftables, Observed, Set, Table, Type, Verdict, join};
+
+/// Runs in a thread of its own, whose namespace dies with it. Without the right to make one there is nothing to test.
+fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs the right to make a network namespace");
+        test();
+    });
+    thread.join().unwrap();
+}
+
+fn nft(args: &[&str]) -> String {
+    let output = Command::new("nft").args(args).output().expect("the nft program");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn table(backends: &[[u8; 4]]) -> Table {
+    let mut table = Table::new(Family::Ip, "kinit-test");
+    let mut services = Set::verdict_map(&[Type::Ipv4, Type::Protocol, Type::Port]);
+    services.elements.insert(
+        join(&[&[10, 96, 0, 10], &[6], &443u16.to_be_bytes()]),
+        Data::Verdict(Verdict::Goto("service-a".into())),
+    );
+    table.sets.insert("services".into(), services);
+    let mut endpoints = Set::map(&[Type::Mark], &[Type::Ipv4, Type::Port]);
+    for (i, backend) in backends.iter().enumerate() {
+        let key = u32::try_from(i).unwrap().to_ne_bytes().to_vec();
+        endpoints.elements.insert(key, Data::Value(join(&[backend, &8443u16.to_be_bytes()])));
+    }
+    table.sets.insert("endpoints".into(), endpoints);
+    let mut affinity = Set::set(&[Type::Ipv4]);
+    affinity.learned = Some(Duration::from_secs(60));
+    table.sets.insert("affinity".into(), affinity);
+    let mut ranges = Set::set(&[Type::Ipv4]);
+    ranges.intervals = true;
+    ranges.ranges.insert(vec![10, 244, 0, 0], vec![10, 245, 0, 0]);
+    table.sets.insert("ranges".into(), ranges);
+    let base = |kind, hook, priority| Base { kind, hook, priority, drop_by_default: false };
+    table.chain("prerouting").base = Some(base(ChainType::Nat, Hook::Prerouting, -100));
+    table.chain("prerouting").rule([
+        expr::destination(0),
+        expr::protocol(1),
+        expr::destination_port(2),
+        Expr::VerdictLookup { map: "services".into(), key: Reg(0) },
+    ]);
+    table.chain("service-a").rule([
+        expr::source(0),
+        Expr::Lookup { set: "ranges".into(), key: Reg(0), not: true },
+        Expr::Verdict(Verdict::Jump("mark".into())),
+    ]);
+    table.chain("service-a").rule([
+        Expr::Random { to: Reg(0), modulus: u32::try_from(backends.len().max(1)).unwrap() },
+        Expr::MapLookup { map: "endpoints".into(), key: Reg(0), to: Reg(4) },
+        Expr::Dnat { address: Reg(4), port: Some(Reg(5)), v6: false },
+    ]);
+    table.chain("service-a").rule([
+        expr::source(8),
+        Expr::Learn { set: "affinity".into(), how: Learn::Update, key: Reg(8), data: None, millis: Some(60_000) },
+        Expr::Load { to: Reg(0), value: vec![10, 9, 9, 9] },
+        Expr::Load { to: Reg(1), value: 8443u16.to_be_bytes().to_vec() },
+        Expr::Dnat { address: Reg(0), port: Some(Reg(1)), v6: false },
+    ]);
+    table.chain("mark").rule([
+        Expr::Meta { key: Meta::Mark, to: Reg(0) },
+        Expr::Bitwise {
+            from: Reg(0),
+            to: Reg(0),
+            mask: 0xffff_bfff_u32.to_ne_bytes().to_vec(),
+            xor: 0x4000_u32.to_ne_bytes().to_vec(),
+        },
+        Expr::SetMeta { key: Meta::Mark, from: Reg(0) },
+    ]);
+    table.chain("postrouting").base = Some(base(ChainType::Nat, Hook::Postrouting, 100));
+    table.chain("postrouting").rule([
+        Expr::CtStatus { to: Reg(0) },
+        expr::mask(0, &expr::CT_STATUS_DNAT.to_ne_bytes()),
+        expr::differs(0, &[0; 4]),
+        Expr::Counter,
+        Expr::Masquerade { random: true },
+    ]);
+    table.chain("forward").base = Some(base(ChainType::Filter, Hook::Forward, -110));
+    let mut refuse: Vec<Expr> = expr::is_new().into();
+    refuse.extend([
+        Expr::DestinationType { to: Reg(0) },
+        expr::equals(0, &2u32.to_ne_bytes()),
+        Expr::Reject(Reject::PortUnreachable),
+    ]);
+    table.chain("forward").rule(refuse);
+    table
+}
+
+#[test]
+fn the_kernel_takes_it_and_shows_it() {
+    in_namespace(|| {
+        let nftables = Nftables::open().unwrap();
+        let first = table(&[[10, 244, 1, 5], [10, 244, 2, 6]]);
+        nftables.apply(None, &first).unwrap();
+        let shown = nft(&["list", "ruleset"]);
+        println!("{shown}");
+        for expected in [
+            "10.96.0.10 . tcp . 443 : goto service-a",
+            "10.244.1.5 . 8443",
+            "10.244.0.0/16",
+            "type nat hook prerouting priority dstnat; policy accept;",
+            "ip daddr . meta l4proto . th dport vmap @services",
+            "ip saddr != @ranges jump mark",
+            "numgen random mod 2",
+            "update @affinity { ip saddr timeout 1m } dnat to 10.9.9.9:8443",
+            "masquerade fully-random",
+            "fib daddr type local",
+            "reject",
+        ] {
+            assert!(shown.contains(expected), "{expected} is missing in\n{shown}");
+        }
+        assert_eq!(nftables.read(Family::Ip, "kinit-test").unwrap(), Some(Observed::of(&first)));
+
+        let second = table(&[[10, 244, 3, 7]]);
+        let sent = nftables.apply(Some(&first), &second).unwrap();
+        assert!(sent <= 6, "{sent} changes for one endpoint");
+        let shown = nft(&["list", "ruleset"]);
+        assert!(shown.contains("10.244.3.7") && !shown.contains("10.244.1.5"), "{shown}");
+        assert_eq!(nftables.read(Family::Ip, "kinit-test").unwrap(), Some(Observed::of(&second)));
+        assert_eq!(nftables.apply(Some(&second), &second).unwrap(), 0);
+
+        // Somebody flushes everything: the next change makes the table anew.
+        nft(&["flush", "ruleset"]);
+        nftables.apply(Some(&second), &first).unwrap();
+        assert_eq!(nftables.read(Family::Ip, "kinit-test").unwrap(), Some(Observed::of(&first)));
+        nftables.delete(Family::Ip, "kinit-test").unwrap();
+        nftables.delete(Family::Ip, "kinit-test").unwrap();
+        assert_eq!(nft(&["list", "ruleset"]), "");
+    });
+}
+
+#[test]
+fn nothing_is_applied_of_a_bad_batch() {
+    in_namespace(|| {
+        let nftables = Nftables::open().unwrap();
+        let good = table(&[[10, 244, 1, 5]]);
+        nftables.apply(None, &good).unwrap();
+        let before = nft(&["list", "ruleset"]);
+        let mut bad = table(&[[10, 244, 9, 9]]);
+        bad.chain("service-a").rule([Expr::Verdict(Verdict::Jump("nowhere".into()))]);
+        let error = nftables.apply(Some(&good), &bad).unwrap_err();
+        assert!(error.to_string().contains("nowhere"), "{error}");
+        assert_eq!(nft(&["list", "ruleset"]), before);
+    });
+}
+
+#[test]
+fn many_elements_fit_into_one_transaction() {
+    in_namespace(|| {
+        let nftables = Nftables::open().unwrap();
+        let backends: Vec<[u8; 4]> = (0..20_000_u32).map(|i| (0x0af4_0000 + i).to_be_bytes()).collect();
+        let many = table(&backends);
+        let start = std::time::Instant::now();
+        nftables.apply(None, &many).unwrap();
+        println!("20000 elements in {:?}", start.elapsed());
+        assert_eq!(nftables.elements(Family::Ip, "kinit-test", "endpoints").unwrap().len(), 20_000);
+        let start = std::time::Instant::now();
+        nftables.apply(Some(&many), &table(&backends[..19_999])).unwrap();
+        println!("one fewer in {:?}", start.elapsed());
+    });
+}

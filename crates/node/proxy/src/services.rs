@@ -1,0 +1,288 @@
+//! Services and EndpointSlices as the proxy sees them. No IO.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// 6
+    Tcp,
+    /// 17
+    Udp,
+    /// 132
+    Sctp,
+}
+
+impl Protocol {
+    fn parse(text: Option<&str>) -> Option<Self> {
+        match text.unwrap_or("TCP") {
+            "TCP" => Some(Self::Tcp),
+            "UDP" => Some(Self::Udp),
+            "SCTP" => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+
+    /// Its number.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    /// Its name in chain names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+/// Where a connection may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// The pod's address.
+    pub ip: Ipv4Addr,
+    /// The pod's port.
+    pub port: u16,
+    /// On this node.
+    pub local: bool,
+}
+
+/// One port of one Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// `NAMESPACE/NAME/PROTOCOL/PORTNAME`, as it appears in chain names.
+    pub id: String,
+    /// The Service, `NAMESPACE/NAME`.
+    pub service: String,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Its number on the service addresses.
+    pub port: u16,
+    /// The service address.
+    pub cluster_ip: Ipv4Addr,
+    /// Its number on nodes.
+    pub node_port: Option<u16>,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<Ipv4Addr>,
+    /// Addresses of the load balancer that packets arrive with.
+    pub balancer_ips: Vec<Ipv4Addr>,
+    /// Who may use the load balancer's addresses; empty for everybody.
+    pub source_ranges: Vec<Ipv4Net>,
+    /// How long a client stays with its endpoint.
+    pub affinity: Option<Duration>,
+    /// Connections from outside stay on the node they arrive at.
+    pub external_local: bool,
+    /// Connections from pods stay on their node.
+    pub internal_local: bool,
+    /// The port on which balancers ask whether this node has endpoints.
+    pub health_port: Option<u16>,
+    /// Endpoints for policy Cluster.
+    pub cluster: Vec<Endpoint>,
+    /// Endpoints for policy Local.
+    pub on_node: Vec<Endpoint>,
+}
+
+/// An endpoint with its conditions, before the choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    endpoint: Endpoint,
+    ready: bool,
+    serving: bool,
+    terminating: bool,
+}
+
+/// All service ports, in the order of their ids. Headless and external-name Services have none, nor those that another proxy serves.
+pub fn collect(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node: &str) -> Vec<ServicePort> {
+    let mut by_service: BTreeMap<String, Vec<&EndpointSlice>> = BTreeMap::new();
+    for slice in slices.iter().filter(|s| s.address_type == "IPv4") {
+        if let Some(service) = slice.labels().get("kubernetes.io/service-name") {
+            let key = format!("{}/{service}", slice.namespace().unwrap_or_default());
+            by_service.entry(key).or_default().push(slice);
+        }
+    }
+    let mut ports: Vec<ServicePort> = services
+        .iter()
+        .flat_map(|service| {
+            let key = format!("{}/{}", service.namespace().unwrap_or_default(), service.name_any());
+            let slices = by_service.get(&key).map(Vec::as_slice).unwrap_or_default();
+            service_ports(service, &key, slices, node)
+        })
+        .collect();
+    ports.sort_by(|a, b| a.id.cmp(&b.id));
+    ports
+}
+
+fn service_ports(service: &Service, key: &str, slices: &[&EndpointSlice], node: &str) -> Vec<ServicePort> {
+    let Some(spec) = &service.spec else { return Vec::new() };
+    let foreign = service.labels().contains_key("service.kubernetes.io/service-proxy-name");
+    let cluster_ip = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip).find_map(|ip| ip.parse().ok());
+    let Some(cluster_ip) = cluster_ip.filter(|_| !foreign && spec.type_.as_deref() != Some("ExternalName")) else {
+        return Vec::new();
+    };
+    let kind = spec.type_.as_deref().unwrap_or("ClusterIP");
+    let local = |policy: &Option<String>| policy.as_deref() == Some("Local");
+    let external_local = local(&spec.external_traffic_policy);
+    let seconds = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
+    let affinity = (spec.session_affinity.as_deref() == Some("ClientIP"))
+        .then(|| Duration::from_secs(u64::try_from(seconds.unwrap_or(10_800)).unwrap_or(10_800)));
+    let ranges = spec.load_balancer_source_ranges.iter().flatten();
+    let number = |n: i32| u16::try_from(n).ok().filter(|n| *n > 0);
+    let mut all = Vec::new();
+    for port in spec.ports.iter().flatten() {
+        let (Some(protocol), Some(port_number)) = (Protocol::parse(port.protocol.as_deref()), number(port.port)) else {
+            continue;
+        };
+        let name = port.name.clone().unwrap_or_default();
+        let candidates = candidates(slices, &name, protocol, node);
+        let internal_local = local(&spec.internal_traffic_policy);
+        all.push(ServicePort {
+            id: format!("{key}/{}/{}", protocol.name(), if name.is_empty() { port_number.to_string() } else { name }),
+            service: key.to_owned(),
+            protocol,
+            port: port_number,
+            cluster_ip,
+            node_port: port.node_port.and_then(number).filter(|_| kind != "ClusterIP"),
+            external_ips: spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok()).collect(),
+            balancer_ips: balancer_ips(service),
+            source_ranges: ranges.clone().filter_map(|r| r.trim().parse().ok()).collect(),
+            affinity,
+            external_local,
+            internal_local,
+            health_port: spec.health_check_node_port.and_then(number).filter(|_| external_local),
+            cluster: choose(&candidates, |_| true),
+            on_node: choose(&candidates, |e| e.local),
+        });
+    }
+    all
+}
+
+fn balancer_ips(service: &Service) -> Vec<Ipv4Addr> {
+    let status = service.status.as_ref().and_then(|s| s.load_balancer.as_ref());
+    let ingress = status.into_iter().flat_map(|b| b.ingress.iter().flatten());
+    // With ipMode Proxy, packets arrive with the node's address: nothing to translate.
+    let ours = ingress.filter(|i| i.ip_mode.as_deref() != Some("Proxy"));
+    ours.filter_map(|i| i.ip.as_ref()?.parse().ok()).collect()
+}
+
+fn candidates(slices: &[&EndpointSlice], name: &str, protocol: Protocol, node: &str) -> Vec<Candidate> {
+    let mut found: BTreeMap<(Ipv4Addr, u16), Candidate> = BTreeMap::new();
+    for slice in slices {
+        let port = slice.ports.iter().flatten().find(|p| {
+            p.name.as_deref().unwrap_or("") == name && Protocol::parse(p.protocol.as_deref()) == Some(protocol)
+        });
+        let Some(port) = port.and_then(|p| u16::try_from(p.port?).ok()) else { continue };
+        for endpoint in slice.endpoints.iter().flatten() {
+            let Some(ip) = endpoint.addresses.first().and_then(|a| a.parse().ok()) else { continue };
+            let conditions = endpoint.conditions.clone().unwrap_or_default();
+            let ready = conditions.ready.unwrap_or(true);
+            let candidate = Candidate {
+                endpoint: Endpoint { ip, port, local: endpoint.node_name.as_deref() == Some(node) },
+                ready,
+                serving: conditions.serving.unwrap_or(ready),
+                terminating: conditions.terminating.unwrap_or(false),
+            };
+            // While an endpoint moves between slices it is in two: the ready one counts.
+            let known = found.entry((ip, port)).or_insert(candidate);
+            if candidate.ready {
+                *known = candidate;
+            }
+        }
+    }
+    found.into_values().collect()
+}
+
+/// Ready endpoints; without any, those that still serve while they end (`CategorizeEndpoints`).
+fn choose(candidates: &[Candidate], eligible: impl Fn(&Endpoint) -> bool) -> Vec<Endpoint> {
+    let pick = |test: &dyn Fn(&Candidate) -> bool| -> Vec<Endpoint> {
+        let chosen: BTreeSet<Endpoint> =
+            candidates.iter().filter(|c| eligible(&c.endpoint) && test(c)).map(|c| c.endpoint).collect();
+        chosen.into_iter().collect()
+    };
+    let ready = pick(&|c| c.ready);
+    if ready.is_empty() { pick(&|c| c.serving && c.terminating) } else { ready }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    pub fn service(spec: Value) -> Arc<Service> {
+        let mut whole =
+            json!({"clusterIP": "10.96.0.10", "selector": {"a": "b"}, "ports": [{"name": "http", "port": 80}]});
+        for (key, value) in spec.as_object().unwrap() {
+            whole[key] = value.clone();
+        }
+        let status = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}]}});
+        let status = if whole["type"] == "LoadBalancer" { status } else { json!({}) };
+        Arc::new(
+            serde_json::from_value(
+                json!({"metadata": {"name": "s", "namespace": "n"}, "spec": whole, "status": status}),
+            )
+            .unwrap(),
+        )
+    }
+
+    /// (address, node, ready, serving, terminating)
+    pub fn slice(endpoints: &[(&str, &str, bool, bool, bool)]) -> Arc<EndpointSlice> {
+        let endpoints: Vec<Value> = endpoints
+            .iter()
+            .map(|(ip, node, ready, serving, terminating)| {
+                json!({"addresses": [ip], "nodeName": node,
+                       "conditions": {"ready": ready, "serving": serving, "terminating": terminating}})
+            })
+            .collect();
+        Arc::new(
+            serde_json::from_value(json!({
+                "metadata": {"name": "s-1", "namespace": "n", "labels": {"kubernetes.io/service-name": "s"}},
+                "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "http", "port": 8080}]
+            }))
+            .unwrap(),
+        )
+    }
+
+    #[test]
+    fn endpoints_are_chosen_as_upstream_does() {
+        let (ready, ending, dead) = ((true, true, false), (false, true, true), (false, false, true));
+        let ep = |ip: &'static str, node: &'static str, c: (bool, bool, bool)| (ip, node, c.0, c.1, c.2);
+        for (endpoints, cluster, local) in [
+            (vec![ep("10.0.0.1", "a", ready), ep("10.0.0.2", "b", ready)], vec![1, 2], vec![1]),
+            (vec![ep("10.0.0.1", "a", ending), ep("10.0.0.2", "b", ready)], vec![2], vec![1]),
+            (vec![ep("10.0.0.1", "a", ending), ep("10.0.0.2", "b", ending)], vec![1, 2], vec![1]),
+            (vec![ep("10.0.0.1", "a", dead)], vec![], vec![]),
+        ] {
+            let ports = collect(&[service(json!({}))], &[slice(&endpoints)], "a");
+            let last = |l: &[Endpoint]| l.iter().map(|e| e.ip.octets()[3]).collect::<Vec<_>>();
+            assert_eq!((last(&ports[0].cluster), last(&ports[0].on_node)), (cluster, local), "{endpoints:?}");
+        }
+    }
+
+    #[test]
+    fn which_services_are_served() {
+        for (spec, count) in [
+            (json!({}), 1),
+            (json!({"clusterIP": "None"}), 0),
+            (json!({"clusterIP": "fd00::1"}), 0),
+            (json!({"type": "ExternalName"}), 0),
+            (json!({"ports": [{"name": "a", "port": 1}, {"name": "b", "port": 1, "protocol": "UDP"}]}), 2),
+        ] {
+            assert_eq!(collect(&[service(spec.clone())], &[], "a").len(), count, "{spec}");
+        }
+        let port = &collect(&[service(json!({"sessionAffinity": "ClientIP"}))], &[], "a")[0];
+        assert_eq!((port.affinity, port.id.as_str()), (Some(Duration::from_secs(10_800)), "n/s/tcp/http"));
+    }
+}

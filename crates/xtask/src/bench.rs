@@ -1,0 +1,57 @@
+//! `cargo xtask bench`: figures beside their floors, measured in the same run. They inform; nothing fails for them.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use serde_json::Value;
+
+use crate::run::run as start;
+use crate::{bundle, setup};
+
+/// What can be measured.
+#[derive(Subcommand)]
+pub enum Bench {
+    /// `kinit init` on a fresh playground whose hosts have their packages already
+    Init,
+}
+
+/// Measures.
+pub fn run(bench: &Bench) -> Result<()> {
+    match bench {
+        Bench::Init => init(),
+    }
+}
+
+fn init() -> Result<()> {
+    setup::run()?;
+    let bundle = bundle::run()?;
+    let kinit = |arguments: &[&str]| start(Command::new(bundle.join("kinit")).args(arguments));
+    let file = "/var/lib/kinit/playgrounds/bench/cluster.yaml";
+    kinit(&["playground", "up", "--name", "bench"])?;
+    let measured = (|| {
+        // Packages first: the figure is kinit's own work.
+        let rest = "binaries,certs,kubeconfig,etcd,load-balancer,control-plane,wait-control-plane,upload-config,bootstrap-token,kubelet-start,network,mark-control-plane,addon,verify";
+        kinit(&["init", "-f", file, "--skip-phases", rest])?;
+        let floor = Instant::now();
+        kinit(&["playground", "ssh", "--name", "bench", "cp1", "true"])?;
+        let floor = floor.elapsed();
+        let started = Instant::now();
+        let timing = std::env::temp_dir().join(format!("kinit-bench-{}.json", std::process::id()));
+        kinit(&["init", "-f", file, "--timing", &timing.display().to_string()])?;
+        let total = started.elapsed();
+        let phases: Value = serde_json::from_slice(&std::fs::read(&timing).context("read the timing")?)?;
+        std::fs::remove_file(&timing).ok();
+        println!("{:<22} {:>8}", "phase", "seconds");
+        for phase in phases.as_array().into_iter().flatten() {
+            let seconds = phase["milliseconds"].as_f64().unwrap_or(0.0) / 1000.0;
+            println!("{:<22} {seconds:>8.2}", phase["phase"].as_str().unwrap_or("?"));
+        }
+        println!("{:<22} {:>8.2}", "init, all", total.as_secs_f64());
+        println!("{:<22} {:>8.2}", "floor: one ssh command", floor.as_secs_f64());
+        Ok(())
+    })();
+    kinit(&["playground", "down", "--name", "bench"])?;
+    measured
+}

@@ -1,0 +1,113 @@
+//! `cargo xtask test`: the README's second command.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::run::cargo;
+use crate::{bundle, setup, tidy};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Leave out the tests on playground hosts
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Default)]
+struct Count {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+/// Runs everything and closes with one plain line.
+pub fn run(args: &Args) -> ExitCode {
+    let mut count = Count::default();
+    for (name, step) in steps(args) {
+        eprintln!("=== {name}");
+        if let Err(error) = step(&mut count) {
+            eprintln!("{name}: {error:#}");
+            count.failed += 1;
+        }
+    }
+    println!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
+    if count.failed == 0 && count.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+type Check = fn(&mut Count) -> Result<()>;
+
+fn steps(args: &Args) -> Vec<(&'static str, Check)> {
+    let mut steps: Vec<(&'static str, Check)> = vec![
+        ("packages", |_| setup::run()),
+        ("formatting", |_| crate::run::run(cargo().args(["fmt", "--all", "--check"]))),
+        ("tidy", |_| tidy::run()),
+        ("lints", |_| {
+            crate::run::run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+        }),
+        ("unit and integration tests", |count| {
+            test(count, cargo().args(["test", "--workspace", "--exclude", "ansible-free-tests", "--no-fail-fast"]))
+        }),
+    ];
+    if !args.quick {
+        steps.push(("end-to-end tests", end_to_end));
+    }
+    steps
+}
+
+fn end_to_end(count: &mut Count) -> Result<()> {
+    let bundle = bundle::run()?;
+    let mut command = cargo();
+    // One at a time: the machine's cores are few, and hosts are greedy.
+    command.args([
+        "test",
+        "--package",
+        "ansible-free-tests",
+        "--no-fail-fast",
+        "--",
+        "--test-threads=1",
+        "--nocapture",
+    ]);
+    command.env("KINIT_BUNDLE", Path::new(&bundle));
+    test(count, &mut command)
+}
+
+/// Runs cargo's test runner and adds up its closing lines.
+fn test(count: &mut Count, command: &mut Command) -> Result<()> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("start cargo test")?;
+    let output = child.stdout.take().context("cargo test has no output")?;
+    let failed_before = count.failed;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        if let Some((passed, failed, ignored)) = result_line(&line) {
+            count.passed += passed;
+            count.failed += failed;
+            count.skipped += ignored;
+        }
+    }
+    let status = child.wait()?;
+    // A test program that did not compile, or died, prints no closing line.
+    anyhow::ensure!(status.success() || count.failed > failed_before, "cargo test failed with {status}");
+    Ok(())
+}
+
+/// `test result: ok. 3 passed; 0 failed; 1 ignored; ...`
+fn result_line(line: &str) -> Option<(u64, u64, u64)> {
+    let rest = line.strip_prefix("test result: ")?;
+    let number =
+        |word: &str| rest.split([';', '.']).find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok());
+    Some((number("passed")?, number("failed")?, number("ignored")?))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn closing_lines_are_read() {
+        let line = "test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s";
+        assert_eq!(super::result_line(line), Some((3, 2, 1)));
+        assert_eq!(super::result_line("running 3 tests"), None);
+    }
+}
