@@ -167,6 +167,7 @@ async fn resource(
         info: info.clone(),
         desc,
         user,
+        agent: agent(request.headers()),
         query: info::query_pairs(request.uri().query().unwrap_or("")),
         media_type: body::media_type(request.headers().get(CONTENT_TYPE)),
         accepted,
@@ -190,3 +191,11 @@ async fn resource(
     Ok(response)
 }
 
+
+fn agent(headers: &hyper::HeaderMap) -> String {
+    let full = headers.get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    match full.split('/').next().unwrap_or("") {
+        "" => "unknown".to_owned(),
+        name => name.chars().take(128).collect(),
+    }
+}

@@ -172,7 +172,6 @@ fn duration(text: &str) -> Result<u64, String> {
 /// Plugins that are always on here and may be named in `--enable-admission-plugins`.
 pub const PLUGINS: &[&str] = &[
     "NamespaceLifecycle",
-    "LimitRanger",
     "ServiceAccount",
     "TaintNodesByCondition",
     "Priority",
@@ -184,7 +183,6 @@ pub const PLUGINS: &[&str] = &[
     "CertificateSubjectRestriction",
     "DefaultIngressClass",
     "RuntimeClass",
-    "ResourceQuota",
     "NodeRestriction",
 ];
 

@@ -186,8 +186,8 @@ pub fn status_update(kind: &str, new: Value, old: &Value) -> Value {
     if let (Some(meta), Some(given)) = (map.get_mut("metadata").and_then(Value::as_object_mut), given.get("metadata")) {
         // Controllers set labels and annotations with the status; the owners of pods stay theirs.
         let keys: &[&str] = match kind {
-            "Pod" => &["labels", "annotations", "finalizers"],
-            _ => &["labels", "annotations", "finalizers", "ownerReferences"],
+            "Pod" => &["labels", "annotations", "finalizers", "managedFields"],
+            _ => &["labels", "annotations", "finalizers", "ownerReferences", "managedFields"],
         };
         for key in keys {
             match given.get(*key) {
