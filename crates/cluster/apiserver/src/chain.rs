@@ -57,7 +57,7 @@ async fn inner(
     let agent = request.headers().get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
     let mut record = server.audit.begin(&Start {
         info,
-        uri: request.uri().to_string(),
+        uri: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
         user: &real,
         as_user: acting.as_ref().ok().and_then(Option::as_ref),
         source: connection.remote.ip().to_string(),

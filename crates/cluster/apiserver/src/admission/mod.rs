@@ -84,6 +84,7 @@ impl Attributes<'_> {
         if self.operation == Operation::Delete && self.has("NamespaceLifecycle") {
             namespace::check(self).await?;
         }
+        pods::privileged(self, object)?;
         if self.has("NodeRestriction") {
             node_restriction::check(self, object)?;
         }
