@@ -7,8 +7,8 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
 use kinit_test_support::TestApiServer;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
-use kube::runtime::watcher::Event;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::watcher::Event;
 use kube::{Client, Config, ResourceExt};
 use serde_json::json;
 
@@ -89,10 +89,16 @@ async fn lists_are_consistent_and_paged() {
 async fn a_pod_from_creation_to_its_kubelets_last_delete() {
     let Some((server, admin)) = start().await else { return };
     let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), "default");
-    accounts.create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap()).await.unwrap();
+    accounts
+        .create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap())
+        .await
+        .unwrap();
     let kubelet = client(&server.kubeconfig_for("system:node:n1", &["system:nodes"]).unwrap()).await;
     let nodes: Api<Node> = Api::all(kubelet.clone());
-    nodes.create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": "n1"}})).unwrap()).await.unwrap();
+    nodes
+        .create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": "n1"}})).unwrap())
+        .await
+        .unwrap();
 
     let pods: Api<Pod> = Api::namespaced(admin.clone(), "default");
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}});
@@ -119,7 +125,9 @@ async fn a_pod_from_creation_to_its_kubelets_last_delete() {
     theirs.delete("p", &DeleteParams::default().grace_period(0)).await.unwrap();
     assert_eq!(code(&pods.get("p").await.unwrap_err()), 404);
     let others = client(&server.kubeconfig_for("system:node:n2", &["system:nodes"]).unwrap()).await;
-    let stolen = Api::<Node>::all(others).patch("n1", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}))).await;
+    let stolen = Api::<Node>::all(others)
+        .patch("n1", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}})))
+        .await;
     assert_eq!(code(&stolen.unwrap_err()), 403);
 }
 
@@ -127,7 +135,10 @@ async fn a_pod_from_creation_to_its_kubelets_last_delete() {
 async fn namespaces_go_when_their_controller_lets_them() {
     let Some((_server, client)) = start().await else { return };
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let made = namespaces.create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": "t"}})).unwrap()).await.unwrap();
+    let made = namespaces
+        .create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": "t"}})).unwrap())
+        .await
+        .unwrap();
     assert_eq!(made.spec.unwrap().finalizers, Some(vec!["kubernetes".to_owned()]));
     namespaces.delete("t", &DeleteParams::default()).await.unwrap();
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "t");
@@ -168,7 +179,10 @@ async fn services_get_addresses_and_give_them_back() {
 async fn a_reflector_follows() {
     let Some((_server, client)) = start().await else { return };
     let deployments: Api<Deployment> = Api::namespaced(client, "default");
-    let mut stream = std::pin::pin!(kube::runtime::watcher(deployments.clone(), kube::runtime::watcher::Config::default().streaming_lists()));
+    let mut stream = std::pin::pin!(kube::runtime::watcher(
+        deployments.clone(),
+        kube::runtime::watcher::Config::default().streaming_lists()
+    ));
     let first = tokio::time::timeout(Duration::from_secs(5), stream.try_next()).await.unwrap().unwrap();
     assert!(matches!(first, Some(Event::Init)));
     let done = tokio::time::timeout(Duration::from_secs(5), stream.try_next()).await.unwrap().unwrap();

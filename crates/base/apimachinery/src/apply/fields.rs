@@ -74,7 +74,10 @@ pub(super) fn parts(value: &Value, shape: Shape) -> Parts<'_> {
         Shape::Inner(ty) => ty,
     };
     match (ty, value) {
-        (Ty::Message(ty), _) if schema().get(*ty).name.ends_with("LabelSelector") || schema().get(*ty).name.ends_with("ObjectReference") => {
+        (Ty::Message(ty), _)
+            if schema().get(*ty).name.ends_with("LabelSelector")
+                || schema().get(*ty).name.ends_with("ObjectReference") =>
+        {
             // Selectors and references are replaced as a whole.
             Parts::Atom
         }
@@ -172,7 +175,19 @@ impl Fields {
             self.below.remove(key);
         }
         if let Some(meta) = self.below.get_mut("f:metadata") {
-            for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName"] {
+            for key in [
+                "name",
+                "namespace",
+                "uid",
+                "resourceVersion",
+                "creationTimestamp",
+                "generation",
+                "managedFields",
+                "selfLink",
+                "deletionTimestamp",
+                "deletionGracePeriodSeconds",
+                "generateName",
+            ] {
                 meta.below.remove(&format!("f:{key}"));
             }
             if meta.is_empty() || meta.below.is_empty() {
@@ -248,7 +263,9 @@ impl Fields {
             let step = match name.split_once(':') {
                 Some(("f", field)) => format!(".{field}"),
                 Some(("k", keys)) => match serde_json::from_str::<Map<String, Value>>(keys) {
-                    Ok(map) => format!("[{}]", map.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",")),
+                    Ok(map) => {
+                        format!("[{}]", map.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(","))
+                    }
                     Err(_) => format!("[{keys}]"),
                 },
                 Some((_, value)) => format!("[={value}]"),

@@ -55,7 +55,9 @@ fn take(value: Value, gone: &Fields, shape: Shape) -> Value {
         Value::Array(items) => {
             let Some((kind, inner)) = list_of(shape) else { return Value::Array(items) };
             let kept = items.into_iter().filter_map(|item| {
-                let Some(below) = element(kind, &item).and_then(|name| gone.child(&name).cloned()) else { return Some(item) };
+                let Some(below) = element(kind, &item).and_then(|name| gone.child(&name).cloned()) else {
+                    return Some(item);
+                };
                 if below.is_member() {
                     return None;
                 }

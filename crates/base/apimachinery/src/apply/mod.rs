@@ -47,10 +47,17 @@ pub fn apply(live: &Value, document: &Value, ty: Option<usize>, applier: &Applie
     owners::strip(&mut wanted);
     if owners.is_empty() && plain.as_object().is_some_and(|m| m.contains_key("metadata")) {
         // Everything that is there belongs to somebody who never applied.
-        owners.push(Owner::update("before-first-apply", applier.api_version, "", applier.now, Fields::of(&plain, ty).without_identity()));
+        owners.push(Owner::update(
+            "before-first-apply",
+            applier.api_version,
+            "",
+            applier.now,
+            Fields::of(&plain, ty).without_identity(),
+        ));
     }
     let applied = Fields::of(&wanted, ty).without_identity();
-    let is_mine = |o: &Owner| o.operation == "Apply" && o.manager == applier.manager && o.subresource == applier.subresource;
+    let is_mine =
+        |o: &Owner| o.operation == "Apply" && o.manager == applier.manager && o.subresource == applier.subresource;
     let before = owners.iter().find(|o| is_mine(o)).map(|o| o.fields.clone()).unwrap_or_default();
     let merged = merge::merge(&plain, &wanted, ty);
     // What the apply would change of what is there.
@@ -64,7 +71,8 @@ pub fn apply(live: &Value, document: &Value, ty: Option<usize>, applier: &Applie
         if applier.force {
             owner.fields = owner.fields.minus(&contested);
         } else {
-            conflicts.extend(contested.paths().into_iter().map(|path| Conflict { manager: owner.manager.clone(), path }));
+            conflicts
+                .extend(contested.paths().into_iter().map(|path| Conflict { manager: owner.manager.clone(), path }));
         }
     }
     if !conflicts.is_empty() {
@@ -108,14 +116,18 @@ mod tests {
     fn what_is_left_out_goes_unless_others_own_it() {
         let first = json!({"metadata":{"name":"a"},"data":{"x":"1","y":"2"}});
         let live = apply(&json!({}), &first, ty("ConfigMap"), &by("one", false)).unwrap();
-        let live = apply(&live, &json!({"metadata":{"name":"a"},"data":{"y":"2"}}), ty("ConfigMap"), &by("two", false)).unwrap();
-        let live = apply(&live, &json!({"metadata":{"name":"a"},"data":{}}), ty("ConfigMap"), &by("one", false)).unwrap();
+        let live = apply(&live, &json!({"metadata":{"name":"a"},"data":{"y":"2"}}), ty("ConfigMap"), &by("two", false))
+            .unwrap();
+        let live =
+            apply(&live, &json!({"metadata":{"name":"a"},"data":{}}), ty("ConfigMap"), &by("one", false)).unwrap();
         assert_eq!(live["data"], json!({"y":"2"}));
     }
 
     #[test]
     fn conflicts_name_owner_and_field_and_force_takes_over() {
-        let live = apply(&json!({}), &json!({"metadata":{"name":"a"},"data":{"x":"1"}}), ty("ConfigMap"), &by("one", false)).unwrap();
+        let live =
+            apply(&json!({}), &json!({"metadata":{"name":"a"},"data":{"x":"1"}}), ty("ConfigMap"), &by("one", false))
+                .unwrap();
         let other = json!({"metadata":{"name":"a"},"data":{"x":"2"}});
         let conflicts = apply(&live, &other, ty("ConfigMap"), &by("two", false)).unwrap_err();
         assert_eq!(conflicts, [Conflict { manager: "one".into(), path: ".data.x".into() }]);
@@ -127,7 +139,13 @@ mod tests {
     #[test]
     fn lists_merge_by_their_keys() {
         let pod = |containers: Value| json!({"metadata":{"name":"p"},"spec":{"containers":containers}});
-        let live = apply(&json!({}), &pod(json!([{"name":"a","image":"1"},{"name":"b","image":"1"}])), ty("Pod"), &by("one", false)).unwrap();
+        let live = apply(
+            &json!({}),
+            &pod(json!([{"name":"a","image":"1"},{"name":"b","image":"1"}])),
+            ty("Pod"),
+            &by("one", false),
+        )
+        .unwrap();
         let live = apply(&live, &pod(json!([{"name":"c","image":"3"}])), ty("Pod"), &by("two", false)).unwrap();
         let live = apply(&live, &pod(json!([{"name":"b","image":"2"}])), ty("Pod"), &by("one", false)).unwrap();
         assert_eq!(live["spec"]["containers"], json!([{"name":"b","image":"2"},{"name":"c","image":"3"}]));
@@ -135,11 +153,15 @@ mod tests {
 
     #[test]
     fn an_update_takes_what_it_changes() {
-        let live = apply(&json!({}), &json!({"metadata":{"name":"a"},"data":{"x":"1"}}), ty("ConfigMap"), &by("one", false)).unwrap();
+        let live =
+            apply(&json!({}), &json!({"metadata":{"name":"a"},"data":{"x":"1"}}), ty("ConfigMap"), &by("one", false))
+                .unwrap();
         let mut new = live.clone();
         new["data"]["x"] = "9".into();
         track(&mut new, &live, ty("ConfigMap"), "editor", "v1", "", "2026-01-02T00:00:00Z");
-        let conflicts = apply(&new, &json!({"metadata":{"name":"a"},"data":{"x":"1"}}), ty("ConfigMap"), &by("one", false)).unwrap_err();
+        let conflicts =
+            apply(&new, &json!({"metadata":{"name":"a"},"data":{"x":"1"}}), ty("ConfigMap"), &by("one", false))
+                .unwrap_err();
         assert_eq!(conflicts[0].manager, "editor");
     }
 }

@@ -84,7 +84,15 @@ pub(super) fn strip(object: &mut Value) {
 }
 
 /// After an update of an object that has owners: what changed is the updater's now.
-pub fn track(new: &mut Value, old: &Value, ty: Option<usize>, manager: &str, api_version: &str, subresource: &str, now: &str) {
+pub fn track(
+    new: &mut Value,
+    old: &Value,
+    ty: Option<usize>,
+    manager: &str,
+    api_version: &str,
+    subresource: &str,
+    now: &str,
+) {
     let mut owners = read_owners(old);
     if owners.is_empty() {
         strip(new);

@@ -18,7 +18,9 @@ pub const MEDIA_TYPE: &str = "application/apply-patch+yaml";
 pub async fn handle(request: &Request, raw: &[u8]) -> Result<ApiResponse, ApiError> {
     let manager = request.param("fieldManager").unwrap_or("").to_owned();
     if manager.is_empty() {
-        return Err(ApiError::bad_request("PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"));
+        return Err(ApiError::bad_request(
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        ));
     }
     let dry_run = options::dry_run(request)?;
     let wanted = Wanted::of(request);
@@ -75,7 +77,10 @@ fn document(request: &Request, raw: &[u8], wanted: &Wanted<'_>) -> Result<Value,
     }
     let name = value.name().to_owned();
     if !name.is_empty() && name != request.info.name {
-        return Err(ApiError::bad_request(format!("name in URL does not match name in object: {} and {name}", request.info.name)));
+        return Err(ApiError::bad_request(format!(
+            "name in URL does not match name in object: {} and {name}",
+            request.info.name
+        )));
     }
     if let Some(meta) = value.object_at(&["metadata"]) {
         meta.insert("name".into(), request.info.name.clone().into());
