@@ -76,8 +76,10 @@ pub fn with_version(mut object: Value, revision: u64) -> Value {
 
 /// Kinds whose clients set status on create, as upstream lets them.
 fn keeps_status(request: &Request) -> bool {
-    matches!(request.desc.kind.as_str(), "Node" | "Namespace" | "PodDisruptionBudget" | "APIService" | "CustomResourceDefinition")
-        && request.desc.kind == "Node"
+    matches!(
+        request.desc.kind.as_str(),
+        "Node" | "Namespace" | "PodDisruptionBudget" | "APIService" | "CustomResourceDefinition"
+    ) && request.desc.kind == "Node"
 }
 
 fn drop_status(object: &mut Value, desc: &crate::resources::Descriptor) {

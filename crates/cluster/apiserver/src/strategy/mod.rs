@@ -40,9 +40,9 @@ const PLAIN: Strategy = Strategy {
 /// The strategy of a built-in kind.
 pub fn of(group: &str, kind: &str) -> Strategy {
     match (group, kind) {
-        ("coordination.k8s.io", "Lease") | ("rbac.authorization.k8s.io", _) | ("", "Event" | "Endpoints" | "LimitRange") => {
-            Strategy { create_on_update: true, ..PLAIN }
-        }
+        ("coordination.k8s.io", "Lease")
+        | ("rbac.authorization.k8s.io", _)
+        | ("", "Event" | "Endpoints" | "LimitRange") => Strategy { create_on_update: true, ..PLAIN },
         ("certificates.k8s.io", _) => Strategy {
             validate: certificates::validate,
             prepare_update: certificates::prepare_update,
