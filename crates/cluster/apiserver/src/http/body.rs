@@ -58,7 +58,10 @@ pub fn decode_document(
     match media {
         "application/json" | "" => {
             let (value, duplicates) = decode::json(body).map_err(|e| {
-                ApiError::bad_request(format!("the object provided is unrecognized (must be of type {}): {e}", default.2))
+                ApiError::bad_request(format!(
+                    "the object provided is unrecognized (must be of type {}): {e}",
+                    default.2
+                ))
             })?;
             Ok(Decoded { value, duplicates })
         }
@@ -77,7 +80,10 @@ pub fn decode_document(
                 (group, version, envelope.kind.clone())
             };
             let ty = kind_of(&group, &version, &kind).ok_or_else(|| {
-                ApiError::bad_request(format!("no kind \"{kind}\" is registered for version \"{}\"", envelope.api_version))
+                ApiError::bad_request(format!(
+                    "no kind \"{kind}\" is registered for version \"{}\"",
+                    envelope.api_version
+                ))
             })?;
             let mut value = proto::decode(ty, envelope.raw).map_err(|e| ApiError::bad_request(e.to_string()))?;
             if let Some(map) = value.as_object_mut() {

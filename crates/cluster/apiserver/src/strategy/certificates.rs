@@ -47,7 +47,11 @@ pub fn validate(csr: &Value, errors: &mut FieldErrors) {
     if signer.is_empty() {
         errors.required("spec.signerName", "");
     } else if !signer.contains('/') {
-        errors.invalid("spec.signerName", &signer.into(), "must be a fully qualified domain and path of the form 'example.com/signer-name'");
+        errors.invalid(
+            "spec.signerName",
+            &signer.into(),
+            "must be a fully qualified domain and path of the form 'example.com/signer-name'",
+        );
     }
     if csr.at(&["spec", "usages"]).and_then(Value::as_array).is_none_or(Vec::is_empty) {
         errors.required("spec.usages", "usages must be provided");
@@ -55,7 +59,11 @@ pub fn validate(csr: &Value, errors: &mut FieldErrors) {
     if let Some(seconds) = csr.at(&["spec", "expirationSeconds"]).and_then(Value::as_i64)
         && seconds < 600
     {
-        errors.invalid("spec.expirationSeconds", &seconds.into(), "may not specify a duration less than 600 seconds (10 minutes)");
+        errors.invalid(
+            "spec.expirationSeconds",
+            &seconds.into(),
+            "may not specify a duration less than 600 seconds (10 minutes)",
+        );
     }
 }
 
