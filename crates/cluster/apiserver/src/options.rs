@@ -173,6 +173,7 @@ fn duration(text: &str) -> Result<u64, String> {
 /// Plugins that are always on here and may be named in `--enable-admission-plugins`.
 pub const PLUGINS: &[&str] = &[
     "NamespaceLifecycle",
+    "LimitRanger",
     "ServiceAccount",
     "TaintNodesByCondition",
     "Priority",
