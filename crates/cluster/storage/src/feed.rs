@@ -15,7 +15,7 @@ const PAGE: i64 = 1000;
 impl Store {
     /// Feeds the caches until `shutdown`: a first picture, then every change, resuming after a lost connection.
     pub async fn run(&self, shutdown: CancellationToken) {
-        tokio::join!(self.probe(&shutdown), self.feed(&shutdown));
+        tokio::join!(self.probe(&shutdown), self.compact(&shutdown), self.feed(&shutdown));
     }
 
     async fn feed(&self, shutdown: &CancellationToken) {

@@ -4,6 +4,7 @@
 //! Store ──┬─ keys of etcd: create, get, update, delete as transactions on the key's revision
 //!         ├─ crypt   encryption at rest, by resource
 //!         ├─ leases  time to live of events
+//!         ├─ compact etcd's history, five minutes behind
 //!         └─ feed    one etcd watch over /registry/ ─> Cache per resource
 //!                                                       ├─ map   key -> Arc<Entry> (encoded bytes, labels, fields)
 //!                                                       └─ ring  the last events, which watchers read at their own pace
@@ -13,6 +14,7 @@
 //! the cache. A watcher holds a cursor into the ring; falling off it ends the watch with "expired".
 
 pub mod cache;
+mod compact;
 pub mod crypt;
 mod entry;
 mod error;
