@@ -98,14 +98,17 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     tokio::spawn(manager.clone().keep_house(all_ready.clone()));
     health(&kubelet.config, shutdown.clone());
     tokio::spawn(rotate_logs::run(kubelet.clone(), shutdown.clone()));
-    serve(&args, &kubelet, &manager, ip, shutdown.clone())?;
+    let server = serve(&args, &kubelet, &manager, ip, shutdown.clone())?;
     tokio::spawn(async move {
         files_ready.cancelled().await;
         api_ready.cancelled().await;
         all_ready.cancel();
     });
-    shutdown.cancelled().await;
-    Ok(())
+    tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        // Without it nothing of the node can be reached: better to end and be started again.
+        ended = server => ended.context("the kubelet's server")?.context("the kubelet's server"),
+    }
 }
 
 /// Everything that needs the API server.
@@ -162,11 +165,17 @@ fn speak(
     Ok(())
 }
 
+/// The HTTPS server's task.
+type Serving = tokio::task::JoinHandle<Result<()>>;
+
 /// Starts the HTTPS server.
-fn serve(args: &Args, kubelet: &Arc<Kubelet>, manager: &Manager, ip: IpAddr, shutdown: Shutdown) -> Result<()> {
+fn serve(args: &Args, kubelet: &Arc<Kubelet>, manager: &Manager, ip: IpAddr, shutdown: Shutdown) -> Result<Serving> {
     let config = &kubelet.config;
     if config.enable_server == Some(false) {
-        return Ok(());
+        return Ok(tokio::spawn(async move {
+            shutdown.cancelled().await;
+            Ok(())
+        }));
     }
     let certificates = args.certificates();
     let resolver: Arc<dyn ResolvesServerCert> = if !config.tls_cert_file.is_empty() {
@@ -193,14 +202,7 @@ fn serve(args: &Args, kubelet: &Arc<Kubelet>, manager: &Manager, ip: IpAddr, shu
     );
     let server = Server { kubelet: kubelet.clone(), manager: manager.clone(), gate: Arc::new(gate) };
     let address = std::net::SocketAddr::new(address, config.port);
-    tokio::spawn(async move {
-        if let Err(error) = server.run(address, tls, shutdown.clone()).await {
-            tracing::error!(error = format!("{error:#}"), "the kubelet's server");
-            // Without it nothing of the node can be reached: better to end and be started again.
-            shutdown.cancel();
-        }
-    });
-    Ok(())
+    Ok(tokio::spawn(server.run(address, tls, shutdown)))
 }
 
 /// Follows all Services; pods get variables about those that are known when they start.
