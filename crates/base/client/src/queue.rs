@@ -187,7 +187,7 @@ impl<K: Clone + Eq + Hash + Display + Send + Sync + 'static> Queue<K> {
                             if is_conflict(&error) {
                                 tracing::debug!(controller = name, %key, "lost a race, trying again");
                             } else {
-                                tracing::warn!(controller = name, %key, error = format!("{error:#}"), "trying again");
+                                tracing::warn!(controller = name, %key, error = describe(&error), "trying again");
                             }
                             queue.retry(key.clone());
                         }
@@ -205,6 +205,19 @@ fn is_conflict(error: &anyhow::Error) -> bool {
     error.chain().any(
         |cause| matches!(cause.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if status.code == 409),
     )
+}
+
+/// The chain of causes in one line; of an answer of the API server its message alone.
+pub fn describe(error: &anyhow::Error) -> String {
+    let mut parts = Vec::new();
+    for cause in error.chain() {
+        if let Some(kube::Error::Api(status)) = cause.downcast_ref::<kube::Error>() {
+            parts.push(status.message.clone());
+            break;
+        }
+        parts.push(cause.to_string());
+    }
+    parts.join(": ")
 }
 
 fn back_off(failures: u32) -> Duration {

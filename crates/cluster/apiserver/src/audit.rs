@@ -74,7 +74,12 @@ impl Audit {
         }
         if info.is_resource {
             let mut object = json!({"resource": info.resource, "apiVersion": info.version});
-            for (key, value) in [("namespace", &info.namespace), ("name", &info.name), ("apiGroup", &info.group), ("subresource", &info.subresource)] {
+            for (key, value) in [
+                ("namespace", &info.namespace),
+                ("name", &info.name),
+                ("apiGroup", &info.group),
+                ("subresource", &info.subresource),
+            ] {
                 if !value.is_empty() {
                     object[key] = value.clone().into();
                 }

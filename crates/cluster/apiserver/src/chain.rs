@@ -153,7 +153,11 @@ async fn resource(
         None => &desc.verbs,
     };
     if !verbs.contains(&info.verb) {
-        return Err(ApiError::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"));
+        return Err(ApiError::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        ));
     }
     let accept = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
     let streaming = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log");
@@ -189,4 +193,3 @@ async fn resource(
     respond::warn(&mut response, &warnings);
     Ok(response)
 }
-

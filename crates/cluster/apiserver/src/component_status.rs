@@ -12,5 +12,8 @@ pub fn handle(request: &Request) -> Result<ApiResponse, ApiError> {
     if request.info.verb == "get" {
         return Err(request.not_found());
     }
-    Ok(respond::json(200, &json!({"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {"resourceVersion": ""}, "items": []})))
+    Ok(respond::json(
+        200,
+        &json!({"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {"resourceVersion": ""}, "items": []}),
+    ))
 }

@@ -114,7 +114,8 @@ fn list(server: &Server, core: bool) -> ApiResponse {
                 json!({"version": version, "freshness": "Current", "resources": resources})
             })
             .collect();
-        let metadata = if core { json!({"creationTimestamp": null}) } else { json!({"name": name, "creationTimestamp": null}) };
+        let metadata =
+            if core { json!({"creationTimestamp": null}) } else { json!({"name": name, "creationTimestamp": null}) };
         items.push(json!({"metadata": metadata, "versions": versions}));
     }
     let value = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});

@@ -20,8 +20,8 @@ impl Config {
         let Some(path) = path else { return Ok(Self::default()) };
         let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
         // A parser's message could quote a key: say only that it is broken.
-        let value = crate::http::body::yaml(&text)
-            .map_err(|_| anyhow::anyhow!("{} is not a YAML document", path.display()))?;
+        let value =
+            crate::http::body::yaml(&text).map_err(|_| anyhow::anyhow!("{} is not a YAML document", path.display()))?;
         Self::from_value(&value).with_context(|| format!("use {}", path.display()))
     }
 
@@ -33,7 +33,8 @@ impl Config {
         for (i, entry) in value["resources"].as_array().context("resources is missing")?.iter().enumerate() {
             let resources = kinit_apimachinery::meta::strings(entry.get("resources"));
             anyhow::ensure!(!resources.is_empty(), "resources[{i}].resources is empty");
-            let providers = entry["providers"].as_array().with_context(|| format!("resources[{i}].providers is missing"))?;
+            let providers =
+                entry["providers"].as_array().with_context(|| format!("resources[{i}].providers is missing"))?;
             let mut keys = Vec::new();
             for provider in providers {
                 add(&mut keys, provider).with_context(|| format!("resources[{i}].providers"))?;
@@ -49,7 +50,9 @@ impl Config {
         let full = kinit_apimachinery::status::qualified(group, resource);
         let names = |list: &Vec<String>| {
             list.iter().any(|r| {
-                *r == full || r == "*.*" || r.strip_prefix("*.").is_some_and(|g| g == group || (g.is_empty() && group.is_empty()))
+                *r == full
+                    || r == "*.*"
+                    || r.strip_prefix("*.").is_some_and(|g| g == group || (g.is_empty() && group.is_empty()))
             })
         };
         self.entries.iter().find(|(list, _)| names(list)).map(|(_, crypt)| crypt.clone()).unwrap_or_default()
@@ -64,11 +67,18 @@ fn add(keys: &mut Vec<Key>, provider: &Value) -> Result<()> {
             "aescbc" | "aesgcm" => {
                 for key in config["keys"].as_array().with_context(|| format!("{name}.keys is missing"))? {
                     let key_name = key["name"].as_str().unwrap_or_default();
-                    anyhow::ensure!(!key_name.is_empty() && !key_name.contains(':'), "{name}: a key needs a name without colons");
+                    anyhow::ensure!(
+                        !key_name.is_empty() && !key_name.contains(':'),
+                        "{name}: a key needs a name without colons"
+                    );
                     let secret = base64::engine::general_purpose::STANDARD
                         .decode(key["secret"].as_str().unwrap_or_default())
                         .map_err(|_| anyhow::anyhow!("{name}: secret of key {key_name:?} is not base64"))?;
-                    let made = if name == "aescbc" { Key::aes_cbc(key_name, &secret) } else { Key::aes_gcm(key_name, &secret) };
+                    let made = if name == "aescbc" {
+                        Key::aes_cbc(key_name, &secret)
+                    } else {
+                        Key::aes_gcm(key_name, &secret)
+                    };
                     keys.push(made.map_err(|e| anyhow::anyhow!("{name}: {e}"))?);
                 }
             }
@@ -87,10 +97,12 @@ mod tests {
     fn first_match_counts_and_unknown_providers_are_refused() {
         let key = base64::engine::general_purpose::STANDARD.encode([1u8; 32]);
         let config = Config::from_value(&json!({"kind":"EncryptionConfiguration","resources":[
-            {"resources":["secrets"],"providers":[{"aesgcm":{"keys":[{"name":"k","secret":key}]}},{"identity":{}}]}]})).unwrap();
+            {"resources":["secrets"],"providers":[{"aesgcm":{"keys":[{"name":"k","secret":key}]}},{"identity":{}}]}]}))
+        .unwrap();
         assert!(config.of("", "secrets").seal("x", b"{}").unwrap().starts_with(b"k8s:enc:aesgcm:v1:k:"));
         assert_eq!(config.of("", "pods").seal("x", b"{}").unwrap(), b"{}");
-        let kms = json!({"kind":"EncryptionConfiguration","resources":[{"resources":["secrets"],"providers":[{"kms":{}}]}]});
+        let kms =
+            json!({"kind":"EncryptionConfiguration","resources":[{"resources":["secrets"],"providers":[{"kms":{}}]}]});
         assert!(format!("{:#}", Config::from_value(&kms).err().unwrap()).contains("kms is not supported"));
     }
 }

@@ -56,7 +56,11 @@ impl Metrics {
         };
         let registry = global();
         registry.register("apiserver_request", "Requests by verb, resource and code", out.requests.clone());
-        registry.register("apiserver_request_duration_seconds", "Duration of requests that are not long-running", out.durations.clone());
+        registry.register(
+            "apiserver_request_duration_seconds",
+            "Duration of requests that are not long-running",
+            out.durations.clone(),
+        );
         registry.register("apiserver_longrunning_requests", "Open watches", out.watches.clone());
         out
     }
@@ -85,4 +89,3 @@ impl Metrics {
         WatchGuard(self.watches.clone())
     }
 }
-

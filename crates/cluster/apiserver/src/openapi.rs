@@ -26,10 +26,8 @@ pub fn handle(server: &Server, rest: &str, query: &str) -> Result<ApiResponse, A
         }
         return Ok(respond::json(200, &json!({"paths": paths})));
     }
-    let (group, version) = group_versions(server)
-        .into_iter()
-        .find(|(g, v)| path_of(g, v) == rest)
-        .ok_or_else(ApiError::no_such_path)?;
+    let (group, version) =
+        group_versions(server).into_iter().find(|(g, v)| path_of(g, v) == rest).ok_or_else(ApiError::no_such_path)?;
     let mut response = respond::json(200, &document(server, &group, &version));
     if query_value(query, "hash").is_some() {
         respond::set_header(&mut response, "cache-control", "public, immutable");
@@ -72,12 +70,18 @@ fn document(server: &Server, group: &str, version: &str) -> Value {
         todo.extend(refs);
     }
     for (kind, name) in [
-        ("CustomResourceDefinition", "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition"),
+        (
+            "CustomResourceDefinition",
+            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
+        ),
         ("APIService", "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService"),
     ] {
         if server.registry.find_kind(group, kind).is_some() {
-            schemas.insert(name.into(), json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true,
-                "x-kubernetes-group-version-kind": [{"group": group, "version": version, "kind": kind}]}));
+            schemas.insert(
+                name.into(),
+                json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+                "x-kubernetes-group-version-kind": [{"group": group, "version": version, "kind": kind}]}),
+            );
         }
     }
     add_common(&mut schemas);
@@ -222,7 +226,11 @@ fn parameter(name: &str, ty: &str) -> Value {
 
 fn add_paths(paths: &mut Map<String, Value>, desc: &Descriptor) {
     let root = format!("/{}", path_of(&desc.group, &desc.version));
-    let base = if desc.namespaced { format!("{root}/namespaces/{{namespace}}/{}", desc.plural) } else { format!("{root}/{}", desc.plural) };
+    let base = if desc.namespaced {
+        format!("{root}/namespaces/{{namespace}}/{}", desc.plural)
+    } else {
+        format!("{root}/{}", desc.plural)
+    };
     let operations = |verbs: &[&str], collection: bool| -> Map<String, Value> {
         let mut out = Map::new();
         for verb in verbs {

@@ -13,7 +13,8 @@ use crate::server::Server;
 /// The configuration document.
 pub fn configuration(server: &Server) -> ApiResponse {
     let issuer = server.options.issuer();
-    let address = format!("https://{}:{}", bracketed(&server.options.advertised().to_string()), server.options.secure_port);
+    let address =
+        format!("https://{}:{}", bracketed(&server.options.advertised().to_string()), server.options.secure_port);
     respond::json(
         200,
         &json!({"issuer": issuer, "jwks_uri": format!("{address}/openid/v1/jwks"), "response_types_supported": ["id_token"],
@@ -26,8 +27,7 @@ fn bracketed(address: &str) -> String {
 }
 
 fn algorithms(server: &Server) -> Vec<String> {
-    let mut out: Vec<String> =
-        keys_of(server).iter().filter_map(|k| k["alg"].as_str().map(str::to_owned)).collect();
+    let mut out: Vec<String> = keys_of(server).iter().filter_map(|k| k["alg"].as_str().map(str::to_owned)).collect();
     out.sort();
     out.dedup();
     out
@@ -56,7 +56,9 @@ fn jwk(id: &str, spki: &[u8]) -> Option<Value> {
             let data = point.data().strip_prefix(&[4])?;
             let (x, y) = data.split_at(data.len() / 2);
             let (curve, algorithm) = if x.len() == 32 { ("P-256", "ES256") } else { ("P-384", "ES384") };
-            Some(json!({"use": "sig", "kty": "EC", "kid": id, "crv": curve, "alg": algorithm, "x": code(x), "y": code(y)}))
+            Some(
+                json!({"use": "sig", "kty": "EC", "kid": id, "crv": curve, "alg": algorithm, "x": code(x), "y": code(y)}),
+            )
         }
         _ => None,
     }

@@ -154,7 +154,8 @@ pub struct Options {
 
 fn port_range(text: &str) -> Result<(u16, u16), String> {
     let (low, high) = text.split_once('-').ok_or("want LOW-HIGH")?;
-    let (low, high): (u16, u16) = (low.parse().map_err(|_| "LOW is no port")?, high.parse().map_err(|_| "HIGH is no port")?);
+    let (low, high): (u16, u16) =
+        (low.parse().map_err(|_| "LOW is no port")?, high.parse().map_err(|_| "HIGH is no port")?);
     if low == 0 || low > high { Err("want 0 < LOW <= HIGH".into()) } else { Ok((low, high)) }
 }
 

@@ -14,7 +14,8 @@ use crate::registry::{Request, delete, update};
 
 /// A request like this one, for a pod.
 fn for_pod(request: &Request, name: &str, subresource: &str) -> Result<Request, ApiError> {
-    let desc = request.server.registry.find("", "v1", "pods").ok_or_else(|| ApiError::internal("pods are not served"))?;
+    let desc =
+        request.server.registry.find("", "v1", "pods").ok_or_else(|| ApiError::internal("pods are not served"))?;
     let info = RequestInfo {
         verb: "patch",
         resource: "pods".into(),
@@ -36,14 +37,21 @@ fn for_pod(request: &Request, name: &str, subresource: &str) -> Result<Request, 
 
 /// `pods/binding` and `bindings`: the scheduler's word.
 pub async fn bind(request: &Request, body: Bytes) -> Result<ApiResponse, ApiError> {
-    let wanted = Wanted { group: "", version: "v1", kind: "Binding", ty: kinit_apimachinery::schema::schema().by_kind("", "v1", "Binding") };
+    let wanted = Wanted {
+        group: "",
+        version: "v1",
+        kind: "Binding",
+        ty: kinit_apimachinery::schema::schema().by_kind("", "v1", "Binding"),
+    };
     let binding = decode::object(request, &body, &wanted)?;
     let name = match (request.info.name.as_str(), binding.name()) {
         ("", name) => name.to_owned(),
         (path, "") => path.to_owned(),
         (path, name) if path == name => path.to_owned(),
         (path, name) => {
-            return Err(ApiError::bad_request(format!("name in URL does not match name in Binding object: {path} and {name}")));
+            return Err(ApiError::bad_request(format!(
+                "name in URL does not match name in Binding object: {path} and {name}"
+            )));
         }
     };
     let node = binding.str_at(&["target", "name"]).to_owned();
@@ -60,7 +68,11 @@ pub async fn bind(request: &Request, body: Bytes) -> Result<ApiResponse, ApiErro
     let conflict = |cause: &str| ApiError::conflict("", "pods/binding", &name, cause);
     update::apply(&pod_request, dry_run(request)?, |pod| {
         if !binding.uid().is_empty() && binding.uid() != pod.uid() {
-            return Err(conflict(&format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", binding.uid(), pod.uid())));
+            return Err(conflict(&format!(
+                "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+                binding.uid(),
+                pod.uid()
+            )));
         }
         if pod.is_deleting() {
             return Err(conflict(&format!("pod {name} is being deleted, cannot be assigned to a host")));
@@ -75,9 +87,10 @@ pub async fn bind(request: &Request, body: Bytes) -> Result<ApiResponse, ApiErro
         let mut pod = pod.clone();
         pod["metadata"]["resourceVersion"] = "".into();
         pod["spec"]["nodeName"] = node.clone().into();
-        if let (Some(target), Some(extra)) =
-            (pod.object_at(&["metadata", "annotations"]), binding.at(&["metadata", "annotations"]).and_then(Value::as_object))
-        {
+        if let (Some(target), Some(extra)) = (
+            pod.object_at(&["metadata", "annotations"]),
+            binding.at(&["metadata", "annotations"]).and_then(Value::as_object),
+        ) {
             for (key, value) in extra {
                 target.insert(key.clone(), value.clone());
             }
@@ -91,7 +104,10 @@ pub async fn bind(request: &Request, body: Bytes) -> Result<ApiResponse, ApiErro
         Ok(pod)
     })
     .await?;
-    Ok(respond::json(201, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})))
+    Ok(respond::json(
+        201,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+    ))
 }
 
 fn scheduled(pod: &mut Value) {
@@ -118,7 +134,8 @@ pub async fn evict(request: &Request, body: Bytes) -> Result<ApiResponse, ApiErr
     if let Some(given) = eviction.get("deleteOptions") {
         options.grace = given.get("gracePeriodSeconds").and_then(Value::as_i64);
         options.uid = given.at(&["preconditions", "uid"]).and_then(Value::as_str).map(str::to_owned);
-        options.resource_version = given.at(&["preconditions", "resourceVersion"]).and_then(Value::as_str).map(str::to_owned);
+        options.resource_version =
+            given.at(&["preconditions", "resourceVersion"]).and_then(Value::as_str).map(str::to_owned);
     }
     let pod_request = for_pod(request, &name, "")?;
     let entry = request.server.store.get("pods/", &pod_request.key()).await.map_err(|e| request.storage_error(e))?;
@@ -128,26 +145,41 @@ pub async fn evict(request: &Request, body: Bytes) -> Result<ApiResponse, ApiErr
         spend_budget(request, &pod, options.dry_run).await?;
     }
     delete::one(&pod_request, &options, &request.info.namespace, &name).await?;
-    Ok(respond::json(201, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})))
+    Ok(respond::json(
+        201,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+    ))
 }
 
 /// Takes one disruption from the pod's budget; 429 when there is none left.
 async fn spend_budget(request: &Request, pod: &Value, dry_run: bool) -> Result<(), ApiError> {
     let within = format!("{}/", pod.namespace());
-    let all = request.server.store.cache("poddisruptionbudgets/").map(|c| c.list(&within, |_| true).0).unwrap_or_default();
+    let all =
+        request.server.store.cache("poddisruptionbudgets/").map(|c| c.list(&within, |_| true).0).unwrap_or_default();
     let mine: Vec<Value> = all
         .iter()
         .map(|e| e.value())
-        .filter(|b| LabelSelector::from_object(b.at(&["spec", "selector"])).is_some_and(|s| s.matches(|k| pod.label(k))))
+        .filter(|b| {
+            LabelSelector::from_object(b.at(&["spec", "selector"])).is_some_and(|s| s.matches(|k| pod.label(k)))
+        })
         .collect();
     let budget = match mine.as_slice() {
         [] => return Ok(()),
         [one] => one,
-        _ => return Err(ApiError::internal("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.")),
+        _ => {
+            return Err(ApiError::internal(
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+            ));
+        }
     };
-    let ready = pod["status"]["conditions"].as_array().into_iter().flatten().any(|c| c.str_at(&["type"]) == "Ready" && c.str_at(&["status"]) == "True");
+    let ready = pod["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|c| c.str_at(&["type"]) == "Ready" && c.str_at(&["status"]) == "True");
     let number = |path: &[&str]| budget.at(path).and_then(Value::as_i64).unwrap_or(0);
-    let healthy_enough = number(&["status", "currentHealthy"]) >= number(&["status", "desiredHealthy"]) && number(&["status", "desiredHealthy"]) > 0;
+    let healthy_enough = number(&["status", "currentHealthy"]) >= number(&["status", "desiredHealthy"])
+        && number(&["status", "desiredHealthy"]) > 0;
     let always = budget.str_at(&["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow";
     if !ready && (always || healthy_enough) {
         return Ok(());

@@ -133,14 +133,18 @@ impl Server {
     /// Serves on a listener that is open already.
     pub async fn run_on(self: Arc<Self>, listener: TcpListener) -> Result<()> {
         let cert = ReloadingCert::load(&self.options.tls_cert_file, &self.options.tls_private_key_file)?;
-        let mut tls = rustls::ServerConfig::builder().with_client_cert_verifier(self.trust.clone()).with_cert_resolver(cert);
+        let mut tls =
+            rustls::ServerConfig::builder().with_client_cert_verifier(self.trust.clone()).with_cert_resolver(cert);
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let (store, shutdown) = (self.store.clone(), self.shutdown.clone());
         tokio::spawn(async move { store.run(shutdown).await });
         bootstrap::start(&self);
         tracing::info!(address = %listener.local_addr()?, "serving");
         let server = self.clone();
-        serve(listener, Some(Arc::new(tls)), self.shutdown.clone(), move |request| chain::handle(server.clone(), request)).await;
+        serve(listener, Some(Arc::new(tls)), self.shutdown.clone(), move |request| {
+            chain::handle(server.clone(), request)
+        })
+        .await;
         bootstrap::leave(&self).await;
         Ok(())
     }

@@ -42,7 +42,8 @@ pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiEr
     if options::dry_run(request)? {
         return Ok(present::object(request, 201, review));
     }
-    let (token, expires) = issue(server, &account, &audiences, life, bound.as_ref(), node).map_err(|e| ApiError::internal(format!("{e:#}")))?;
+    let (token, expires) = issue(server, &account, &audiences, life, bound.as_ref(), node)
+        .map_err(|e| ApiError::internal(format!("{e:#}")))?;
     let told = if extend {
         jiff::Timestamp::now().saturating_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(expires)
     } else {
@@ -66,7 +67,11 @@ fn seconds(request: &Request, review: &Value) -> Result<i64, ApiError> {
         errors.invalid("spec.expirationSeconds", &seconds.into(), "may not specify a duration less than 10 minutes");
     }
     if seconds > LONGEST {
-        errors.invalid("spec.expirationSeconds", &seconds.into(), "may not specify a duration larger than 2^32 seconds");
+        errors.invalid(
+            "spec.expirationSeconds",
+            &seconds.into(),
+            "may not specify a duration larger than 2^32 seconds",
+        );
     }
     errors.into_result("authentication.k8s.io", "TokenRequest", "")?;
     let most = i64::try_from(request.server.options.service_account_max_token_expiration).unwrap_or(i64::MAX);
@@ -92,8 +97,7 @@ async fn bound(request: &Request, account: &Value, review: &Value) -> Result<(Op
         }
     }
     let Some(reference) = reference else { return Ok((None, None)) };
-    let (kind, name, uid) =
-        (reference.str_at(&["kind"]), reference.str_at(&["name"]), reference.str_at(&["uid"]));
+    let (kind, name, uid) = (reference.str_at(&["kind"]), reference.str_at(&["name"]), reference.str_at(&["uid"]));
     let (prefix, key, plural) = match kind {
         "Pod" => ("pods/", format!("{}/{name}", account.namespace()), "pods"),
         "Secret" => ("secrets/", format!("{}/{name}", account.namespace()), "secrets"),
@@ -109,14 +113,17 @@ async fn bound(request: &Request, account: &Value, review: &Value) -> Result<(Op
         )));
     }
     if !uid.is_empty() && uid != object.uid() {
-        let cause = format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated");
+        let cause = format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
         return Err(ApiError::conflict("", plural, name, &cause));
     }
     let mut node = None;
     if kind == "Pod" {
         let on = object.str_at(&["spec", "nodeName"]);
         if !on.is_empty() {
-            let uid = request.server.store.cache("minions/").and_then(|c| c.get(on)).map(|e| e.value().uid().to_owned());
+            let uid =
+                request.server.store.cache("minions/").and_then(|c| c.get(on)).map(|e| e.value().uid().to_owned());
             node = Some((on.to_owned(), uid.unwrap_or_default()));
         }
     }

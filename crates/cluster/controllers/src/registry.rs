@@ -45,6 +45,8 @@ descriptors! {
     "namespace-controller", "namespace", false => crate::namespace::run;
     "garbage-collector-controller", "garbagecollector", false => crate::garbage::run;
     "deployment-controller", "deployment", false => crate::workload::deployment::run;
+    "daemonset-controller", "daemonset", false => crate::workload::daemonset::run;
+    "job-controller", "job", false => crate::workload::job::run;
     "replicaset-controller", "replicaset", false => crate::workload::replicaset::run;
     "endpoints-controller", "endpoint", false => crate::endpoints::legacy::run;
     "endpointslice-controller", "endpointslice", false => crate::endpoints::slices::run;

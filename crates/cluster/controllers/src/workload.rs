@@ -1,7 +1,10 @@
 //! Controllers that keep pods running: Deployments, ReplicaSets, and their kin.
 
+pub mod daemonset;
 pub mod deployment;
 pub mod expectations;
+pub mod job;
 pub mod pods;
 pub mod rank;
 pub mod replicaset;
+pub mod revisions;

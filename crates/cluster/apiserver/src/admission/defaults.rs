@@ -17,7 +17,9 @@ pub fn taint_new_nodes(attributes: &Attributes<'_>, node: &mut Value) {
         return;
     }
     let mut taints = node.at(&["spec", "taints"]).and_then(Value::as_array).cloned().unwrap_or_default();
-    let has = taints.iter().any(|t| t.str_at(&["key"]) == "node.kubernetes.io/not-ready" && t.str_at(&["effect"]) == "NoSchedule");
+    let has = taints
+        .iter()
+        .any(|t| t.str_at(&["key"]) == "node.kubernetes.io/not-ready" && t.str_at(&["effect"]) == "NoSchedule");
     if !has {
         taints.push(json!({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}));
         node["spec"]["taints"] = taints.into();
@@ -89,7 +91,13 @@ pub async fn signers(attributes: &Attributes<'_>, csr: &Value) -> Result<(), Api
     }
     let verb = match attributes.subresource {
         "approval" => "approve",
-        "status" if attributes.old.is_some_and(|o| o.at(&["status", "certificate"]) != csr.at(&["status", "certificate"])) => "sign",
+        "status"
+            if attributes
+                .old
+                .is_some_and(|o| o.at(&["status", "certificate"]) != csr.at(&["status", "certificate"])) =>
+        {
+            "sign"
+        }
         _ => return Ok(()),
     };
     let domain = signer.split('/').next().unwrap_or_default();

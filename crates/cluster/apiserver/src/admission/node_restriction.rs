@@ -14,7 +14,11 @@ pub fn check(attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiError
         return Ok(());
     }
     let Some(node) = node_of(&request.user) else {
-        return Err(forbidden(attributes, object, &format!("could not determine node from user \"{}\"", request.user.name)));
+        return Err(forbidden(
+            attributes,
+            object,
+            &format!("could not determine node from user \"{}\"", request.user.name),
+        ));
     };
     match attributes.kind() {
         ("", "Pod") => pod(attributes, object, node),
@@ -40,28 +44,48 @@ fn pod(attributes: &Attributes<'_>, pod: &Value, node: &str) -> Result<(), ApiEr
     match (attributes.operation, attributes.subresource) {
         (Operation::Create, "") => {
             if pod.annotation("kubernetes.io/config.mirror").is_none() {
-                let cause = format!("pod does not have \"kubernetes.io/config.mirror\" annotation, node \"{node}\" can only create mirror pods");
+                let cause = format!(
+                    "pod does not have \"kubernetes.io/config.mirror\" annotation, node \"{node}\" can only create mirror pods"
+                );
                 return Err(forbidden(attributes, pod, &cause));
             }
             if bound != node {
-                return Err(forbidden(attributes, pod, &format!("node \"{node}\" can only create pods with spec.nodeName set to itself")));
+                return Err(forbidden(
+                    attributes,
+                    pod,
+                    &format!("node \"{node}\" can only create pods with spec.nodeName set to itself"),
+                ));
             }
             if !pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
-                return Err(forbidden(attributes, pod, &format!("node \"{node}\" can not create pods that reference a service account")));
+                return Err(forbidden(
+                    attributes,
+                    pod,
+                    &format!("node \"{node}\" can not create pods that reference a service account"),
+                ));
             }
             let refers = pod["spec"]["volumes"].as_array().into_iter().flatten().any(|v| {
                 v.get("secret").is_some() || v.get("configMap").is_some() || v.get("persistentVolumeClaim").is_some()
             });
             if refers {
-                return Err(forbidden(attributes, pod, &format!("node \"{node}\" can not create pods that reference secrets, configmaps or persistentvolumeclaims")));
+                return Err(forbidden(
+                    attributes,
+                    pod,
+                    &format!(
+                        "node \"{node}\" can not create pods that reference secrets, configmaps or persistentvolumeclaims"
+                    ),
+                ));
             }
             Ok(())
         }
-        (Operation::Update, "status" | "") | (Operation::Delete, _) | (Operation::Create, "eviction") if bound != node => {
+        (Operation::Update, "status" | "") | (Operation::Delete, _) | (Operation::Create, "eviction")
+            if bound != node =>
+        {
             let cause = format!("node \"{node}\" can only update pod status for pods with spec.nodeName set to itself");
             Err(forbidden(attributes, pod, &cause))
         }
-        (Operation::Update, "status") if attributes.old.is_some_and(|o| o.at(&["metadata", "labels"]) != pod.at(&["metadata", "labels"])) => {
+        (Operation::Update, "status")
+            if attributes.old.is_some_and(|o| o.at(&["metadata", "labels"]) != pod.at(&["metadata", "labels"])) =>
+        {
             Err(forbidden(attributes, pod, &format!("node \"{node}\" cannot update labels through pod status")))
         }
         _ => Ok(()),
@@ -96,7 +120,11 @@ fn allowed_label(key: &str) -> bool {
 
 fn own_node(attributes: &Attributes<'_>, object: &Value, node: &str) -> Result<(), ApiError> {
     if object.name() != node {
-        return Err(forbidden(attributes, object, &format!("node \"{node}\" is not allowed to modify node \"{}\"", object.name())));
+        return Err(forbidden(
+            attributes,
+            object,
+            &format!("node \"{node}\" is not allowed to modify node \"{}\"", object.name()),
+        ));
     }
     if attributes.operation == Operation::Delete {
         return Err(forbidden(attributes, object, &format!("node \"{node}\" is not allowed to delete nodes")));
@@ -104,7 +132,10 @@ fn own_node(attributes: &Attributes<'_>, object: &Value, node: &str) -> Result<(
     let old = attributes.old;
     let label = |o: Option<&Value>, key: &str| o.and_then(|o| o.label(key)).map(str::to_owned);
     let keys = |o: Option<&Value>| -> Vec<String> {
-        o.and_then(|o| o.at(&["metadata", "labels"])).and_then(Value::as_object).map(|m| m.keys().cloned().collect()).unwrap_or_default()
+        o.and_then(|o| o.at(&["metadata", "labels"]))
+            .and_then(Value::as_object)
+            .map(|m| m.keys().cloned().collect())
+            .unwrap_or_default()
     };
     let mut wrong: Vec<String> = keys(Some(object))
         .into_iter()
@@ -115,14 +146,22 @@ fn own_node(attributes: &Attributes<'_>, object: &Value, node: &str) -> Result<(
     wrong.dedup();
     if !wrong.is_empty() {
         let verb = if old.is_some() { "modify" } else { "set" };
-        return Err(forbidden(attributes, object, &format!("node \"{node}\" is not allowed to {verb} labels: {}", wrong.join(", "))));
+        return Err(forbidden(
+            attributes,
+            object,
+            &format!("node \"{node}\" is not allowed to {verb} labels: {}", wrong.join(", ")),
+        ));
     }
     if let Some(old) = old {
         if old.at(&["spec", "taints"]) != object.at(&["spec", "taints"]) && attributes.subresource.is_empty() {
             return Err(forbidden(attributes, object, &format!("node \"{node}\" is not allowed to modify taints")));
         }
         if old.at(&["metadata", "ownerReferences"]) != object.at(&["metadata", "ownerReferences"]) {
-            return Err(forbidden(attributes, object, &format!("node \"{node}\" is not allowed to modify ownerReferences")));
+            return Err(forbidden(
+                attributes,
+                object,
+                &format!("node \"{node}\" is not allowed to modify ownerReferences"),
+            ));
         }
     }
     Ok(())
@@ -135,8 +174,12 @@ mod tests {
     #[test]
     fn labels_a_kubelet_may_set() {
         for (key, good) in [
-            ("kubernetes.io/hostname", true), ("node-role.kubernetes.io/control-plane", false), ("example.com/x", true),
-            ("node-restriction.kubernetes.io/x", false), ("topology.kubernetes.io/zone", true), ("node.kubernetes.io/x", true),
+            ("kubernetes.io/hostname", true),
+            ("node-role.kubernetes.io/control-plane", false),
+            ("example.com/x", true),
+            ("node-restriction.kubernetes.io/x", false),
+            ("topology.kubernetes.io/zone", true),
+            ("node.kubernetes.io/x", true),
         ] {
             assert_eq!(allowed_label(key), good, "{key}");
         }

@@ -62,7 +62,9 @@ pub fn priority(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), ApiE
         None => (0, String::new()),
     };
     if let Some(given) = pod.at(&["spec", "priority"]).and_then(Value::as_i64).filter(|g| *g != value) {
-        let cause = format!("the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name");
+        let cause = format!(
+            "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name"
+        );
         return Err(ApiError::forbidden("", "pods", pod.name(), &cause));
     }
     pod["spec"]["priority"] = value.into();

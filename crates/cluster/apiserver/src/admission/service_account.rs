@@ -12,7 +12,10 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Sets the account and mounts its token.
 pub async fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), ApiError> {
-    if attributes.kind() != ("", "Pod") || attributes.operation != Operation::Create || !attributes.subresource.is_empty() {
+    if attributes.kind() != ("", "Pod")
+        || attributes.operation != Operation::Create
+        || !attributes.subresource.is_empty()
+    {
         return Ok(());
     }
     let request = attributes.request;
@@ -48,7 +51,9 @@ pub async fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), A
         mount(pod);
     }
     let none = pod.at(&["spec", "imagePullSecrets"]).and_then(Value::as_array).is_none_or(Vec::is_empty);
-    if none && let Some(secrets) = account.get("imagePullSecrets").filter(|s| s.as_array().is_some_and(|l| !l.is_empty())) {
+    if none
+        && let Some(secrets) = account.get("imagePullSecrets").filter(|s| s.as_array().is_some_and(|l| !l.is_empty()))
+    {
         pod["spec"]["imagePullSecrets"] = secrets.clone();
     }
     Ok(())
@@ -108,7 +113,8 @@ mod tests {
 
     #[test]
     fn the_token_is_mounted_once_in_every_container() {
-        let mut pod = json!({"spec":{"containers":[{"name":"a"},{"name":"b","volumeMounts":[{"name":"x","mountPath":MOUNT}]}]}});
+        let mut pod =
+            json!({"spec":{"containers":[{"name":"a"},{"name":"b","volumeMounts":[{"name":"x","mountPath":MOUNT}]}]}});
         mount(&mut pod);
         let name = pod["spec"]["volumes"][0]["name"].as_str().unwrap().to_owned();
         assert!(name.starts_with("kube-api-access-") && name.len() == 21);

@@ -53,7 +53,8 @@ impl Log {
             size,
             max_size: options.audit_log_maxsize * 1024 * 1024,
             max_backups: options.audit_log_maxbackup as usize,
-            max_age: (options.audit_log_maxage > 0).then(|| Duration::from_secs(u64::from(options.audit_log_maxage) * 86_400)),
+            max_age: (options.audit_log_maxage > 0)
+                .then(|| Duration::from_secs(u64::from(options.audit_log_maxage) * 86_400)),
         };
         std::thread::Builder::new().name("audit".into()).spawn(move || {
             while let Ok(line) = queue.recv() {

@@ -76,9 +76,14 @@ impl Policy {
         let everywhere = strings(value.get("omitStages"));
         let mut rules = Vec::new();
         for (i, rule) in value["rules"].as_array().context("rules is missing")?.iter().enumerate() {
-            let level = Level::parse(rule["level"].as_str().unwrap_or_default()).with_context(|| format!("rules[{i}]"))?;
+            let level =
+                Level::parse(rule["level"].as_str().unwrap_or_default()).with_context(|| format!("rules[{i}]"))?;
             let resources = rule["resources"].as_array().into_iter().flatten().map(|r| {
-                (r["group"].as_str().unwrap_or_default().to_owned(), strings(r.get("resources")), strings(r.get("resourceNames")))
+                (
+                    r["group"].as_str().unwrap_or_default().to_owned(),
+                    strings(r.get("resources")),
+                    strings(r.get("resourceNames")),
+                )
             });
             let mut omit = strings(rule.get("omitStages"));
             omit.extend(everywhere.iter().cloned());
@@ -98,7 +103,10 @@ impl Policy {
 
     /// The level of a request, and the stages to leave out.
     pub fn level(&self, info: &RequestInfo, user: &User) -> (Level, Vec<String>) {
-        self.rules.iter().find(|r| r.matches(info, user)).map_or((Level::None, Vec::new()), |r| (r.level, r.omit.clone()))
+        self.rules
+            .iter()
+            .find(|r| r.matches(info, user))
+            .map_or((Level::None, Vec::new()), |r| (r.level, r.omit.clone()))
     }
 }
 
@@ -121,12 +129,18 @@ impl Rule {
             if !self.namespaces.is_empty() || !self.resources.is_empty() {
                 return false;
             }
-            any(&self.urls, &|u| u == info.path || u == "*" || u.strip_suffix('*').is_some_and(|p| info.path.starts_with(p)))
+            any(&self.urls, &|u| {
+                u == info.path || u == "*" || u.strip_suffix('*').is_some_and(|p| info.path.starts_with(p))
+            })
         }
     }
 
     fn resource(&self, info: &RequestInfo) -> bool {
-        let full = if info.subresource.is_empty() { info.resource.clone() } else { format!("{}/{}", info.resource, info.subresource) };
+        let full = if info.subresource.is_empty() {
+            info.resource.clone()
+        } else {
+            format!("{}/{}", info.resource, info.subresource)
+        };
         self.resources.is_empty()
             || self.resources.iter().any(|(group, resources, names)| {
                 (group == &info.group || group == "*")
@@ -152,7 +166,8 @@ mod tests {
         let policy = Policy::from_value(&json!({"kind":"Policy","omitStages":["RequestReceived"],"rules":[
             {"level":"None","nonResourceURLs":["/healthz*"]},
             {"level":"Metadata","resources":[{"group":"","resources":["secrets"]}]},
-            {"level":"Request","verbs":["create"]}, {"level":"Metadata"}]})).unwrap();
+            {"level":"Request","verbs":["create"]}, {"level":"Metadata"}]}))
+        .unwrap();
         let info = |method: &str, path: &str| RequestInfo::parse(&method.parse().unwrap(), path, "");
         let level = |i: &RequestInfo| policy.level(i, &User::default()).0;
         assert_eq!(level(&info("GET", "/healthz/x")), Level::None);

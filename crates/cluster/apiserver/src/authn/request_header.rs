@@ -11,7 +11,8 @@ use crate::server::Server;
 pub fn user(server: &Server, connection: &Connection, headers: &HeaderMap) -> Option<User> {
     let options = &server.options;
     options.requestheader_client_ca_file.as_ref()?;
-    let header = |names: &[String]| names.iter().find_map(|n| headers.get(n.as_str())?.to_str().ok().map(str::to_owned));
+    let header =
+        |names: &[String]| names.iter().find_map(|n| headers.get(n.as_str())?.to_str().ok().map(str::to_owned));
     let name = header(&options.requestheader_username_headers).filter(|n| !n.is_empty())?;
     let leaf = connection.certificates.first()?;
     if !server.trust.is_front_proxy(leaf, &connection.certificates) {

@@ -103,9 +103,10 @@ impl Keys {
 
     fn decode(&self, token: &str) -> Option<Value> {
         let header = jsonwebtoken::decode_header(token).ok()?;
-        let candidates = self.verify.iter().filter(|(id, algorithm, _)| {
-            *algorithm == header.alg && header.kid.as_ref().is_none_or(|k| k == id)
-        });
+        let candidates = self
+            .verify
+            .iter()
+            .filter(|(id, algorithm, _)| *algorithm == header.alg && header.kid.as_ref().is_none_or(|k| k == id));
         for (_, algorithm, key) in candidates {
             let mut validation = Validation::new(*algorithm);
             validation.validate_aud = false;
@@ -129,7 +130,8 @@ fn key_id(spki: &[u8]) -> String {
 
 fn algorithm_of(spki: &[u8]) -> Result<Algorithm> {
     use x509_parser::prelude::FromDer;
-    let (_, info) = x509_parser::x509::SubjectPublicKeyInfo::from_der(spki).map_err(|_| anyhow::anyhow!("not a public key"))?;
+    let (_, info) =
+        x509_parser::x509::SubjectPublicKeyInfo::from_der(spki).map_err(|_| anyhow::anyhow!("not a public key"))?;
     match info.algorithm.algorithm.to_id_string().as_str() {
         "1.2.840.113549.1.1.1" => Ok(Algorithm::RS256),
         "1.2.840.10045.2.1" => {
@@ -152,8 +154,8 @@ trait PublicKeyBits {
 impl PublicKeyBits for x509_parser::x509::SubjectPublicKeyInfo<'_> {
     fn from_der_any(spki: &[u8]) -> Result<((), Vec<u8>)> {
         use x509_parser::prelude::FromDer;
-        let (_, info) = x509_parser::x509::SubjectPublicKeyInfo::from_der(spki)
-            .map_err(|_| anyhow::anyhow!("not a public key"))?;
+        let (_, info) =
+            x509_parser::x509::SubjectPublicKeyInfo::from_der(spki).map_err(|_| anyhow::anyhow!("not a public key"))?;
         Ok(((), info.subject_public_key.data.to_vec()))
     }
 }
@@ -168,7 +170,9 @@ impl PrivateKey {
     /// RSA (PKCS#1, PKCS#8) or ECDSA (SEC1, PKCS#8).
     fn parse(pem: &[u8]) -> Result<Self> {
         use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
-        use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+        use aws_lc_rs::signature::{
+            ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
+        };
         let der = rustls_pki_types::PrivateKeyDer::from_pem_slice(pem).context("parse the private key")?;
         let rsa = match &der {
             rustls_pki_types::PrivateKeyDer::Pkcs1(k) => aws_lc_rs::rsa::KeyPair::from_der(k.secret_pkcs1_der()).ok(),
@@ -191,8 +195,12 @@ impl PrivateKey {
             [(&ECDSA_P256_SHA256_FIXED_SIGNING, Algorithm::ES256), (&ECDSA_P384_SHA384_FIXED_SIGNING, Algorithm::ES384)]
         {
             let pair = match &der {
-                rustls_pki_types::PrivateKeyDer::Sec1(k) => EcdsaKeyPair::from_private_key_der(signing, k.secret_sec1_der()).ok(),
-                rustls_pki_types::PrivateKeyDer::Pkcs8(k) => EcdsaKeyPair::from_pkcs8(signing, k.secret_pkcs8_der()).ok(),
+                rustls_pki_types::PrivateKeyDer::Sec1(k) => {
+                    EcdsaKeyPair::from_private_key_der(signing, k.secret_sec1_der()).ok()
+                }
+                rustls_pki_types::PrivateKeyDer::Pkcs8(k) => {
+                    EcdsaKeyPair::from_pkcs8(signing, k.secret_pkcs8_der()).ok()
+                }
                 _ => None,
             };
             if let Some(pair) = pair {
@@ -219,8 +227,7 @@ impl PemSections {
                 label = Some(rest.trim_end_matches('-').to_owned());
                 body.clear();
             } else if line.starts_with("-----END ") {
-                if let (Some(label), Ok(der)) =
-                    (label.take(), base64::engine::general_purpose::STANDARD.decode(&body))
+                if let (Some(label), Ok(der)) = (label.take(), base64::engine::general_purpose::STANDARD.decode(&body))
                 {
                     out.push((label, der));
                 }

@@ -19,12 +19,16 @@ pub async fn check(request: &Request, object: &Value, old: Option<&Value>) -> Re
     let snapshot = request.server.rbac.current(&request.server.store);
     let is_role = matches!(desc.kind.as_str(), "Role" | "ClusterRole");
     let wanted = if is_role {
-        if old.is_some_and(|old| old.get("rules") == object.get("rules") && old.get("aggregationRule") == object.get("aggregationRule")) {
+        if old.is_some_and(|old| {
+            old.get("rules") == object.get("rules") && old.get("aggregationRule") == object.get("aggregationRule")
+        }) {
             return Ok(());
         }
         Rule::list(object)
     } else {
-        if old.is_some_and(|old| old.get("roleRef") == object.get("roleRef") && old.get("subjects") == object.get("subjects")) {
+        if old.is_some_and(|old| {
+            old.get("roleRef") == object.get("roleRef") && old.get("subjects") == object.get("subjects")
+        }) {
             return Ok(());
         }
         let cluster = object.str_at(&["roleRef", "kind"]) == "ClusterRole";
@@ -51,10 +55,12 @@ pub async fn check(request: &Request, object: &Value, old: Option<&Value>) -> Re
         return Ok(());
     }
     let owned = snapshot.rules(&request.user, namespace);
-    let missing: Vec<String> = wanted.iter().flat_map(split).filter(|one| !owned.iter().any(|r| covers(r, one))).map(|r| show(&r)).collect();
+    let missing: Vec<String> =
+        wanted.iter().flat_map(split).filter(|one| !owned.iter().any(|r| covers(r, one))).map(|r| show(&r)).collect();
     // Aggregation can grant anything a label says: only somebody with everything may set it up.
     let aggregates = is_role && object.get("aggregationRule").is_some();
-    let all = Rule { verbs: vec!["*".into()], groups: vec!["*".into()], resources: vec!["*".into()], ..Rule::default() };
+    let all =
+        Rule { verbs: vec!["*".into()], groups: vec!["*".into()], resources: vec!["*".into()], ..Rule::default() };
     if missing.is_empty() && (!aggregates || owned.iter().any(|r| covers(r, &all))) {
         return Ok(());
     }
@@ -131,7 +137,13 @@ mod tests {
 
     fn rule(verbs: &[&str], resources: &[&str], names: &[&str]) -> Rule {
         let own = |l: &[&str]| l.iter().map(|s| (*s).to_owned()).collect();
-        Rule { verbs: own(verbs), groups: vec![String::new()], resources: own(resources), names: own(names), urls: vec![] }
+        Rule {
+            verbs: own(verbs),
+            groups: vec![String::new()],
+            resources: own(resources),
+            names: own(names),
+            urls: vec![],
+        }
     }
 
     #[test]

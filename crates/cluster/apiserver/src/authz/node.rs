@@ -27,12 +27,7 @@ pub fn node_of(user: &User) -> Option<&str> {
 
 /// The rules of `system:node`, which apply to every node beyond what is checked object by object.
 pub fn rules() -> Vec<Rule> {
-    policy::policy()
-        .cluster_roles
-        .iter()
-        .find(|r| r.name() == "system:node")
-        .map(Rule::list)
-        .unwrap_or_default()
+    policy::policy().cluster_roles.iter().find(|r| r.name() == "system:node").map(Rule::list).unwrap_or_default()
 }
 
 /// Decides.
@@ -41,13 +36,20 @@ pub fn decide(server: &Arc<Server>, user: &User, ask: &Ask) -> Verdict {
     if ask.is_resource {
         match (ask.group.as_str(), ask.resource.as_str()) {
             ("", "secrets" | "configmaps") => return read_referenced(server, node, ask, &["get", "list", "watch"]),
-            ("", "persistentvolumeclaims") if ask.subresource.is_empty() => return read_referenced(server, node, ask, &["get"]),
+            ("", "persistentvolumeclaims") if ask.subresource.is_empty() => {
+                return read_referenced(server, node, ask, &["get"]);
+            }
             ("", "persistentvolumes") => return read_referenced(server, node, ask, &["get"]),
             ("resource.k8s.io", "resourceclaims") => return read_referenced(server, node, ask, &["get"]),
             ("", "serviceaccounts") if ask.subresource == "token" => return token(server, node, ask),
             ("", "serviceaccounts") => return read_referenced(server, node, ask, &["get", "list", "watch"]),
             ("coordination.k8s.io", "leases") => {
-                return own(node, ask, ask.namespace == "kube-node-lease", "can only access node lease with the same name as the requesting node");
+                return own(
+                    node,
+                    ask,
+                    ask.namespace == "kube-node-lease",
+                    "can only access node lease with the same name as the requesting node",
+                );
             }
             ("storage.k8s.io", "csinodes") => {
                 return own(node, ask, true, "can only access CSINode with the same name as the requesting node");
@@ -80,11 +82,7 @@ fn own(node: &str, ask: &Ask, place: bool, otherwise: &str) -> Verdict {
 }
 
 fn pods_of(server: &Server, node: &str) -> Vec<Arc<kinit_storage::Entry>> {
-    server
-        .store
-        .cache("pods/")
-        .map(|c| c.list("", |e| e.field("spec.nodeName") == Some(node)).0)
-        .unwrap_or_default()
+    server.store.cache("pods/").map(|c| c.list("", |e| e.field("spec.nodeName") == Some(node)).0).unwrap_or_default()
 }
 
 fn pod(server: &Server, node: &str, ask: &Ask) -> Verdict {
@@ -158,9 +156,13 @@ fn references(pod: &Value, name: &str, secret: bool) -> bool {
     let (env_ref, key_ref) = if secret { ("secretRef", "secretKeyRef") } else { ("configMapRef", "configMapKeyRef") };
     for list in ["containers", "initContainers", "ephemeralContainers"] {
         for container in spec[list].as_array().into_iter().flatten() {
-            let from = container["envFrom"].as_array().into_iter().flatten().any(|e| e.str_at(&[env_ref, "name"]) == name);
-            let keys =
-                container["env"].as_array().into_iter().flatten().any(|e| e.str_at(&["valueFrom", key_ref, "name"]) == name);
+            let from =
+                container["envFrom"].as_array().into_iter().flatten().any(|e| e.str_at(&[env_ref, "name"]) == name);
+            let keys = container["env"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|e| e.str_at(&["valueFrom", key_ref, "name"]) == name);
             if from || keys {
                 return true;
             }
@@ -174,12 +176,15 @@ fn volume_refers(volume: &Value, name: &str, secret: bool) -> bool {
     if secret {
         volume.str_at(&["secret", "secretName"]) == name
             || projected.clone().any(|s| s.str_at(&["secret", "name"]) == name)
-            || ["csi", "cephfs", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos", "azureFile", "cinder"].iter().any(|kind| {
-                ["nodePublishSecretRef", "secretRef"].iter().any(|r| volume.str_at(&[kind, r, "name"]) == name)
-                    || volume.str_at(&[kind, "secretName"]) == name
-            })
+            || ["csi", "cephfs", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos", "azureFile", "cinder"]
+                .iter()
+                .any(|kind| {
+                    ["nodePublishSecretRef", "secretRef"].iter().any(|r| volume.str_at(&[kind, r, "name"]) == name)
+                        || volume.str_at(&[kind, "secretName"]) == name
+                })
     } else {
-        volume.str_at(&["configMap", "name"]) == name || projected.clone().any(|s| s.str_at(&["configMap", "name"]) == name)
+        volume.str_at(&["configMap", "name"]) == name
+            || projected.clone().any(|s| s.str_at(&["configMap", "name"]) == name)
     }
 }
 

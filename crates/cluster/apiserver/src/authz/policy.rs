@@ -98,7 +98,14 @@ pub fn policy() -> Policy {
                 out.cluster_roles.push(value);
                 if let Some(controller) = name.strip_prefix("system:controller:") {
                     let account = format!("s:kube-system:{controller}");
-                    out.cluster_bindings.push(binding("ClusterRoleBinding", name, None, "ClusterRole", name, &[&account]));
+                    out.cluster_bindings.push(binding(
+                        "ClusterRoleBinding",
+                        name,
+                        None,
+                        "ClusterRole",
+                        name,
+                        &[&account],
+                    ));
                 }
             }
             ["role", namespace, name] => {

@@ -43,7 +43,10 @@ impl Rule {
 
     /// The rules of a role object.
     pub fn list(role: &Value) -> Vec<Self> {
-        role.get("rules").and_then(Value::as_array).map(|l| l.iter().map(Self::from_value).collect()).unwrap_or_default()
+        role.get("rules")
+            .and_then(Value::as_array)
+            .map(|l| l.iter().map(Self::from_value).collect())
+            .unwrap_or_default()
     }
 
     /// Whether the rule answers yes.
@@ -53,9 +56,10 @@ impl Rule {
             return false;
         }
         if !ask.is_resource {
-            return self.urls.iter().any(|u| {
-                u == "*" || *u == ask.path || u.strip_suffix('*').is_some_and(|p| ask.path.starts_with(p))
-            });
+            return self
+                .urls
+                .iter()
+                .any(|u| u == "*" || *u == ask.path || u.strip_suffix('*').is_some_and(|p| ask.path.starts_with(p)));
         }
         has(&self.groups, &ask.group)
             && self.matches_resource(&ask.resource, &ask.subresource)
@@ -173,7 +177,12 @@ impl Snapshot {
         }
     }
 
-    fn visit(&self, user: &User, namespace: &str, mut see: impl FnMut(&Binding, Option<&str>, &Rule, &Subject) -> bool) {
+    fn visit(
+        &self,
+        user: &User,
+        namespace: &str,
+        mut see: impl FnMut(&Binding, Option<&str>, &Rule, &Subject) -> bool,
+    ) {
         for binding in &self.cluster_bindings {
             let Some(subject) = binding.subjects.iter().find(|s| s.is(user)) else { continue };
             let Some(rules) = self.cluster_roles.get(&binding.role) else { continue };
@@ -259,7 +268,9 @@ mod tests {
 
     #[test]
     fn rules_match_as_upstream_matches() {
-        let ask = |verb: &str, group: &str, resource: &str, sub: &str, name: &str| Ask::resource(verb, group, "v1", resource, sub, "ns", name);
+        let ask = |verb: &str, group: &str, resource: &str, sub: &str, name: &str| {
+            Ask::resource(verb, group, "v1", resource, sub, "ns", name)
+        };
         for (rule, ask, want) in [
             (rule("get", "core", "pods", ""), ask("get", "", "pods", "", "x"), true),
             (rule("get", "core", "pods", ""), ask("get", "", "pods", "log", "x"), false),

@@ -49,12 +49,18 @@ async fn write(server: &Server) -> Result<()> {
         .collect();
     let port = server.options.secure_port;
     let endpoints = endpoints(&live, port);
-    if !ensure(server, "services/endpoints/", endpoints.clone()).await? && !same(server, "services/endpoints/", "subsets", &endpoints) {
+    if !ensure(server, "services/endpoints/", endpoints.clone()).await?
+        && !same(server, "services/endpoints/", "subsets", &endpoints)
+    {
         settle(server, "services/endpoints/", "default/kubernetes", |v| take(v, &endpoints, &["subsets"])).await?;
     }
     let slice = slice(&live, port);
-    if !ensure(server, "endpointslices/", slice.clone()).await? && !same(server, "endpointslices/", "endpoints", &slice) {
-        settle(server, "endpointslices/", "default/kubernetes", |v| take(v, &slice, &["endpoints", "ports", "addressType"])).await?;
+    if !ensure(server, "endpointslices/", slice.clone()).await? && !same(server, "endpointslices/", "endpoints", &slice)
+    {
+        settle(server, "endpointslices/", "default/kubernetes", |v| {
+            take(v, &slice, &["endpoints", "ports", "addressType"])
+        })
+        .await?;
     }
     Ok(())
 }

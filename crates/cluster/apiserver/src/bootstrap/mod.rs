@@ -18,7 +18,11 @@ const SWEEP: Duration = Duration::from_secs(180);
 
 /// Starts the tasks, each with a readiness check of upstream's name.
 pub fn start(server: &Arc<Server>) {
-    let (roles, classes, namespaces) = (flag(server, "poststarthook/rbac/bootstrap-roles"), flag(server, "poststarthook/scheduling/bootstrap-system-priority-classes"), flag(server, "poststarthook/start-system-namespaces-controller"));
+    let (roles, classes, namespaces) = (
+        flag(server, "poststarthook/rbac/bootstrap-roles"),
+        flag(server, "poststarthook/scheduling/bootstrap-system-priority-classes"),
+        flag(server, "poststarthook/start-system-namespaces-controller"),
+    );
     let server = server.clone();
     tokio::spawn(async move {
         server.store.wait_ready().await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use futures::{StreamExt, TryStreamExt};
 use kinit_apimachinery::meta::Meta;
 use serde_json::Value;
 
@@ -14,25 +15,36 @@ use crate::server::Server;
 
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
+/// Writes at the same time: a first start makes some 150 objects.
+const AT_ONCE: usize = 16;
+
 /// Makes and completes them.
 pub async fn reconcile(server: &Arc<Server>) -> Result<()> {
     let all = policy();
     let roles = all.cluster_roles.iter().map(|r| ("clusterroles/", r)).chain(all.roles.iter().map(|r| ("roles/", r)));
-    for (prefix, role) in roles {
-        one(server, prefix, role, complete_role).await?;
-    }
     let bindings = all
         .cluster_bindings
         .iter()
         .map(|b| ("clusterrolebindings/", b))
         .chain(all.bindings.iter().map(|b| ("rolebindings/", b)));
-    for (prefix, binding) in bindings {
-        one(server, prefix, binding, complete_binding).await?;
+    let mut work = Vec::new();
+    for (prefix, role) in roles {
+        work.push((prefix, role.clone(), complete_role as Complete));
     }
+    for (prefix, binding) in bindings {
+        work.push((prefix, binding.clone(), complete_binding as Complete));
+    }
+    futures::stream::iter(work)
+        .map(|(prefix, wanted, complete)| async move { one(server, prefix, &wanted, complete).await })
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<Vec<()>>()
+        .await?;
     Ok(())
 }
 
-async fn one(server: &Server, prefix: &str, wanted: &Value, complete: fn(&mut Value, &Value) -> bool) -> Result<()> {
+type Complete = fn(&mut Value, &Value) -> bool;
+
+async fn one(server: &Server, prefix: &str, wanted: &Value, complete: Complete) -> Result<()> {
     if ensure(server, prefix, wanted.clone()).await? {
         return Ok(());
     }

@@ -9,17 +9,26 @@ use serde_json::Value;
 /// Upstream's `MaxRequestBodyBytes`.
 pub const LIMIT: usize = 3 * 1024 * 1024;
 
+const DRAIN: usize = 8 * LIMIT;
+
 /// Reads a body of at most [`LIMIT`] bytes; 413 beyond.
 pub async fn read_limited(mut body: Incoming) -> Result<Bytes, ApiError> {
-    let mut out = BytesMut::new();
+    let (mut out, mut size) = (BytesMut::new(), 0usize);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| ApiError::bad_request(format!("read the request body: {e}")))?;
         if let Some(data) = frame.data_ref() {
-            if out.len() + data.len() > LIMIT {
-                return Err(ApiError::too_large(format!("limit is {LIMIT}")));
+            size += data.len();
+            // A client that is still sending does not listen: what is too much is read, up to a point, and thrown away.
+            if size > DRAIN {
+                break;
             }
-            out.extend_from_slice(data);
+            if size <= LIMIT {
+                out.extend_from_slice(data);
+            }
         }
+    }
+    if size > LIMIT {
+        return Err(ApiError::too_large(format!("limit is {LIMIT}")));
     }
     Ok(out.freeze())
 }
@@ -49,7 +58,10 @@ pub fn decode_document(
     match media {
         "application/json" | "" => {
             let (value, duplicates) = decode::json(body).map_err(|e| {
-                ApiError::bad_request(format!("the object provided is unrecognized (must be of type {}): {e}", default.2))
+                ApiError::bad_request(format!(
+                    "the object provided is unrecognized (must be of type {}): {e}",
+                    default.2
+                ))
             })?;
             Ok(Decoded { value, duplicates })
         }
@@ -68,7 +80,10 @@ pub fn decode_document(
                 (group, version, envelope.kind.clone())
             };
             let ty = kind_of(&group, &version, &kind).ok_or_else(|| {
-                ApiError::bad_request(format!("no kind \"{kind}\" is registered for version \"{}\"", envelope.api_version))
+                ApiError::bad_request(format!(
+                    "no kind \"{kind}\" is registered for version \"{}\"",
+                    envelope.api_version
+                ))
             })?;
             let mut value = proto::decode(ty, envelope.raw).map_err(|e| ApiError::bad_request(e.to_string()))?;
             if let Some(map) = value.as_object_mut() {

@@ -160,14 +160,22 @@ mod tests {
     fn paths() {
         let parse = |m: Method, p: &str, q: &str| {
             let i = RequestInfo::parse(&m, p, q);
-            format!("{} {}/{} ns={} {} {} sub={} rest={}", i.verb, i.group, i.version, i.namespace, i.resource, i.name, i.subresource, i.rest)
+            format!(
+                "{} {}/{} ns={} {} {} sub={} rest={}",
+                i.verb, i.group, i.version, i.namespace, i.resource, i.name, i.subresource, i.rest
+            )
         };
         for (m, p, q, want) in [
             (Method::GET, "/api/v1/namespaces/a/pods/b/log", "", "get /v1 ns=a pods b sub=log rest="),
             (Method::GET, "/api/v1/pods", "watch=true", "watch /v1 ns= pods  sub= rest="),
             (Method::GET, "/api/v1/watch/namespaces/a/pods", "", "watch /v1 ns=a pods  sub= rest="),
             (Method::PUT, "/api/v1/namespaces/a/finalize", "", "update /v1 ns=a namespaces a sub=finalize rest="),
-            (Method::DELETE, "/apis/apps/v1/namespaces/a/deployments", "", "deletecollection apps/v1 ns=a deployments  sub= rest="),
+            (
+                Method::DELETE,
+                "/apis/apps/v1/namespaces/a/deployments",
+                "",
+                "deletecollection apps/v1 ns=a deployments  sub= rest=",
+            ),
             (Method::GET, "/api/v1/nodes/n/proxy/logs/x", "", "get /v1 ns= nodes n sub=proxy rest=logs/x"),
             (Method::GET, "/api/v1/pods", "fieldSelector=metadata.name%3Dx", "list /v1 ns= pods x sub= rest="),
         ] {

@@ -55,7 +55,10 @@ mod tests {
     fn clauses_in_order() {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(negotiate(kubectl).map(|a| a.view), Some(View::Table));
-        assert_eq!(negotiate("application/vnd.kubernetes.protobuf,application/json").map(|a| a.view), Some(View::Object));
+        assert_eq!(
+            negotiate("application/vnd.kubernetes.protobuf,application/json").map(|a| a.view),
+            Some(View::Object)
+        );
         assert_eq!(negotiate("application/vnd.kubernetes.protobuf"), None);
         assert_eq!(negotiate("").map(|a| a.view), Some(View::Object));
     }

@@ -47,7 +47,8 @@ pub async fn dial(kubelets: &Kubelets, target: &Target) -> Result<Box<dyn Stream
     if !target.kubelet {
         return Ok(Box::new(stream));
     }
-    let name = ServerName::try_from(target.host.clone()).map_err(|_| ApiError::internal("the node's address is no TLS name"))?;
+    let name = ServerName::try_from(target.host.clone())
+        .map_err(|_| ApiError::internal("the node's address is no TLS name"))?;
     let connector = TlsConnector::from(Arc::new(kubelets.tls()?));
     match tokio::time::timeout(PATIENCE, connector.connect(name, stream)).await {
         Ok(Ok(stream)) => Ok(Box::new(stream)),

@@ -83,7 +83,9 @@ async fn container(request: &Request, sub: &str, query: &str) -> Result<Target, 
     if node.is_empty() {
         if sub == "log" {
             // Not started yet: no log, not an error, as upstream has it.
-            return Err(ApiError::bad_request(format!("container \"{container}\" in pod \"{name}\" is waiting to start: pod is not scheduled")));
+            return Err(ApiError::bad_request(format!(
+                "container \"{container}\" in pod \"{name}\" is waiting to start: pod is not scheduled"
+            )));
         }
         return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
     }
@@ -146,7 +148,11 @@ fn container_name(pod: &Value, query: &[(String, String)]) -> Result<String, Api
         [one] => Ok(one.clone()),
         [] => Err(ApiError::bad_request(format!("a container name must be specified for pod {}", pod.name()))),
         many => {
-            let mut text = format!("a container name must be specified for pod {}, choose one of: [{}]", pod.name(), many.join(" "));
+            let mut text = format!(
+                "a container name must be specified for pod {}, choose one of: [{}]",
+                pod.name(),
+                many.join(" ")
+            );
             if !init.is_empty() {
                 text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
             }
@@ -175,7 +181,11 @@ async fn pod_proxy(request: &Request, query: &str) -> Result<Target, ApiError> {
         return Err(ApiError::unavailable(format!("pod {name} has no address yet")));
     }
     let port = if port.is_empty() {
-        let first = pod["spec"]["containers"].as_array().into_iter().flatten().find_map(|c| c.at(&["ports"])?.get(0)?.get("containerPort")?.as_u64());
+        let first = pod["spec"]["containers"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find_map(|c| c.at(&["ports"])?.get(0)?.get("containerPort")?.as_u64());
         first.and_then(|p| u16::try_from(p).ok()).unwrap_or(80)
     } else {
         port.parse().map_err(|_| ApiError::bad_request(format!("invalid port {port:?}")))?
@@ -190,7 +200,9 @@ fn reachable(host: &str) -> Result<(), ApiError> {
     let address: std::net::IpAddr = host.parse().map_err(|_| ApiError::bad_request("not an IP address"))?;
     let local = match address {
         std::net::IpAddr::V4(a) => a.is_link_local() || a.is_loopback() || a.is_unspecified() || a.is_multicast(),
-        std::net::IpAddr::V6(a) => a.is_unicast_link_local() || a.is_loopback() || a.is_unspecified() || a.is_multicast(),
+        std::net::IpAddr::V6(a) => {
+            a.is_unicast_link_local() || a.is_loopback() || a.is_unspecified() || a.is_multicast()
+        }
     };
     if local { Err(ApiError::bad_request("address not allowed")) } else { Ok(()) }
 }
@@ -209,17 +221,34 @@ fn service_proxy(request: &Request, query: &str) -> Result<Target, ApiError> {
         return Err(ApiError::unavailable(format!("no service port {port:?} found for service \"{name}\"")));
     };
     let port_name = wanted.str_at(&["name"]);
-    let slices = store.cache("endpointslices/").map(|c| c.list(&format!("{namespace}/"), |e| e.label("kubernetes.io/service-name") == Some(&name)).0);
+    let slices = store
+        .cache("endpointslices/")
+        .map(|c| c.list(&format!("{namespace}/"), |e| e.label("kubernetes.io/service-name") == Some(&name)).0);
     for slice in slices.unwrap_or_default() {
         let slice = slice.value();
-        let Some(number) = slice["ports"].as_array().into_iter().flatten().find(|p| p.str_at(&["name"]) == port_name).and_then(|p| p.get("port")?.as_u64()) else {
+        let Some(number) = slice["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|p| p.str_at(&["name"]) == port_name)
+            .and_then(|p| p.get("port")?.as_u64())
+        else {
             continue;
         };
-        let ready = slice["endpoints"].as_array().into_iter().flatten().find(|e| e.at(&["conditions", "ready"]) != Some(&Value::Bool(false)));
+        let ready = slice["endpoints"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|e| e.at(&["conditions", "ready"]) != Some(&Value::Bool(false)));
         if let Some(host) = ready.and_then(|e| e.at(&["addresses"])?.get(0)?.as_str()) {
             reachable(host)?;
             let path = with_query(&format!("/{}", encode_path(&request.info.rest)), query);
-            return Ok(Target { host: host.to_owned(), port: u16::try_from(number).unwrap_or(80), kubelet: false, path_and_query: path });
+            return Ok(Target {
+                host: host.to_owned(),
+                port: u16::try_from(number).unwrap_or(80),
+                kubelet: false,
+                path_and_query: path,
+            });
         }
     }
     Err(ApiError::unavailable(format!("no endpoints available for service \"{name}\"")))

@@ -31,7 +31,9 @@ impl Kubelets {
     /// From the command line.
     pub fn new(options: &Options) -> Result<Self> {
         let identity = match (&options.kubelet_client_certificate, &options.kubelet_client_key) {
-            (Some(cert), Some(key)) => Some(ReloadingCert::load(cert, key).context("load the kubelet client certificate")?),
+            (Some(cert), Some(key)) => {
+                Some(ReloadingCert::load(cert, key).context("load the kubelet client certificate")?)
+            }
             _ => None,
         };
         Ok(Self {
@@ -43,7 +45,9 @@ impl Kubelets {
 
     fn tls(&self) -> Result<rustls::ClientConfig, ApiError> {
         let (Some(identity), Some(authority)) = (&self.identity, &self.authority) else {
-            return Err(ApiError::internal("kubelets cannot be reached: --kubelet-client-certificate and --kubelet-certificate-authority are not set"));
+            return Err(ApiError::internal(
+                "kubelets cannot be reached: --kubelet-client-certificate and --kubelet-certificate-authority are not set",
+            ));
         };
         // Read per connection: both may be rotated while we run.
         let roots = read_roots(authority).map_err(|e| ApiError::internal(format!("{e:#}")))?;
@@ -82,7 +86,8 @@ pub async fn handle(request: &Request, http: HttpRequest<Incoming>) -> Result<Ap
     forward(request, http, target).await
 }
 
-const HOP: [&str; 6] = ["keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"];
+const HOP: [&str; 6] =
+    ["keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"];
 
 fn forwarded_headers(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
     let mut out = HeaderMap::new();
@@ -97,8 +102,11 @@ fn forwarded_headers(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
         if text == "sec-websocket-protocol"
             && let Ok(list) = value.to_str()
         {
-            let kept: Vec<&str> =
-                list.split(',').map(str::trim).filter(|p| !p.starts_with("base64url.bearer.authorization.k8s.io.")).collect();
+            let kept: Vec<&str> = list
+                .split(',')
+                .map(str::trim)
+                .filter(|p| !p.starts_with("base64url.bearer.authorization.k8s.io."))
+                .collect();
             if let Ok(value) = kept.join(", ").parse() {
                 out.append(HeaderName::from_static("sec-websocket-protocol"), value);
             }
@@ -123,7 +131,11 @@ async fn forward(request: &Request, mut http: HttpRequest<Incoming>, target: Tar
     let headers = forwarded_headers(http.headers(), upgrade);
     let client = upgrade.then(|| hyper::upgrade::on(&mut http));
     let method = http.method().clone();
-    let host = if target.host.contains(':') { format!("[{}]:{}", target.host, target.port) } else { format!("{}:{}", target.host, target.port) };
+    let host = if target.host.contains(':') {
+        format!("[{}]:{}", target.host, target.port)
+    } else {
+        format!("{}:{}", target.host, target.port)
+    };
     let mut builder = HttpRequest::builder().method(method).uri(&target.path_and_query).header(HOST, host);
     if let Some(map) = builder.headers_mut() {
         map.extend(headers);

@@ -72,8 +72,13 @@ pub async fn one(request: &Request, options: &DeleteOptions, namespace: &str, na
         let old = desc.shown(entry.value());
         preconditions(request, options, &old, name)?;
         if !admitted {
-            let attributes =
-                Attributes { request, operation: Operation::Delete, old: Some(&old), dry_run: options.dry_run, subresource: "" };
+            let attributes = Attributes {
+                request,
+                operation: Operation::Delete,
+                old: Some(&old),
+                dry_run: options.dry_run,
+                subresource: "",
+            };
             attributes.validate(&old).await?;
             admitted = true;
         }
@@ -174,9 +179,8 @@ fn shorten(new: &mut Value, old: &Value, before: i64, grace: i64) {
 }
 
 fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
-    let grace = asked
-        .or_else(|| pod.at(&["spec", "terminationGracePeriodSeconds"]).and_then(Value::as_i64))
-        .unwrap_or(30);
+    let grace =
+        asked.or_else(|| pod.at(&["spec", "terminationGracePeriodSeconds"]).and_then(Value::as_i64)).unwrap_or(30);
     // Nobody runs an unscheduled or finished pod: there is nobody to wait for.
     let finished = matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed");
     if pod.str_at(&["spec", "nodeName"]).is_empty() || finished { 0 } else { grace.max(0) }

@@ -27,9 +27,10 @@ impl Filter {
     /// Reads the request's selectors; 400 for broken ones or unknown fields.
     pub fn of(request: &Request) -> Result<Self, ApiError> {
         let bad = |what: &str, e: String| ApiError::bad_request(format!("unable to parse {what}: {e}"));
-        let labels = LabelSelector::parse(request.param("labelSelector").unwrap_or(""))
-            .map_err(|e| bad("requirement", e))?;
-        let fields = FieldSelector::parse(request.param("fieldSelector").unwrap_or("")).map_err(ApiError::bad_request)?;
+        let labels =
+            LabelSelector::parse(request.param("labelSelector").unwrap_or("")).map_err(|e| bad("requirement", e))?;
+        let fields =
+            FieldSelector::parse(request.param("fieldSelector").unwrap_or("")).map_err(ApiError::bad_request)?;
         for (path, _, _) in &fields.0 {
             if !request.desc.selects(path) {
                 return Err(ApiError::bad_request(format!(
@@ -79,7 +80,11 @@ pub fn cache_of(request: &Request) -> Result<Arc<kinit_storage::Cache>, ApiError
 
 /// Parses a resource version.
 pub fn parse_version(text: &str) -> Result<u64, ApiError> {
-    text.parse().map_err(|_| ApiError::bad_request(format!("Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax")))
+    text.parse().map_err(|_| {
+        ApiError::bad_request(format!(
+            "Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
+        ))
+    })
 }
 
 struct Picture {
@@ -105,7 +110,9 @@ async fn picture(request: &Request, filter: &Filter) -> Result<Picture, ApiError
     let version = request.param("resourceVersion").unwrap_or("");
     let how = request.param("resourceVersionMatch").unwrap_or("");
     if !how.is_empty() && version.is_empty() {
-        return Err(ApiError::bad_request("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"));
+        return Err(ApiError::bad_request(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+        ));
     }
     if let Some(token) = request.param("continue").filter(|t| !t.is_empty()) {
         if !version.is_empty() && version != "0" {
@@ -115,7 +122,9 @@ async fn picture(request: &Request, filter: &Filter) -> Result<Picture, ApiError
         return exact(request, filter, &within, &start, limit, revision).await;
     }
     match (how, version) {
-        ("Exact", "0") => Err(ApiError::bad_request("resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")),
+        ("Exact", "0") => Err(ApiError::bad_request(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        )),
         ("Exact", version) => {
             let revision = parse_version(version)?;
             exact(request, filter, &within, "", limit, revision).await

@@ -29,7 +29,8 @@ pub fn before_create(object: &mut Value, desc: &Descriptor, namespace: &str) -> 
     let Some(meta) = object.object_at(&["metadata"]) else {
         return Err(ApiError::bad_request("metadata is not an object"));
     };
-    for gone in ["uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"] {
+    for gone in ["uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"]
+    {
         meta.shift_remove(gone);
     }
     meta.shift_insert(0, "name".into(), name.into());
@@ -45,11 +46,19 @@ pub fn before_create(object: &mut Value, desc: &Descriptor, namespace: &str) -> 
 
 /// Carries over what an update may not change.
 pub fn before_update(new: &mut Value, old: &Value) {
-    let keep: Vec<(&str, Option<Value>)> =
-        ["namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink", "generateName"]
-            .into_iter()
-            .map(|key| (key, old.at(&["metadata", key]).cloned()))
-            .collect();
+    let keep: Vec<(&str, Option<Value>)> = [
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "selfLink",
+        "generateName",
+    ]
+    .into_iter()
+    .map(|key| (key, old.at(&["metadata", key]).cloned()))
+    .collect();
     let Some(meta) = new.object_at(&["metadata"]) else { return };
     for (key, value) in keep {
         match value {
@@ -130,7 +139,9 @@ pub fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
         if !added.is_empty() {
             errors.forbidden(
                 "metadata.finalizers",
-                &format!("no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"),
+                &format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+                ),
             );
         }
     }

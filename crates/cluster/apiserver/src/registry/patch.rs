@@ -77,7 +77,13 @@ fn parse(request: &Request, raw: &[u8]) -> Result<Patch, ApiError> {
 
 fn run(patch: &Patch, target: &mut Value) -> Result<(), ApiError> {
     match patch {
-        Patch::Json(p) => patch::json(target, p).map_err(|e| ApiError::new(422, "Invalid", format!("the server rejected our request due to an error in our request: {e}"))),
+        Patch::Json(p) => patch::json(target, p).map_err(|e| {
+            ApiError::new(
+                422,
+                "Invalid",
+                format!("the server rejected our request due to an error in our request: {e}"),
+            )
+        }),
         Patch::Merge(p) if p.is_object() => {
             patch::merge(target, p);
             Ok(())

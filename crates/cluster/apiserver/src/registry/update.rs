@@ -37,7 +37,12 @@ pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiEr
     }
     let creatable = request.desc.strategy.create_on_update && request.info.subresource.is_empty();
     match apply(request, dry_run, |_old| Ok(new.clone())).await {
-        Err(error) if error.code == 404 && error.name == request.info.name && creatable && new.resource_version().is_empty() => {
+        Err(error)
+            if error.code == 404
+                && error.name == request.info.name
+                && creatable
+                && new.resource_version().is_empty() =>
+        {
             crate::authz::require_create(request).await?;
             let created = super::create::object_of(request, new, dry_run).await?;
             Ok(super::present::object(request, 201, created))
@@ -113,11 +118,8 @@ pub async fn apply(
 fn check_preconditions(request: &Request, new: &Value, old: &Value) -> Result<(), ApiError> {
     let desc = &request.desc;
     if !new.uid().is_empty() && new.uid() != old.uid() {
-        let cause = format!(
-            "Precondition failed: UID in precondition: {}, UID in object meta: {}",
-            new.uid(),
-            old.uid()
-        );
+        let cause =
+            format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", new.uid(), old.uid());
         return Err(ApiError::conflict(&desc.group, &desc.plural, &request.info.name, &cause));
     }
     let version = new.resource_version();
@@ -148,8 +150,7 @@ async fn prepared(request: &Request, new: &mut Value, old: &Value, dry_run: bool
             }
             new.take()
         }
-        "status" => crate::strategy::status_update(&desc.kind, new.take(), old),
-        _ => new.take(),
+        sub => crate::strategy::sub_update(sub, &desc.kind, new.take(), old),
     };
     if matches!(sub, "" | "resize" | "ephemeralcontainers") {
         (desc.strategy.prepare_update)(&mut new, old);

@@ -45,10 +45,18 @@ pub async fn handle(request: &Request) -> Result<ApiResponse, ApiError> {
     let initial = request.param("sendInitialEvents").map(|v| v == "true");
     let bookmarks = request.flag("allowWatchBookmarks");
     if initial.is_some() && request.param("resourceVersionMatch") != Some("NotOlderThan") {
-        return Err(ApiError::new(422, "Invalid", "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+        return Err(ApiError::new(
+            422,
+            "Invalid",
+            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ));
     }
     if initial == Some(true) && !bookmarks {
-        return Err(ApiError::new(422, "Invalid", "ListOptions.meta.k8s.io \"\" is invalid: allowWatchBookmarks: Forbidden: sendInitialEvents requires allowWatchBookmarks"));
+        return Err(ApiError::new(
+            422,
+            "Invalid",
+            "ListOptions.meta.k8s.io \"\" is invalid: allowWatchBookmarks: Forbidden: sendInitialEvents requires allowWatchBookmarks",
+        ));
     }
     let store = &request.server.store;
     match version.as_str() {
@@ -127,7 +135,14 @@ fn response(frames: mpsc::Receiver<Bytes>) -> ApiResponse {
 }
 
 impl Watcher {
-    async fn run(mut self, initial: Vec<Arc<Entry>>, since: u64, mut cursor: Cursor, deadline: Instant, end_mark: bool) {
+    async fn run(
+        mut self,
+        initial: Vec<Arc<Entry>>,
+        since: u64,
+        mut cursor: Cursor,
+        deadline: Instant,
+        end_mark: bool,
+    ) {
         for entry in initial {
             if self.send("ADDED", &entry).await.is_err() {
                 return;
@@ -238,4 +253,3 @@ impl Watcher {
         self.out.send(line.into()).await.map_err(|_| ())
     }
 }
-

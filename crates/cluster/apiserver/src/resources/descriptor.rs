@@ -160,10 +160,8 @@ impl Registry {
 
 impl Tables {
     fn of(order: Vec<Arc<Descriptor>>) -> Self {
-        let by_resource = order
-            .iter()
-            .map(|d| ((d.group.clone(), d.version.clone(), d.plural.clone()), d.clone()))
-            .collect();
+        let by_resource =
+            order.iter().map(|d| ((d.group.clone(), d.version.clone(), d.plural.clone()), d.clone())).collect();
         Self { order, by_resource }
     }
 }

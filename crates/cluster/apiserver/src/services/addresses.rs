@@ -19,7 +19,12 @@ const PREFIX: &str = "ipaddresses/";
 const TRIES: usize = 256;
 
 /// Sets clusterIP, clusterIPs, ipFamilies and ipFamilyPolicy, and claims the addresses.
-pub async fn allocate(request: &Request, service: &mut Value, old: Option<&Value>, taken: &mut Vec<Claim>) -> Result<(), ApiError> {
+pub async fn allocate(
+    request: &Request,
+    service: &mut Value,
+    old: Option<&Value>,
+    taken: &mut Vec<Claim>,
+) -> Result<(), ApiError> {
     let server = &request.server;
     if service.str_at(&["spec", "type"]) == "ExternalName" {
         if let Some(spec) = service.object_at(&["spec"]) {
@@ -96,11 +101,14 @@ fn range_of(server: &Server, wanted: &str) -> Option<IpNet> {
 
 /// The families a service has: what it says, what its addresses say, else the cluster's first; two when its policy asks.
 fn families(server: &Server, service: &Value, wanted: &[String]) -> Result<Vec<String>, ApiError> {
-    let ranges: Vec<String> = server.options.service_cluster_ip_range.iter().map(|r| family(&r.addr()).to_owned()).collect();
+    let ranges: Vec<String> =
+        server.options.service_cluster_ip_range.iter().map(|r| family(&r.addr()).to_owned()).collect();
     let mut out = strings(service.at(&["spec", "ipFamilies"]));
     if out.is_empty() {
         for address in wanted.iter().filter(|a| *a != "None") {
-            let parsed: IpAddr = address.parse().map_err(|_| invalid(address, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"))?;
+            let parsed: IpAddr = address
+                .parse()
+                .map_err(|_| invalid(address, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"))?;
             out.push(family(&parsed).to_owned());
         }
     }
@@ -129,9 +137,13 @@ fn invalid(address: &str, detail: &str) -> ApiError {
 }
 
 async fn claim_exact(server: &Server, service: &Value, address: &str, range: IpNet) -> Result<(), ApiError> {
-    let parsed: IpAddr = address.parse().map_err(|_| invalid(address, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"))?;
+    let parsed: IpAddr = address
+        .parse()
+        .map_err(|_| invalid(address, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"))?;
     if !range.contains(&parsed) || parsed == range.network() || (parsed.is_ipv4() && parsed == range.broadcast()) {
-        let detail = format!("failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}");
+        let detail = format!(
+            "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}"
+        );
         return Err(invalid(address, &detail));
     }
     if claim(server, service, &parsed).await? {
@@ -146,7 +158,11 @@ async fn claim_any(server: &Server, service: &Value, range: IpNet) -> Result<Str
     let hosts = host_count(range);
     let band = (hosts / 16).clamp(16, 256).min(hosts.saturating_sub(1));
     for _ in 0..TRIES {
-        let offset = if hosts > band { rand::rng().random_range(band..hosts) } else { rand::rng().random_range(0..hosts.max(1)) };
+        let offset = if hosts > band {
+            rand::rng().random_range(band..hosts)
+        } else {
+            rand::rng().random_range(0..hosts.max(1))
+        };
         let address = nth(range, offset + 1);
         if claim(server, service, &address).await? {
             return Ok(address.to_string());
@@ -207,7 +223,9 @@ pub async fn release(server: &Server, address: &str) {
 
 /// Releases addresses whose service is not there any more, or has another address, when they are older than a minute.
 pub async fn sweep(server: &Server) {
-    let (Some(cache), Some(services)) = (server.store.cache(PREFIX), server.store.cache("services/specs/")) else { return };
+    let (Some(cache), Some(services)) = (server.store.cache(PREFIX), server.store.cache("services/specs/")) else {
+        return;
+    };
     for entry in cache.list("", |_| true).0 {
         let object = entry.value();
         if object.label("ipaddress.kubernetes.io/managed-by") != Some("ipallocator.k8s.io") {

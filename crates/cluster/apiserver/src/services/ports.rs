@@ -36,7 +36,12 @@ fn needs(service: &Value) -> bool {
 }
 
 /// Gives every port of a NodePort or LoadBalancer service its node port.
-pub async fn allocate(request: &Request, service: &mut Value, old: Option<&Value>, taken: &mut Vec<Claim>) -> Result<(), ApiError> {
+pub async fn allocate(
+    request: &Request,
+    service: &mut Value,
+    old: Option<&Value>,
+    taken: &mut Vec<Claim>,
+) -> Result<(), ApiError> {
     let server = &request.server;
     let held = old.map(of).unwrap_or_default();
     let owner = json!({"namespace": service.namespace(), "name": service.name()}).to_string();
@@ -77,7 +82,8 @@ pub async fn allocate(request: &Request, service: &mut Value, old: Option<&Value
         given.push((chosen, protocol));
         service["spec"]["ports"][i]["nodePort"] = chosen.into();
     }
-    let local = service.str_at(&["spec", "externalTrafficPolicy"]) == "Local" && service.str_at(&["spec", "type"]) == "LoadBalancer";
+    let local = service.str_at(&["spec", "externalTrafficPolicy"]) == "Local"
+        && service.str_at(&["spec", "type"]) == "LoadBalancer";
     if local && service.at(&["spec", "healthCheckNodePort"]).and_then(Value::as_i64).unwrap_or(0) == 0 {
         let kept = old.and_then(|o| o.at(&["spec", "healthCheckNodePort"])).and_then(Value::as_i64);
         let port = match kept {

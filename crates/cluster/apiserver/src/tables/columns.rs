@@ -213,7 +213,8 @@ static SECRET: &[Column] =
     &[NAME, col("Type", |o| text(o, &["type"], "Opaque")), num("Data", |o| size(o, &["data"]).into()), AGE];
 
 fn event_seen(o: &Value) -> Value {
-    for path in [&["series", "lastObservedTime"][..], &["lastTimestamp"], &["deprecatedLastTimestamp"], &["eventTime"]] {
+    for path in [&["series", "lastObservedTime"][..], &["lastTimestamp"], &["deprecatedLastTimestamp"], &["eventTime"]]
+    {
         let at = o.str_at(path);
         if !at.is_empty() {
             return since(at).into();
@@ -418,14 +419,21 @@ static CRON_JOB: &[Column] = &[
         at => since(at).into(),
     }),
     AGE,
-    wide("Containers", |o| joined(list(o, &["spec", "jobTemplate", "spec", "template", "spec", "containers"]), |c| c.str_at(&["name"])).into()),
-    wide("Images", |o| joined(list(o, &["spec", "jobTemplate", "spec", "template", "spec", "containers"]), |c| c.str_at(&["image"])).into()),
+    wide("Containers", |o| {
+        joined(list(o, &["spec", "jobTemplate", "spec", "template", "spec", "containers"]), |c| c.str_at(&["name"]))
+            .into()
+    }),
+    wide("Images", |o| {
+        joined(list(o, &["spec", "jobTemplate", "spec", "template", "spec", "containers"]), |c| c.str_at(&["image"]))
+            .into()
+    }),
     wide("Selector", |o| selector(o.at(&["spec", "jobTemplate", "spec", "selector"])).into()),
 ];
 static HPA: &[Column] = &[
     NAME,
     col("Reference", |o| {
-        format!("{}/{}", o.str_at(&["spec", "scaleTargetRef", "kind"]), o.str_at(&["spec", "scaleTargetRef", "name"])).into()
+        format!("{}/{}", o.str_at(&["spec", "scaleTargetRef", "kind"]), o.str_at(&["spec", "scaleTargetRef", "name"]))
+            .into()
     }),
     num("MinPods", |o| o.at(&["spec", "minReplicas"]).cloned().unwrap_or_else(|| "<unset>".into())),
     num("MaxPods", |o| int(o, &["spec", "maxReplicas"]).into()),
@@ -458,10 +466,8 @@ fn joined_numbers(ports: &[Value]) -> String {
         .join(",")
 }
 fn slice_endpoints(o: &Value) -> Value {
-    let all: Vec<&str> = list(o, &["endpoints"])
-        .iter()
-        .flat_map(|e| list(e, &["addresses"]).iter().filter_map(Value::as_str))
-        .collect();
+    let all: Vec<&str> =
+        list(o, &["endpoints"]).iter().flat_map(|e| list(e, &["addresses"]).iter().filter_map(Value::as_str)).collect();
     match all.len() {
         0 => "<unset>".into(),
         1..=3 => all.join(",").into(),
@@ -557,7 +563,12 @@ static IP_ADDRESS: &[Column] = &[
     NAME,
     col("ParentRef", |o| {
         let r = |k: &str| o.str_at(&["spec", "parentRef", k]).to_owned();
-        [r("resource"), r("namespace"), r("name")].into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("/").into()
+        [r("resource"), r("namespace"), r("name")]
+            .into_iter()
+            .filter(|p| !p.is_empty())
+            .collect::<Vec<_>>()
+            .join("/")
+            .into()
     }),
     AGE,
 ];

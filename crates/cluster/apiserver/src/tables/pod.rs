@@ -91,7 +91,9 @@ fn summary(o: &Value) -> Summary {
                 reason = waiting.to_owned();
             } else if status.at(&["state", "terminated"]).is_some() {
                 reason = terminated(status);
-            } else if status.at(&["state", "running"]).is_some() && status.get("ready").and_then(Value::as_bool) == Some(true) {
+            } else if status.at(&["state", "running"]).is_some()
+                && status.get("ready").and_then(Value::as_bool) == Some(true)
+            {
                 running = true;
                 ready += 1;
             }
@@ -104,8 +106,11 @@ fn summary(o: &Value) -> Summary {
     if o.is_deleting() {
         reason = if o.str_at(&["status", "reason"]) == "NodeLost" { "Unknown" } else { "Terminating" }.into();
     }
-    let restarts =
-        if restarts > 0 && !latest.is_empty() { format!("{restarts} ({} ago)", since(&latest)) } else { restarts.to_string() };
+    let restarts = if restarts > 0 && !latest.is_empty() {
+        format!("{restarts} ({} ago)", since(&latest))
+    } else {
+        restarts.to_string()
+    };
     Summary { ready: format!("{ready}/{total}"), status: reason, restarts }
 }
 

@@ -247,16 +247,20 @@ impl Controller {
         Ok(())
     }
 
+    /// Its role may update Deployments, not patch them.
     async fn set_revision(&self, deployment: &Deployment, number: i64) -> Result<()> {
         if revision(deployment.annotations()) == number {
             return Ok(());
         }
-        let namespace = deployment.namespace().unwrap_or_default();
-        let patch =
-            serde_json::json!({"metadata": {"uid": deployment.uid(), "annotations": {REVISION: number.to_string()}}});
-        let patch = kube::api::Patch::Merge(patch);
-        ignore_gone(self.api(&namespace).patch(&deployment.name_any(), &Default::default(), &patch).await)
-            .context("write the revision")?;
+        let api = self.api(&deployment.namespace().unwrap_or_default());
+        let Some(mut fresh) = api.get_opt(&deployment.name_any()).await.context("read the deployment")? else {
+            return Ok(());
+        };
+        if fresh.metadata.uid == deployment.metadata.uid {
+            fresh.annotations_mut().insert(REVISION.into(), number.to_string());
+            ignore_gone(api.replace(&deployment.name_any(), &PostParams::default(), &fresh).await)
+                .context("write the revision")?;
+        }
         Ok(())
     }
 
@@ -296,26 +300,24 @@ impl Controller {
         if deployment.status.as_ref() == Some(&status) {
             return Ok(());
         }
-        let namespace = deployment.namespace().unwrap_or_default();
-        let patch =
-            serde_json::json!({"metadata": {"uid": deployment.uid()}, "status": status_patch(deployment, &status)});
-        let patch = kube::api::Patch::Merge(patch);
-        ignore_gone(self.api(&namespace).patch_status(&deployment.name_any(), &Default::default(), &patch).await)
-            .context("write the status")?;
+        let api = self.api(&deployment.namespace().unwrap_or_default());
+        let mut wanted = deployment.clone();
+        wanted.status = Some(status.clone());
+        match api.replace_status(&deployment.name_any(), &PostParams::default(), &wanted).await {
+            // The revision was written a moment ago: the status goes onto that.
+            Err(error) if is_status(&error, 409) => {
+                let Some(mut fresh) = api.get_opt(&deployment.name_any()).await? else { return Ok(()) };
+                anyhow::ensure!(fresh.status == deployment.status, "the status changed meanwhile");
+                fresh.status = Some(status);
+                ignore_gone(api.replace_status(&deployment.name_any(), &PostParams::default(), &fresh).await)
+                    .context("write the status")?;
+            }
+            result => {
+                ignore_gone(result).context("write the status")?;
+            }
+        }
         Ok(())
     }
-}
-
-/// As a merge patch: what was set and no longer is must be named with null.
-fn status_patch(deployment: &Deployment, status: &DeploymentStatus) -> serde_json::Value {
-    let mut wanted = serde_json::to_value(status).unwrap_or_default();
-    let had = serde_json::to_value(&deployment.status).unwrap_or_default();
-    if let (Some(wanted), Some(had)) = (wanted.as_object_mut(), had.as_object()) {
-        for key in had.keys() {
-            wanted.entry(key.clone()).or_insert(serde_json::Value::Null);
-        }
-    }
-    wanted
 }
 
 fn all<'a>(new: Option<&'a ReplicaSet>, old: &'a [Arc<ReplicaSet>]) -> Vec<&'a ReplicaSet> {

@@ -1,0 +1,6 @@
+//! `daemonset`: one pod on every node that is meant (`pkg/controller/daemon`).
+
+mod plan;
+mod sync;
+
+pub use sync::run;
