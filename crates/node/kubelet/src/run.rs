@@ -136,7 +136,11 @@ fn speak(
     if config.rotate_certificates {
         let store = Store::new(&certificates, "kubelet-client");
         if store.current().exists() {
-            tokio::spawn(rotate::keep(client.clone(), store, bootstrap::client_ask(&name), shutdown.clone()));
+            // Connections that are open keep the identity they were made with, and a server refuses it once it has
+            // expired: the process ends, and its unit starts it again with the new one. Containers do not notice.
+            let anew = shutdown.clone();
+            let renewed = move || anew.cancel();
+            tokio::spawn(rotate::keep(client.clone(), store, bootstrap::client_ask(&name), shutdown.clone(), renewed));
         }
     }
     let (kubelet, manager, port) = (kubelet.clone(), manager.clone(), config.port);
@@ -148,7 +152,8 @@ fn speak(
         if config.server_tls_bootstrap {
             // The approver compares the names asked for with the node's addresses: they are in its status first.
             let store = Store::new(&certificates, "kubelet-server");
-            let keep = rotate::keep(client.clone(), store, serving::serving_ask(&name, &[ip]), shutdown.clone());
+            let ask = serving::serving_ask(&name, &[ip]);
+            let keep = rotate::keep(client.clone(), store, ask, shutdown.clone(), || ());
             let posted = posted.clone();
             tokio::spawn(async move {
                 posted.cancelled().await;
