@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use futures::{StreamExt, TryStreamExt};
 use kinit_apimachinery::meta::Meta;
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use super::objects::{ensure, settle};
 use crate::authz::policy::{aggregated, policy};
@@ -34,12 +34,22 @@ pub async fn reconcile(server: &Arc<Server>) -> Result<()> {
     for (prefix, binding) in bindings {
         work.push((prefix, binding.clone(), complete_binding as Complete));
     }
-    futures::stream::iter(work)
-        .map(|(prefix, wanted, complete)| async move { one(server, prefix, &wanted, complete).await })
-        .buffer_unordered(AT_ONCE)
-        .try_collect::<Vec<()>>()
-        .await?;
+    let mut running = JoinSet::new();
+    for (prefix, wanted, complete) in work {
+        if running.len() >= AT_ONCE {
+            finished(running.join_next().await)?;
+        }
+        let server = server.clone();
+        running.spawn(async move { one(&server, prefix, &wanted, complete).await });
+    }
+    while !running.is_empty() {
+        finished(running.join_next().await)?;
+    }
     Ok(())
+}
+
+fn finished(result: Option<Result<Result<()>, tokio::task::JoinError>>) -> Result<()> {
+    result.map_or(Ok(()), |joined| joined?)
 }
 
 type Complete = fn(&mut Value, &Value) -> bool;
