@@ -366,54 +366,13 @@ impl Worker {
         });
     }
 
+    /// Takes note of a finished action.
     fn take(&mut self, done: Done) {
         let pod = self.wanted.borrow().pod.clone();
         match done {
-            Done::Mounted(result) => {
-                self.memory.mounting = false;
-                match result {
-                    Ok((volumes, tokens)) => {
-                        (self.volumes, self.tokens) = (volumes, tokens);
-                        self.memory.volumes_ready = true;
-                        self.memory.failures.remove(VOLUMES);
-                    }
-                    Err(message) => {
-                        self.kubelet.events.pod(&pod, None, true, "FailedMount", &message);
-                        self.fail(VOLUMES, "ContainerCreating", message, 120);
-                    }
-                }
-            }
-            Done::Sandbox(result) => {
-                self.memory.creating_sandbox = false;
-                match result {
-                    Ok(()) => {
-                        self.memory.failures.remove(SANDBOX);
-                        if self.held_downward() {
-                            self.refresh.notify_one();
-                        }
-                    }
-                    Err(message) => {
-                        self.kubelet.events.pod(&pod, None, true, "FailedCreatePodSandBox", &message);
-                        self.fail(SANDBOX, "ContainerCreating", message, 60);
-                    }
-                }
-            }
-            Done::Started(name, result) => {
-                self.memory.starting.remove(&name);
-                match result {
-                    Ok(()) => {
-                        self.memory.failures.remove(&name);
-                    }
-                    // The runtime's own record says how it ended; the restart pause does the rest.
-                    Err(error) if error.created => {
-                        self.memory.failures.remove(&name);
-                        if error.reason == "RunContainerError" {
-                            self.fail(&name, error.reason, error.message, 300);
-                        }
-                    }
-                    Err(error) => self.fail(&name, error.reason, error.message, 300),
-                }
-            }
+            Done::Mounted(result) => self.mounted(&pod, result),
+            Done::Sandbox(result) => self.sandbox_made(&pod, result),
+            Done::Started(name, result) => self.started(&name, result),
             Done::Killed(id) => {
                 self.memory.killing.remove(&id);
             }
@@ -425,21 +384,66 @@ impl Worker {
                 self.kubelet.events.pod(&pod, None, true, "Evicted", &message);
                 self.verdict = Some(("Evicted".to_owned(), message));
             }
-            Done::TornDown(result) => {
-                self.tearing = false;
-                match result {
-                    Ok(()) => self.torn_down = true,
-                    Err(error) => {
-                        tracing::warn!(pod = %self.key, error, "take down the pod's volumes");
-                        let poke = self.poke.clone();
-                        tokio::spawn(async move {
-                            tokio::time::sleep(Duration::from_secs(2)).await;
-                            poke.notify_one();
-                        });
-                    }
-                }
+            Done::TornDown(result) => self.taken_down(result),
+        }
+    }
+
+    fn mounted(&mut self, pod: &Pod, result: Result<(Volumes, Tokens), String>) {
+        self.memory.mounting = false;
+        match result {
+            Ok((volumes, tokens)) => {
+                (self.volumes, self.tokens) = (volumes, tokens);
+                self.memory.volumes_ready = true;
+                self.memory.failures.remove(VOLUMES);
+            }
+            Err(message) => {
+                self.kubelet.events.pod(pod, None, true, "FailedMount", &message);
+                self.fail(VOLUMES, "ContainerCreating", message, 120);
             }
         }
+    }
+
+    fn sandbox_made(&mut self, pod: &Pod, result: Result<(), String>) {
+        self.memory.creating_sandbox = false;
+        match result {
+            Ok(()) => {
+                self.memory.failures.remove(SANDBOX);
+                if self.held_downward() {
+                    self.refresh.notify_one();
+                }
+            }
+            Err(message) => {
+                self.kubelet.events.pod(pod, None, true, "FailedCreatePodSandBox", &message);
+                self.fail(SANDBOX, "ContainerCreating", message, 60);
+            }
+        }
+    }
+
+    fn started(&mut self, name: &str, result: Result<(), StartError>) {
+        self.memory.starting.remove(name);
+        match result {
+            Err(error) if !error.created || error.reason == "RunContainerError" => {
+                self.fail(name, error.reason, error.message, 300);
+            }
+            // Where the container exists, the runtime's own record says how it ended; the restart pause does the rest.
+            Ok(()) | Err(_) => {
+                self.memory.failures.remove(name);
+            }
+        }
+    }
+
+    fn taken_down(&mut self, result: Result<(), String>) {
+        self.tearing = false;
+        let Err(error) = result else {
+            self.torn_down = true;
+            return;
+        };
+        tracing::warn!(pod = %self.key, error, "take down the pod's volumes");
+        let poke = self.poke.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            poke.notify_one();
+        });
     }
 
     /// Notes a failed attempt; the pause doubles from 1 s (volumes and sandbox) or 10 s (containers) up to `longest` seconds.
