@@ -398,7 +398,7 @@ impl Worker {
             }
             Err(message) => {
                 self.kubelet.events.pod(pod, None, true, "FailedMount", &message);
-                self.fail(VOLUMES, "ContainerCreating", message, 120);
+                self.fail(VOLUMES, "ContainerCreating", message, 30);
             }
         }
     }
@@ -414,7 +414,7 @@ impl Worker {
             }
             Err(message) => {
                 self.kubelet.events.pod(pod, None, true, "FailedCreatePodSandBox", &message);
-                self.fail(SANDBOX, "ContainerCreating", message, 60);
+                self.fail(SANDBOX, "ContainerCreating", message, 15);
             }
         }
     }
