@@ -25,6 +25,7 @@ mod pod_gc;
 mod registry;
 mod run;
 mod service_accounts;
+mod ttl;
 mod workload;
 
 pub use run::main;

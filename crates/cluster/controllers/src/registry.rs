@@ -47,6 +47,8 @@ descriptors! {
     "deployment-controller", "deployment", false => crate::workload::deployment::run;
     "daemonset-controller", "daemonset", false => crate::workload::daemonset::run;
     "job-controller", "job", false => crate::workload::job::run;
+    "statefulset-controller", "statefulset", false => crate::workload::statefulset::run;
+    "ttl-after-finished-controller", "ttl-after-finished", false => crate::ttl::run;
     "replicaset-controller", "replicaset", false => crate::workload::replicaset::run;
     "endpoints-controller", "endpoint", false => crate::endpoints::legacy::run;
     "endpointslice-controller", "endpointslice", false => crate::endpoints::slices::run;

@@ -8,3 +8,4 @@ pub mod pods;
 pub mod rank;
 pub mod replicaset;
 pub mod revisions;
+pub mod statefulset;
