@@ -49,6 +49,8 @@ descriptors! {
     "job-controller", "job", false => crate::workload::job::run;
     "statefulset-controller", "statefulset", false => crate::workload::statefulset::run;
     "ttl-after-finished-controller", "ttl-after-finished", false => crate::ttl::run;
+    "cronjob-controller", "cronjob", false => crate::workload::cronjob::run;
+    "serviceaccount-token-controller", "serviceaccount-token", false => crate::service_accounts::tokens::run;
     "replicaset-controller", "replicaset", false => crate::workload::replicaset::run;
     "endpoints-controller", "endpoint", false => crate::endpoints::legacy::run;
     "endpointslice-controller", "endpointslice", false => crate::endpoints::slices::run;

@@ -1,5 +1,6 @@
 //! Controllers that keep pods running: Deployments, ReplicaSets, and their kin.
 
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod expectations;
