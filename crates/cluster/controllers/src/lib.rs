@@ -15,6 +15,7 @@ mod bootstrap;
 mod context;
 mod csr;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod garbage;
 mod identity;
