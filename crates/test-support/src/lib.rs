@@ -1,1 +1,21 @@
+//! Real servers for tests: etcd as a process, the API server in this one, a throwaway certificate tree.
+//!
+//! ```text
+//! TestEtcd::start()       a single etcd on 127.0.0.1; None, with the reason printed, when etcd is not installed
+//! TestApiServer::start()  that, plus an API server; kubeconfig files for an administrator and for any other identity
+//! ```
 
+pub mod apiserver;
+pub mod etcd;
+pub mod pki;
+
+pub use apiserver::{ControlPlane, TestApiServer};
+pub use etcd::TestEtcd;
+pub use pki::TestPki;
+
+use std::net::TcpListener;
+
+/// A port that was free a moment ago.
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}

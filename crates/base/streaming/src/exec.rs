@@ -7,7 +7,9 @@ use futures::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::channels::{self, Input};
 use crate::spdy::Session;
@@ -109,6 +111,9 @@ where
     finish.abort();
     input.abort();
     runtime.close();
+    // Clients take an end without a code for a failure.
+    let frame = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+    let _ = tokio::time::timeout(LINGER, sink.send(Message::Close(Some(frame)))).await;
     let _ = tokio::time::timeout(LINGER, sink.close()).await;
     Ok(())
 }

@@ -79,6 +79,12 @@ async fn copy(connection: impl AsyncRead + AsyncWrite + Send + 'static, mut data
         }
         let _ = write.shutdown().await;
     };
-    tokio::join!(back, forth);
+    let mut back = std::pin::pin!(back);
+    let mut forth = std::pin::pin!(forth);
+    // The pod's end decides: once it has said all, nothing the client may still send is of use.
+    tokio::select! {
+        () = &mut back => {}
+        () = &mut forth => back.await,
+    }
     error.sender().finish().await;
 }

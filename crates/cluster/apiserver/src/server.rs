@@ -54,6 +54,8 @@ pub struct Server {
     pub live: Checks,
     /// `/readyz`.
     pub ready: Checks,
+    /// Whether the bootstrap objects are there.
+    pub bootstrapped: tokio::sync::watch::Sender<bool>,
     /// Limits reading requests.
     pub reads: Semaphore,
     /// Limits writing requests.
@@ -94,6 +96,7 @@ impl Server {
             health: Checks::with_ping(),
             live: Checks::with_ping(),
             ready: Checks::with_ping(),
+            bootstrapped: tokio::sync::watch::Sender::new(false),
             reads: Semaphore::new(options.max_requests_inflight.max(1)),
             writes: Semaphore::new(options.max_mutating_requests_inflight.max(1)),
             registry,

@@ -46,7 +46,8 @@ pub fn main() -> ExitCode {
     result.unwrap_or_else(|error| errors::report(&error))
 }
 
-fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<ExitCode> {
+/// Runs async work to its end.
+pub fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<ExitCode> {
     kinit_component_base::runtime::install_tls_provider();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())

@@ -10,6 +10,7 @@
 mod cluster;
 mod command;
 mod config;
+mod demo;
 mod errors;
 mod playground;
 mod progress;

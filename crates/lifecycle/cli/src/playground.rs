@@ -85,6 +85,11 @@ pub enum Verb {
         #[command(flatten)]
         named: Named,
     },
+    /// Run a Deployment and visit its Service by name
+    Demo {
+        #[command(flatten)]
+        named: Named,
+    },
     /// Take hosts, disks and network away
     Down {
         #[command(flatten)]
@@ -146,6 +151,10 @@ pub fn run(verb: Verb) -> Result<ExitCode> {
             let playground = Playground::open(&named.name)?;
             playground.heal()?;
             playground.topology.hosts.iter().try_for_each(|host| playground.set_plugged(host, true))?;
+        }
+        Verb::Demo { named } => {
+            let playground = Playground::open(&named.name)?;
+            return crate::command::on_runtime(async move { crate::demo::run(&playground).await });
         }
         Verb::Down { named } => Playground::open(&named.name)?.down()?,
         Verb::Supervise(inner) => kinit_playground::supervise(&inner.dir, &inner.host)?,

@@ -94,19 +94,48 @@ fn host_steps(cluster: &Cluster, phase: Phase, hosts: &BTreeMap<String, HostObse
     let mut steps = Vec::new();
     for host in &cluster.spec.hosts {
         let seen = hosts.get(&host.name).into_iter().flatten().filter(|(p, _, _)| *p == phase);
-        for (_, resource, observed) in seen {
-            let Some(change) = compare(resource, observed) else { continue };
-            let action = match resource {
-                Resource::Leaf(leaf) => Action::Issue { leaf: leaf.clone(), by: first(cluster) },
-                other => Action::Apply(other.clone()),
-            };
-            steps.push(Step { host: Some(host.name.clone()), action, change });
-        }
+        steps.extend(lane(cluster, &host.name, seen, written_before(plan, &host.name)));
     }
-    // Files change before the units that read them: a unit that runs now will be restarted by the same lane.
     let serial = matches!(phase, Phase::Etcd | Phase::ControlPlane | Phase::LoadBalancer) && any_running(phase, hosts);
-    let steps = with_restarts(phase, hosts, steps);
-    push(plan, phase, serial && !steps.is_empty(), steps);
+    push(plan, phase, serial, steps);
+}
+
+/// What a host's earlier steps write.
+fn written_before(plan: &Plan, host: &str) -> BTreeSet<String> {
+    let steps = plan.stages.iter().flat_map(|s| &s.steps).filter(|s| s.host.as_deref() == Some(host));
+    steps.filter_map(|s| written(&s.action)).collect()
+}
+
+/// One host's steps of a phase. A unit that runs well now must still be restarted when this run changes a file that it reads, and then be waited for.
+fn lane<'a>(
+    cluster: &Cluster,
+    host: &str,
+    seen: impl Iterator<Item = &'a (Phase, Resource, Observed)>,
+    mut changed: BTreeSet<String>,
+) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut restarted = false;
+    for (_, resource, observed) in seen {
+        let touched = match (resource, observed) {
+            (Resource::Unit { state: UnitState::Running { reads }, .. }, Observed::AsWanted) => reads.iter().find(|r| changed.contains(*r)),
+            _ => None,
+        };
+        let change = match (compare(resource, observed), touched) {
+            (Some(change), _) => Some(change),
+            (None, Some(file)) => compare(resource, &Observed::Differs(format!("{file} changes"))),
+            (None, None) if restarted && matches!(resource, Resource::Healthy { .. }) => compare(resource, &Observed::Missing),
+            (None, None) => None,
+        };
+        let Some(change) = change else { continue };
+        restarted |= is_unit(resource);
+        let action = match resource {
+            Resource::Leaf(leaf) => Action::Issue { leaf: leaf.clone(), by: first(cluster) },
+            other => Action::Apply(other.clone()),
+        };
+        changed.extend(written(&action));
+        steps.push(Step { host: Some(host.to_owned()), action, change });
+    }
+    steps
 }
 
 fn any_running(phase: Phase, hosts: &BTreeMap<String, HostObservation>) -> bool {
@@ -118,52 +147,6 @@ fn any_running(phase: Phase, hosts: &BTreeMap<String, HostObservation>) -> bool 
 
 fn is_unit(resource: &Resource) -> bool {
     matches!(resource, Resource::Unit { state: UnitState::Running { .. }, .. })
-}
-
-/// A unit that runs well now must still be restarted when this run changes a file that it reads, and then be waited for.
-fn with_restarts(phase: Phase, hosts: &BTreeMap<String, HostObservation>, steps: Vec<Step>) -> Vec<Step> {
-    let mut by_host: Vec<(String, Vec<Step>)> = Vec::new();
-    for step in steps {
-        let host = step.host.clone().unwrap_or_default();
-        match by_host.last_mut() {
-            Some((name, list)) if *name == host => list.push(step),
-            _ => by_host.push((host, vec![step])),
-        }
-    }
-    let mut out = Vec::new();
-    for (host, list) in by_host {
-        let changed: BTreeSet<String> = list.iter().filter_map(|s| written(&s.action)).collect();
-        let Some(seen) = hosts.get(&host) else { continue };
-        let mut restarted = false;
-        let mut rebuilt = Vec::new();
-        for (_, resource, observed) in seen.iter().filter(|(p, _, _)| *p == phase) {
-            let planned = list.iter().find(|s| {
-                matches!(&s.action, Action::Apply(r) if r == resource)
-                    || matches!((&s.action, resource), (Action::Issue { leaf, .. }, Resource::Leaf(l)) if leaf == l)
-            });
-            if let Some(step) = planned {
-                restarted |= is_unit(resource);
-                rebuilt.push(step.clone());
-                continue;
-            }
-            let touched = match resource {
-                Resource::Unit { state: UnitState::Running { reads }, .. } => {
-                    reads.iter().find(|r| changed.contains(*r)).cloned()
-                }
-                _ => None,
-            };
-            let wait = restarted && matches!(resource, Resource::Healthy { .. }) && *observed == Observed::AsWanted;
-            let why = touched.map(|file| format!("{file} changes"));
-            if let Some(change) =
-                why.map(Observed::Differs).or(wait.then_some(Observed::Missing)).and_then(|o| compare(resource, &o))
-            {
-                restarted |= is_unit(resource);
-                rebuilt.push(Step { host: Some(host.clone()), action: Action::Apply(resource.clone()), change });
-            }
-        }
-        out.extend(rebuilt);
-    }
-    out
 }
 
 fn written(action: &Action) -> Option<String> {
@@ -349,6 +332,21 @@ mod tests {
         let plan = init(&cluster, &hosts, &[], &all_marked()).unwrap();
         let text = plan.to_string();
         assert!(!text.contains("create ca") && text.contains("cp1        copy ca from cp2"), "{text}");
+    }
+
+    #[test]
+    fn a_new_binary_restarts_what_runs_it_in_the_phases_after() {
+        let cluster = cluster();
+        let hosts = seen(&cluster, |host, resource| match resource {
+            Resource::Link { path, .. } if path.ends_with("/kubelet") => Observed::Differs("links to another build".into()),
+            other => well(host, other),
+        });
+        let text = init(&cluster, &hosts, &[], &all_marked()).unwrap().to_string();
+        for host in ["cp1", "w2"] {
+            let line = format!("{host:<10} restart kubelet.service (/usr/local/bin/kubelet changes)");
+            assert!(text.contains(&line), "{line} is missing in:\n{text}");
+        }
+        assert!(!text.contains("restart kube-proxy.service"), "{text}");
     }
 
     #[test]

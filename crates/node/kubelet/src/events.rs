@@ -47,5 +47,13 @@ impl Events {
 
 fn field_path(pod: &Pod, container: &str) -> String {
     let init = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten()).any(|c| c.name == container);
-    format!("spec.{}{{{container}}}", if init { "initContainers" } else { "containers" })
+    let ephemeral = pod.spec.iter().flat_map(|s| s.ephemeral_containers.iter().flatten()).any(|c| c.name == container);
+    let list = if init {
+        "initContainers"
+    } else if ephemeral {
+        "ephemeralContainers"
+    } else {
+        "containers"
+    };
+    format!("spec.{list}{{{container}}}")
 }

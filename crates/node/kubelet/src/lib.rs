@@ -36,6 +36,7 @@ mod probe;
 mod quantity;
 mod references;
 mod resources;
+mod rotate_logs;
 mod run;
 mod server;
 mod volumes;

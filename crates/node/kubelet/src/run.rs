@@ -36,6 +36,7 @@ use crate::pod::manager::Manager;
 use crate::pod::mirror::Mirrors;
 use crate::pod::writer::Writer;
 use crate::pod::{self, static_pods};
+use crate::rotate_logs;
 use crate::server::Server;
 use crate::server::auth::Gate;
 use crate::volumes::make_directory;
@@ -96,6 +97,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     tokio::spawn(manager.clone().follow_runtime());
     tokio::spawn(manager.clone().keep_house(all_ready.clone()));
     health(&kubelet.config, shutdown.clone());
+    tokio::spawn(rotate_logs::run(kubelet.clone(), shutdown.clone()));
     serve(&args, &kubelet, &manager, ip, shutdown.clone())?;
     tokio::spawn(async move {
         files_ready.cancelled().await;
@@ -137,19 +139,25 @@ fn speak(
     let (kubelet, manager, port) = (kubelet.clone(), manager.clone(), config.port);
     tokio::spawn(async move {
         let config = &kubelet.config;
+        let posted = CancellationToken::new();
         let node =
             if config.register_node == Some(false) { None } else { Some(registration.run(client.clone()).await) };
         if config.server_tls_bootstrap {
             // The approver compares the names asked for with the node's addresses: they are in its status first.
             let store = Store::new(&certificates, "kubelet-server");
-            tokio::spawn(rotate::keep(client.clone(), store, serving::serving_ask(&name, &[ip]), shutdown.clone()));
+            let keep = rotate::keep(client.clone(), store, serving::serving_ask(&name, &[ip]), shutdown.clone());
+            let posted = posted.clone();
+            tokio::spawn(async move {
+                posted.cancelled().await;
+                keep.await;
+            });
         }
         tokio::spawn(pod::api::run(client.clone(), name.clone(), manager, mirrors, ready));
         if let Some(node) = node {
             kubelet.events.node(&name, false, "Starting", "Starting kubelet.");
             tokio::spawn(lease::run(client, node, config.node_lease_duration_seconds, shutdown.clone()));
         }
-        node::status::run(kubelet.clone(), machine, port, shutdown).await;
+        node::status::run(kubelet.clone(), machine, port, posted, shutdown).await;
     });
     Ok(())
 }

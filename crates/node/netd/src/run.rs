@@ -17,7 +17,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use tokio::sync::Notify;
 
 use crate::routes::{Table, changed};
-use crate::{Args, cni, plan};
+use crate::{Args, cni, masquerade, plan};
 
 /// Should a change be missed, everything is compared again after this.
 const RESYNC: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     let news = Arc::new(Notify::new());
     let (nodes, ready) = watch_nodes(Api::all(client), news.clone());
     health(&args, &ready, shutdown.clone());
-    let mut agent = Agent { table, nodes, own, cluster, args };
+    let mut agent = Agent { table, nodes, own, cluster, args, masquerade: None };
     loop {
         let pause = match if ready.load(Ordering::Acquire) { agent.align().await } else { Ok(()) } {
             Ok(()) => RESYNC,
@@ -105,6 +105,8 @@ struct Agent {
     own: String,
     cluster: Ipv4Net,
     args: Args,
+    /// The masquerading rules as last applied.
+    masquerade: Option<kinit_nftables::Table>,
 }
 
 impl Agent {
@@ -133,7 +135,7 @@ impl Agent {
         failed.map_or(Ok(()), Err)
     }
 
-    async fn configure(&self, own: &Node) -> Result<()> {
+    async fn configure(&mut self, own: &Node) -> Result<()> {
         let Some(cidr) = plan::pod_cidr(own) else {
             tracing::debug!("the node has no pod CIDR yet");
             return Ok(());
@@ -145,6 +147,11 @@ impl Agent {
         if cni::write(&self.args.cni_conf_dir, &cni::conflist(cidr, mtu))? {
             tracing::info!(%cidr, mtu, "CNI configuration written");
         }
+        let rules = masquerade::table(&cidr, &self.cluster);
+        if self.masquerade.as_ref() != Some(&rules) {
+            masquerade::apply(self.masquerade.take(), rules.clone()).await?;
+            self.masquerade = Some(rules);
+        }
         Ok(())
     }
 }
@@ -153,5 +160,6 @@ async fn clean_up(table: &Table, args: &Args) -> Result<()> {
     for (destination, gateway) in table.ours().await? {
         table.remove(destination, gateway).await?;
     }
+    masquerade::remove().await?;
     cni::remove(&args.cni_conf_dir)
 }

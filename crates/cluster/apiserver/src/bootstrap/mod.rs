@@ -35,6 +35,7 @@ pub fn start(server: &Arc<Server>) {
         until_done(&server, "make the default service", &done, objects::default_service).await;
         let done = AtomicBool::new(false);
         until_done(&server, "publish the front proxy's CA", &done, objects::authentication_config).await;
+        server.bootstrapped.send_replace(true);
         tracing::info!("bootstrap objects are there");
         tokio::join!(endpoints::run(&server), sweep(&server), rbac::aggregate(&server));
     });

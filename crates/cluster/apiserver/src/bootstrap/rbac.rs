@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use kinit_apimachinery::meta::Meta;
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use super::objects::{ensure, settle};
 use crate::authz::policy::{aggregated, policy};
@@ -14,25 +15,46 @@ use crate::server::Server;
 
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
+/// Writes at the same time: a first start makes some 150 objects.
+const AT_ONCE: usize = 16;
+
 /// Makes and completes them.
 pub async fn reconcile(server: &Arc<Server>) -> Result<()> {
     let all = policy();
     let roles = all.cluster_roles.iter().map(|r| ("clusterroles/", r)).chain(all.roles.iter().map(|r| ("roles/", r)));
-    for (prefix, role) in roles {
-        one(server, prefix, role, complete_role).await?;
-    }
     let bindings = all
         .cluster_bindings
         .iter()
         .map(|b| ("clusterrolebindings/", b))
         .chain(all.bindings.iter().map(|b| ("rolebindings/", b)));
+    let mut work = Vec::new();
+    for (prefix, role) in roles {
+        work.push((prefix, role.clone(), complete_role as Complete));
+    }
     for (prefix, binding) in bindings {
-        one(server, prefix, binding, complete_binding).await?;
+        work.push((prefix, binding.clone(), complete_binding as Complete));
+    }
+    let mut running = JoinSet::new();
+    for (prefix, wanted, complete) in work {
+        if running.len() >= AT_ONCE {
+            finished(running.join_next().await)?;
+        }
+        let server = server.clone();
+        running.spawn(async move { one(&server, prefix, &wanted, complete).await });
+    }
+    while !running.is_empty() {
+        finished(running.join_next().await)?;
     }
     Ok(())
 }
 
-async fn one(server: &Server, prefix: &str, wanted: &Value, complete: fn(&mut Value, &Value) -> bool) -> Result<()> {
+fn finished(result: Option<Result<Result<()>, tokio::task::JoinError>>) -> Result<()> {
+    result.map_or(Ok(()), |joined| joined?)
+}
+
+type Complete = fn(&mut Value, &Value) -> bool;
+
+async fn one(server: &Server, prefix: &str, wanted: &Value, complete: Complete) -> Result<()> {
     if ensure(server, prefix, wanted.clone()).await? {
         return Ok(());
     }

@@ -9,17 +9,26 @@ use serde_json::Value;
 /// Upstream's `MaxRequestBodyBytes`.
 pub const LIMIT: usize = 3 * 1024 * 1024;
 
+const DRAIN: usize = 8 * LIMIT;
+
 /// Reads a body of at most [`LIMIT`] bytes; 413 beyond.
 pub async fn read_limited(mut body: Incoming) -> Result<Bytes, ApiError> {
-    let mut out = BytesMut::new();
+    let (mut out, mut size) = (BytesMut::new(), 0usize);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| ApiError::bad_request(format!("read the request body: {e}")))?;
         if let Some(data) = frame.data_ref() {
-            if out.len() + data.len() > LIMIT {
-                return Err(ApiError::too_large(format!("limit is {LIMIT}")));
+            size += data.len();
+            // A client that is still sending does not listen: what is too much is read, up to a point, and thrown away.
+            if size > DRAIN {
+                break;
             }
-            out.extend_from_slice(data);
+            if size <= LIMIT {
+                out.extend_from_slice(data);
+            }
         }
+    }
+    if size > LIMIT {
+        return Err(ApiError::too_large(format!("limit is {LIMIT}")));
     }
     Ok(out.freeze())
 }

@@ -27,12 +27,15 @@ pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiEr
 pub async fn object_of(request: &Request, mut object: Value, dry_run: bool) -> Result<Value, ApiError> {
     let desc = &request.desc;
     let generated = object.name().is_empty();
-    (desc.strategy.default)(&mut object);
-    metadata::before_create(&mut object, desc, &request.info.namespace)?;
     if desc.has_status() && !keeps_status(request) {
         drop_status(&mut object, desc);
     }
+    (desc.strategy.default)(&mut object);
+    metadata::before_create(&mut object, desc, &request.info.namespace)?;
     (desc.strategy.prepare_create)(&mut object);
+    if desc.kind == "CertificateSigningRequest" {
+        crate::strategy::certificates::stamp(&mut object, &request.user);
+    }
     if desc.strategy.generation && object.get("spec").is_some() {
         object["metadata"]["generation"] = 1.into();
     }
@@ -74,12 +77,9 @@ pub fn with_version(mut object: Value, revision: u64) -> Value {
     object
 }
 
-/// Kinds whose clients set status on create, as upstream lets them.
+/// A kubelet registers its node with its status.
 fn keeps_status(request: &Request) -> bool {
-    matches!(
-        request.desc.kind.as_str(),
-        "Node" | "Namespace" | "PodDisruptionBudget" | "APIService" | "CustomResourceDefinition"
-    ) && request.desc.kind == "Node"
+    request.desc.kind == "Node"
 }
 
 fn drop_status(object: &mut Value, desc: &crate::resources::Descriptor) {

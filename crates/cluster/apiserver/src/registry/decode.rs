@@ -58,6 +58,9 @@ pub fn conform(
     duplicates: Vec<String>,
 ) -> Result<(), ApiError> {
     let mut unknown = Vec::new();
+    if value.get("metadata").is_some_and(|m| !m.is_object() && !m.is_null()) {
+        return Err(ApiError::bad_request("metadata is not an object"));
+    }
     if let Some(ty) = wanted.ty {
         check::conform(value, ty, &mut unknown).map_err(|problem| {
             ApiError::bad_request(format!(

@@ -150,8 +150,7 @@ async fn prepared(request: &Request, new: &mut Value, old: &Value, dry_run: bool
             }
             new.take()
         }
-        "status" => crate::strategy::status_update(&desc.kind, new.take(), old),
-        _ => new.take(),
+        sub => crate::strategy::sub_update(sub, &desc.kind, new.take(), old),
     };
     if matches!(sub, "" | "resize" | "ephemeralcontainers") {
         (desc.strategy.prepare_update)(&mut new, old);

@@ -5,6 +5,8 @@ use kinit_apimachinery::meta::Meta;
 use kinit_apimachinery::status::FieldErrors;
 use serde_json::Value;
 
+use crate::authn::User;
+
 /// CertificateSubjectRestriction: nobody asks for `system:masters` from the client signer.
 pub fn restrict_subject(csr: &Value, signer: &str) -> Result<(), ApiError> {
     if signer != "kubernetes.io/kube-apiserver-client" {
@@ -63,6 +65,60 @@ pub fn validate(csr: &Value, errors: &mut FieldErrors) {
             "may not specify a duration less than 600 seconds (10 minutes)",
         );
     }
+}
+
+/// Who asks is what the server knows, not what the request says.
+pub fn stamp(csr: &mut Value, user: &User) {
+    let Some(spec) = csr.object_at(&["spec"]) else { return };
+    let info = user.to_info();
+    for (key, from) in [("username", "username"), ("uid", "uid"), ("groups", "groups"), ("extra", "extra")] {
+        match info.get(from) {
+            Some(value) => {
+                spec.insert(key.into(), value.clone());
+            }
+            None => {
+                spec.shift_remove(key);
+            }
+        }
+    }
+}
+
+fn conditions(csr: &Value, pick: impl Fn(&str) -> bool) -> Vec<Value> {
+    let list = csr.at(&["status", "conditions"]).and_then(Value::as_array);
+    list.into_iter().flatten().filter(|c| pick(c.str_at(&["type"]))).cloned().collect()
+}
+
+fn decides(kind: &str) -> bool {
+    matches!(kind, "Approved" | "Denied")
+}
+
+fn stamped(mut list: Vec<Value>) -> Value {
+    let now = kinit_apimachinery::time::format(jiff::Timestamp::now());
+    for condition in &mut list {
+        for key in ["lastUpdateTime", "lastTransitionTime"] {
+            super::tools::empty(condition, key, now.clone());
+        }
+        super::tools::empty(condition, "status", "True");
+    }
+    list.into()
+}
+
+/// `approval`: the conditions, and nothing else.
+pub fn approval_update(new: &Value, old: &Value) -> Value {
+    let mut out = old.clone();
+    out["status"]["conditions"] = stamped(conditions(new, |_| true));
+    out
+}
+
+/// `status`: everything but the approval, which has its own subresource.
+pub fn status_update(new: Value, old: &Value) -> Value {
+    let mut list = conditions(old, decides);
+    list.extend(conditions(&new, |kind| !decides(kind)));
+    let mut out = super::status_update("CertificateSigningRequest", new, old);
+    if !list.is_empty() {
+        out["status"]["conditions"] = stamped(list);
+    }
+    out
 }
 
 /// The spec never changes; conditions of approval never go.

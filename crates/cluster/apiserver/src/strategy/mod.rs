@@ -1,6 +1,15 @@
 //! What is particular to a kind: defaults, validation, what a write may touch. One small file per family of kinds.
 
 pub mod certificates;
+mod pod_spec;
+mod pod_validation;
+mod pods;
+mod services;
+mod simple;
+mod tools;
+mod volumes;
+mod workload_validation;
+mod workloads;
 
 use kinit_apimachinery::status::FieldErrors;
 use serde_json::Value;
@@ -37,19 +46,128 @@ const PLAIN: Strategy = Strategy {
     generation: true,
 };
 
+/// Kinds whose objects have no generation upstream.
+const NO_GENERATION: Strategy = Strategy { generation: false, ..PLAIN };
+
 /// The strategy of a built-in kind.
 pub fn of(group: &str, kind: &str) -> Strategy {
     match (group, kind) {
-        ("coordination.k8s.io", "Lease")
-        | ("rbac.authorization.k8s.io", _)
-        | ("", "Event" | "Endpoints" | "LimitRange") => Strategy { create_on_update: true, ..PLAIN },
+        ("", _) => core(kind),
+        ("apps" | "batch" | "autoscaling", _) => workloads(kind),
         ("certificates.k8s.io", _) => Strategy {
             validate: certificates::validate,
             prepare_update: certificates::prepare_update,
-            generation: false,
+            ..NO_GENERATION
+        },
+        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => Strategy { create_on_update: true, validate: simple::validate_role, ..NO_GENERATION },
+        ("rbac.authorization.k8s.io", _) => Strategy {
+            default: simple::default_binding,
+            validate: simple::validate_binding,
+            validate_update: simple::validate_binding_update,
+            create_on_update: true,
+            ..NO_GENERATION
+        },
+        ("networking.k8s.io", "NetworkPolicy") => Strategy { default: simple::default_network_policy, ..PLAIN },
+        ("networking.k8s.io", "Ingress") => Strategy { validate: simple::validate_ingress, ..PLAIN },
+        ("discovery.k8s.io", _) => Strategy { default: services::default_slice, validate: services::validate_slice, validate_update: services::validate_slice_update, ..PLAIN },
+        ("coordination.k8s.io", _) => Strategy { create_on_update: true, validate: simple::validate_lease, ..NO_GENERATION },
+        ("events.k8s.io", _) => Strategy { create_on_update: true, ..NO_GENERATION },
+        ("policy", "PodDisruptionBudget") => Strategy { validate: simple::validate_budget, ..PLAIN },
+        ("scheduling.k8s.io", _) => Strategy { default: simple::default_priority_class, validate: simple::validate_priority_class, validate_update: simple::validate_priority_class_update, ..PLAIN },
+        ("storage.k8s.io", "StorageClass") => Strategy { default: volumes::default_class, validate: volumes::validate_class, validate_update: volumes::validate_class_update, return_deleted: true, ..NO_GENERATION },
+        ("storage.k8s.io", "CSIDriver") => Strategy { default: volumes::default_driver, return_deleted: true, ..NO_GENERATION },
+        ("storage.k8s.io", _) => Strategy { return_deleted: true, ..NO_GENERATION },
+        ("admissionregistration.k8s.io", _) => Strategy { default: simple::default_webhooks, ..PLAIN },
+        _ => PLAIN,
+    }
+}
+
+fn core(kind: &str) -> Strategy {
+    match kind {
+        "Pod" => Strategy {
+            default: pods::default,
+            prepare_create: pods::prepare_create,
+            prepare_update: pods::prepare_update,
+            validate: pod_validation::validate,
+            validate_update: pod_validation::validate_update,
+            return_deleted: true,
             ..PLAIN
         },
+        "PodTemplate" => Strategy { default: workloads::default_pod_template, return_deleted: true, ..PLAIN },
+        "ReplicationController" => Strategy { default: workloads::default_rc, validate: workload_validation::validate_rc, ..PLAIN },
+        "Service" => Strategy {
+            default: services::default,
+            prepare_update: services::prepare_update,
+            validate: services::validate,
+            validate_update: services::validate_update,
+            return_deleted: true,
+            ..NO_GENERATION
+        },
+        "Endpoints" => Strategy { default: services::default_endpoints, create_on_update: true, ..NO_GENERATION },
+        "Namespace" => Strategy {
+            default: simple::default_namespace,
+            prepare_create: simple::prepare_namespace,
+            prepare_update: simple::prepare_namespace_update,
+            ..NO_GENERATION
+        },
+        "Node" => Strategy { default: simple::default_node, validate_update: simple::validate_node_update, ..NO_GENERATION },
+        "Secret" => Strategy {
+            default: simple::default_secret,
+            validate: simple::validate_secret,
+            validate_update: simple::validate_secret_update,
+            ..NO_GENERATION
+        },
+        "ConfigMap" => Strategy { validate: simple::validate_config_map, validate_update: simple::validate_immutable_data, ..NO_GENERATION },
+        "PersistentVolume" => Strategy { default: volumes::default_pv, validate: volumes::validate_pv, return_deleted: true, ..NO_GENERATION },
+        "PersistentVolumeClaim" => Strategy {
+            default: volumes::default_pvc,
+            validate: volumes::validate_pvc,
+            validate_update: volumes::validate_pvc_update,
+            return_deleted: true,
+            ..NO_GENERATION
+        },
+        "LimitRange" => Strategy { default: simple::default_limit_range, create_on_update: true, ..NO_GENERATION },
+        "ResourceQuota" => Strategy { return_deleted: true, ..NO_GENERATION },
+        "ServiceAccount" => Strategy { return_deleted: true, ..NO_GENERATION },
+        "Event" => Strategy { create_on_update: true, ..NO_GENERATION },
+        _ => NO_GENERATION,
+    }
+}
+
+fn workloads(kind: &str) -> Strategy {
+    match kind {
+        "Deployment" => Strategy { default: workloads::default_deployment, validate: workload_validation::validate_deployment, validate_update: workload_validation::validate_selector_update, ..PLAIN },
+        "ReplicaSet" => Strategy { default: workloads::default_replica_set, validate: workload_validation::validate_replica_set, validate_update: workload_validation::validate_selector_update, ..PLAIN },
+        "StatefulSet" => Strategy { default: workloads::default_stateful_set, validate: workload_validation::validate_stateful_set, validate_update: workload_validation::validate_stateful_set_update, ..PLAIN },
+        "DaemonSet" => Strategy { default: workloads::default_daemon_set, validate: workload_validation::validate_daemon_set, validate_update: workload_validation::validate_selector_update, ..PLAIN },
+        "Job" => Strategy { default: workloads::default_job, prepare_create: workloads::prepare_job, validate: workload_validation::validate_job, validate_update: workload_validation::validate_job_update, ..PLAIN },
+        "CronJob" => Strategy { default: workloads::default_cron_job, validate: workload_validation::validate_cron_job, ..PLAIN },
+        "HorizontalPodAutoscaler" => Strategy { default: workloads::default_hpa, ..NO_GENERATION },
+        "ControllerRevision" => Strategy { validate_update: workload_validation::validate_revision_update, ..NO_GENERATION },
         _ => PLAIN,
+    }
+}
+
+/// What an update of a subresource takes over from the new object: its own part, and nothing else.
+pub fn sub_update(sub: &str, kind: &str, new: Value, old: &Value) -> Value {
+    match sub {
+        "status" if kind == "CertificateSigningRequest" => certificates::status_update(new, old),
+        "status" => status_update(kind, new, old),
+        "approval" => certificates::approval_update(&new, old),
+        "finalize" => {
+            let mut out = old.clone();
+            out["spec"]["finalizers"] = new.get("spec").and_then(|s| s.get("finalizers")).cloned().unwrap_or_default();
+            if out["spec"]["finalizers"].is_null()
+                && let Some(spec) = out["spec"].as_object_mut()
+            {
+                spec.shift_remove("finalizers");
+            }
+            out
+        }
+        "ephemeralcontainers" => pods::ephemeral_update(&new, old),
+        "resize" => pods::resize_update(&new, old),
+        // binding and scale come from the server itself.
+        _ => new,
     }
 }
 
@@ -66,7 +184,7 @@ pub fn status_update(kind: &str, new: Value, old: &Value) -> Value {
         }
     }
     if let (Some(meta), Some(given)) = (map.get_mut("metadata").and_then(Value::as_object_mut), given.get("metadata")) {
-        // Controllers set labels and annotations with the status; finalizers and owners of pods stay theirs.
+        // Controllers set labels and annotations with the status; the owners of pods stay theirs.
         let keys: &[&str] = match kind {
             "Pod" => &["labels", "annotations", "finalizers"],
             _ => &["labels", "annotations", "finalizers", "ownerReferences"],

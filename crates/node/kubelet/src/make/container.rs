@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kinit_cri::v1::{
     ContainerConfig, ContainerMetadata, Device, ImageSpec, KeyValue, LinuxContainerConfig, Mount, MountPropagation,
-    Signal,
+    NamespaceMode, Signal,
 };
 
 use super::{env, security, service_env};
@@ -36,6 +36,8 @@ pub struct Inputs<'a> {
     pub volumes: &'a Volumes,
     /// The pod's addresses.
     pub pod_ips: &'a [String],
+    /// Id of the container whose processes this one is to see.
+    pub target: Option<&'a str>,
 }
 
 /// Describes it; an error is a `CreateContainerConfigError`.
@@ -56,7 +58,11 @@ pub async fn config(kubelet: &Kubelet, from: &Inputs<'_>) -> Result<ContainerCon
         list.iter().flatten().map(|word| expand(word, |name| envs.get(name).cloned())).collect()
     };
     let seccomp_root = kubelet.paths.root.join("seccomp");
-    let context = security::container(pod, spec, &from.image_user, kubelet.config.seccomp_default, &seccomp_root)?;
+    let mut context = security::container(pod, spec, &from.image_user, kubelet.config.seccomp_default, &seccomp_root)?;
+    if let Some((namespaces, target)) = context.namespace_options.as_mut().zip(from.target) {
+        namespaces.pid = NamespaceMode::Target as i32;
+        namespaces.target_id = target.to_owned();
+    }
     let mounts = mounts(kubelet, from, &envs)?;
     Ok(ContainerConfig {
         metadata: Some(ContainerMetadata { name: spec.name.clone(), attempt: from.attempt }),

@@ -37,7 +37,7 @@ pub struct ImageUser {
 }
 
 /// Namespaces a pod shares with its host.
-pub fn namespaces(pod: &Pod, container: bool) -> NamespaceOption {
+pub fn namespaces(pod: &Pod) -> NamespaceOption {
     let spec = pod.spec.as_ref();
     let on = |flag: Option<bool>| flag == Some(true);
     let node = |flag: Option<bool>| if on(flag) { NamespaceMode::Node } else { NamespaceMode::Pod };
@@ -48,7 +48,6 @@ pub fn namespaces(pod: &Pod, container: bool) -> NamespaceOption {
     } else {
         NamespaceMode::Container
     };
-    let _ = container;
     NamespaceOption {
         network: node(spec.and_then(|s| s.host_network)) as i32,
         ipc: node(spec.and_then(|s| s.host_ipc)) as i32,
@@ -66,7 +65,7 @@ pub fn sandbox(pod: &Pod, seccomp_default: bool, seccomp_root: &Path) -> LinuxSa
         .flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()))
         .any(|c| c.security_context.as_ref().and_then(|c| c.privileged) == Some(true));
     LinuxSandboxSecurityContext {
-        namespace_options: Some(namespaces(pod, false)),
+        namespace_options: Some(namespaces(pod)),
         selinux_options: context.se_linux_options.as_ref().map(selinux),
         run_as_user: context.run_as_user.map(|value| Int64Value { value }),
         run_as_group: context.run_as_group.filter(|_| context.run_as_user.is_some()).map(|value| Int64Value { value }),
@@ -115,7 +114,7 @@ pub fn container(
     Ok(LinuxContainerSecurityContext {
         capabilities: own.capabilities.as_ref().map(capabilities),
         privileged,
-        namespace_options: Some(namespaces(pod, true)),
+        namespace_options: Some(namespaces(pod)),
         selinux_options: own.se_linux_options.as_ref().or(over.se_linux_options.as_ref()).map(selinux),
         run_as_user: user.or_else(|| image.uid.filter(|_| image.name.is_empty())).map(|value| Int64Value { value }),
         run_as_group: own.run_as_group.or(over.run_as_group).map(|value| Int64Value { value }),

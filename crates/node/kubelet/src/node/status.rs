@@ -15,14 +15,15 @@ use kinit_cri::v1::{ListImagesRequest, StatusRequest, VersionRequest};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::conditions::{Measured, conditions};
 use super::facts::{self, Machine};
 use crate::kubelet::Kubelet;
 use crate::quantity;
 
-/// Keeps the status up to date for ever.
-pub async fn run(kubelet: Arc<Kubelet>, machine: Machine, port: u16, shutdown: Shutdown) {
+/// Keeps the status up to date for ever; `posted` is cancelled once the API knows it.
+pub async fn run(kubelet: Arc<Kubelet>, machine: Machine, port: u16, posted: CancellationToken, shutdown: Shutdown) {
     let Some(client) = kubelet.client.clone() else { return };
     let api: Api<Node> = Api::all(client);
     let mut reporter = Reporter { kubelet: kubelet.clone(), machine, port, sent: None };
@@ -31,7 +32,10 @@ pub async fn run(kubelet: Arc<Kubelet>, machine: Machine, port: u16, shutdown: S
     let mut ready = false;
     loop {
         match tokio::time::timeout(Duration::from_secs(30), reporter.once(&api)).await {
-            Ok(Ok(now_ready)) => ready = now_ready,
+            Ok(Ok(now_ready)) => {
+                ready = now_ready;
+                posted.cancel();
+            }
             Ok(Err(error)) => tracing::warn!(%error, "update the node's status"),
             Err(_) => tracing::warn!("update the node's status: no answer"),
         }

@@ -37,7 +37,9 @@ async fn remove_container(kubelet: &Kubelet, key: &PodKey, name: &str, id: &str,
         return tracing::debug!(container = id, %error, "remove a dead container");
     }
     let link = kubelet.paths.container_log_link(key, name, id);
-    for path in std::iter::once(link).chain(log.filter(|l| !l.is_empty()).map(Into::into)) {
+    let log = log.filter(|l| !l.is_empty()).map(std::path::PathBuf::from);
+    let rotated = log.as_deref().map(crate::rotate_logs::rotated).unwrap_or_default();
+    for path in std::iter::once(link).chain(log).chain(rotated) {
         if let Err(error) = std::fs::remove_file(&path)
             && error.kind() != std::io::ErrorKind::NotFound
         {

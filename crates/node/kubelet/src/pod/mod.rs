@@ -10,6 +10,7 @@ pub mod admit;
 pub mod api;
 pub mod backoff;
 pub mod clean;
+pub mod ephemeral;
 pub mod hooks;
 pub mod kill;
 pub mod manager;

@@ -71,6 +71,8 @@ pub struct Start {
     pub volumes: Volumes,
     /// The pod's addresses.
     pub pod_ips: Vec<String>,
+    /// Id of the container whose processes this one is to see.
+    pub target: Option<String>,
 }
 
 /// Pulls, creates and starts a container, and runs its postStart hook.
@@ -98,6 +100,7 @@ pub async fn container(
         image_user: security::image_user(&image),
         volumes: &start.volumes,
         pod_ips: &start.pod_ips,
+        target: start.target.as_deref(),
     };
     let config = make::container::config(kubelet, &inputs).await.map_err(|message| {
         event(true, "Failed", format!("Error: {message}"));

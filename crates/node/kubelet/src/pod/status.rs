@@ -44,6 +44,7 @@ pub fn status(pod: &Pod, seen: &Observed, facts: &Facts<'_>, now: Timestamp) -> 
     };
     let init_statuses = each(&inits, "PodInitializing", true);
     let statuses = each(&spec.containers, default_wait, false);
+    let ephemeral_statuses = each(&super::ephemeral::of(pod), default_wait, false);
     let host_network = spec.host_network == Some(true);
     let old_ips = || facts.old.and_then(|o| o.pod_ips.clone()).unwrap_or_default();
     let ips: Vec<PodIP> = match seen.sandbox() {
@@ -73,6 +74,7 @@ pub fn status(pod: &Pod, seen: &Observed, facts: &Facts<'_>, now: Timestamp) -> 
         start_time: facts.old.and_then(|o| o.start_time.clone()).or(Some(Time(now))),
         qos_class: Some(resources::qos(pod).name().to_owned()),
         container_statuses: Some(statuses),
+        ephemeral_container_statuses: Some(ephemeral_statuses).filter(|l| !l.is_empty()),
         init_container_statuses: Some(init_statuses).filter(|l| !l.is_empty()),
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()

@@ -297,6 +297,9 @@ fn run(pod: &Pod, seen: &Observed, memory: &Memory, now: Timestamp) -> Step {
         for container in &spec.containers {
             turn.maintain(container, here(&container.name), seen, false);
         }
+        for container in super::ephemeral::of(pod).iter().filter(|c| seen.latest(&c.name).is_none()) {
+            turn.start(container, seen, None);
+        }
     }
     out
 }

@@ -1,6 +1,6 @@
 //! The task that looks after one pod from its arrival to its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::observe::{Observed, observe};
 use super::start::{self, Start, StartError};
 use super::status::{Facts, status};
 use super::step::{Action, Failure, Intent, Memory, SANDBOX, Step, VOLUMES, grace_of, step};
-use super::{admit, clean, kill};
+use super::{admit, clean, ephemeral, kill};
 use crate::kubelet::Kubelet;
 use crate::names::PodKey;
 use crate::objects::Handle;
@@ -76,6 +76,7 @@ pub struct Worker {
     refresh: Arc<Notify>,
     verdict: Option<(String, String)>,
     last: Option<PodStatus>,
+    backing_off: BTreeSet<String>,
     torn_down: bool,
     tearing: bool,
     done: (mpsc::UnboundedSender<Done>, mpsc::UnboundedReceiver<Done>),
@@ -103,6 +104,7 @@ impl Worker {
             refresh: Arc::new(Notify::new()),
             verdict: None,
             last: pod.status.clone().filter(|s| s.start_time.is_some()),
+            backing_off: BTreeSet::new(),
             torn_down: false,
             tearing: false,
             done: mpsc::unbounded_channel(),
@@ -174,6 +176,7 @@ impl Worker {
         if over && (wanted.removed || pod.metadata.deletion_timestamp.is_some()) {
             return self.finish(&wanted, &seen).await;
         }
+        self.tell_of_back_off(&pod, &out);
         let wake = [out.wake, self.deadline(&pod)].into_iter().flatten().min();
         for action in out.actions {
             self.act(&pod, &seen, action);
@@ -181,6 +184,24 @@ impl Worker {
         let keep = usize::try_from(self.kubelet.config.max_per_pod_container.unwrap_or(1)).unwrap_or(1);
         clean::dead_containers(&self.kubelet, &self.key, &seen, keep).await;
         Round::Wait(wake)
+    }
+
+    /// One event for each time a container begins to wait for its restart.
+    fn tell_of_back_off(&mut self, pod: &Pod, out: &Step) {
+        let now: BTreeSet<String> = out
+            .waiting
+            .iter()
+            .filter(|(_, (reason, _))| reason == "CrashLoopBackOff")
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in now.difference(&self.backing_off) {
+            let note = format!(
+                "Back-off restarting failed container {name} in pod {}_{}({})",
+                self.key.name, self.key.namespace, self.key.uid
+            );
+            self.kubelet.events.pod(pod, Some(name), true, "BackOff", note);
+        }
+        self.backing_off = now;
     }
 
     fn intent(&self, wanted: &Wanted) -> Intent {
@@ -300,8 +321,7 @@ impl Worker {
     }
 
     fn start(&mut self, pod: Arc<Pod>, seen: &Observed, container: String, attempt: u32, ips: Vec<String>) {
-        let spec = pod.spec.iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
-        let Some(spec) = spec.into_iter().find(|c| c.name == container).cloned() else { return };
+        let Some(spec) = ephemeral::find(&pod, &container) else { return };
         let Some(sandbox) = seen.sandbox() else { return };
         if attempt > 0 {
             let now = Timestamp::now();
@@ -314,6 +334,7 @@ impl Worker {
             attempt,
             volumes: self.volumes.clone(),
             pod_ips: ips,
+            target: ephemeral::target(&pod, &container).and_then(|t| seen.latest(&t).map(|c| c.id.clone())),
         };
         let (kubelet, key, done) = (self.kubelet.clone(), self.key.clone(), self.done.0.clone());
         tokio::spawn(async move {
@@ -411,13 +432,7 @@ impl Worker {
         let until = now.checked_add(SignedDuration::from_secs(pause)).unwrap_or(now);
         if reason == "ErrImagePull" {
             let pod = self.wanted.borrow().pod.clone();
-            let image = pod
-                .spec
-                .iter()
-                .flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()))
-                .find(|c| c.name == what)
-                .and_then(|c| c.image.clone())
-                .unwrap_or_default();
+            let image = ephemeral::find(&pod, what).and_then(|c| c.image).unwrap_or_default();
             self.kubelet.events.pod(&pod, Some(what), false, "BackOff", format!("Back-off pulling image \"{image}\""));
         }
         self.memory.failures.insert(what.to_owned(), Failure { reason: reason.to_owned(), message, at: now, until });

@@ -15,6 +15,7 @@ use super::route::Query;
 use super::{Body, Server, text};
 use crate::inotify::Watcher;
 use crate::kubelet::Kubelet;
+use crate::pod::ephemeral;
 use crate::pod::observe::{Container, Life, observe};
 
 /// Answers.
@@ -22,12 +23,7 @@ pub async fn serve(server: &Server, namespace: &str, pod: &str, container: &str,
     let Some((uid, spec)) = server.manager.find(namespace, pod) else {
         return text(StatusCode::NOT_FOUND, format!("pod \"{pod}\" does not exist\n"));
     };
-    let known = spec
-        .spec
-        .iter()
-        .flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()))
-        .any(|c| c.name == container);
-    if !known {
+    if ephemeral::find(&spec, container).is_none() {
         return text(StatusCode::NOT_FOUND, format!("container {container} not found in pod {pod}\n"));
     }
     let filter = match filter(query) {

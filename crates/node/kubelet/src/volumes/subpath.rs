@@ -56,16 +56,30 @@ fn open(root: &OwnedFd, sub: &Path) -> rustix::io::Result<OwnedFd> {
     )
 }
 
+/// Makes what is missing with the volume's own mode, so that whoever may write the volume may write there.
 fn make(root: &OwnedFd, sub: &Path) -> Result<OwnedFd, String> {
+    let mode =
+        rustix::fs::fstat(root).map(|s| Mode::from_raw_mode(s.st_mode & 0o777)).map_err(|e| format!("stat: {e}"))?;
     let mut at = PathBuf::new();
     for part in sub.components() {
         let parent = if at.as_os_str().is_empty() { open(root, Path::new(".")) } else { open(root, &at) };
         let parent = parent.map_err(|e| format!("open {}: {e}", at.display()))?;
-        match rustix::fs::mkdirat(&parent, part.as_os_str(), Mode::from_raw_mode(0o750)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        match rustix::fs::mkdirat(&parent, part.as_os_str(), Mode::from_raw_mode(0o700)) {
+            Ok(()) => {
+                // Set afterwards: the umask would take bits away.
+                let made = open_below(&parent, Path::new(part.as_os_str()))
+                    .map_err(|e| format!("open {}: {e}", sub.display()))?;
+                rustix::fs::fchmod(&made, mode).map_err(|e| format!("set the mode of {}: {e}", sub.display()))?;
+            }
+            Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(format!("make {} of the volume: {error}", sub.display())),
         }
         at.push(part);
     }
     open(root, sub).map_err(|e| format!("open {}: {e}", sub.display()))
+}
+
+fn open_below(parent: &OwnedFd, name: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat2(parent, name, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS)
 }

@@ -1,0 +1,120 @@
+//! Bad input stops a run before anything is changed, and says where, what and what to do.
+
+use std::sync::OnceLock;
+
+use ansible_free_tests::Lab;
+
+static LAB: OnceLock<Lab> = OnceLock::new();
+
+/// One host is enough: everything here fails before it is touched.
+fn lab() -> &'static Lab {
+    LAB.get_or_init(|| Lab::up("bad", 0, 1, 0).unwrap())
+}
+
+/// Nothing of kinit's may be on the host.
+fn untouched(lab: &Lab) {
+    let found = lab.ssh("cp1", "ls -d /etc/kubernetes /var/lib/kinit /usr/local/lib/kinit 2>/dev/null || true").unwrap();
+    assert_eq!(found, "", "the host was changed");
+}
+
+fn init(file: &str, more: &[&str]) -> ansible_free_tests::Ran {
+    lab().kinit(&[&["init", "-f", file], more].concat()).unwrap()
+}
+
+#[test]
+fn an_unreachable_host_is_named() {
+    let lab = lab();
+    let file = lab.variant("unreachable.yaml", |text| format!("{text}  - name: w9\n    address: 10.77.251.9\n    roles: [worker]\n")).unwrap();
+    let ran = init(&file, &["--connect-timeout", "2"]);
+    assert_eq!(ran.code, 4, "{}", ran.err);
+    assert!(ran.err.contains("w9: connect to 10.77.251.9:22"), "{}", ran.err);
+    untouched(lab);
+}
+
+#[test]
+fn an_unknown_host_key_is_refused_without_the_flag_and_remembered_with_it() {
+    let lab = lab();
+    let known = lab.dir.join("known_here");
+    std::fs::remove_file(&known).ok();
+    let file = lab.variant("unknown.yaml", |text| text.replace("/known_hosts", "/known_here")).unwrap();
+    let ran = init(&file, &["--dry-run"]);
+    assert_eq!(ran.code, 4, "{}", ran.err);
+    assert!(ran.err.contains("the host is not known; its key is SHA256:") && ran.err.contains("--accept-new-host-keys"), "{}", ran.err);
+    let ran = init(&file, &["--dry-run", "--accept-new-host-keys"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(init(&file, &["--dry-run"]).code == 0, "the key was not remembered");
+    untouched(lab);
+}
+
+#[test]
+fn a_changed_host_key_is_refused_even_with_the_flag() {
+    let lab = lab();
+    let other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
+    let address = lab.ssh("cp1", "hostname -I").unwrap().trim().to_owned();
+    std::fs::write(lab.dir.join("known_wrong"), format!("{address} {other}\n")).unwrap();
+    let file = lab.variant("changed.yaml", |text| text.replace("/known_hosts", "/known_wrong")).unwrap();
+    let ran = init(&file, &["--accept-new-host-keys"]);
+    assert_eq!(ran.code, 4, "{}", ran.err);
+    assert!(ran.err.contains("line 1 has another"), "{}", ran.err);
+    untouched(lab);
+}
+
+#[test]
+fn a_wrong_ssh_key_says_which_were_tried() {
+    let lab = lab();
+    let key = lab.dir.join("wrong_key");
+    std::fs::remove_file(&key).ok();
+    let made = std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status().unwrap();
+    assert!(made.success());
+    let file = lab.variant("wrong-key.yaml", |text| text.replace("/id_ed25519", "/wrong_key")).unwrap();
+    let ran = init(&file, &[]);
+    assert_eq!(ran.code, 4, "{}", ran.err);
+    assert!(ran.err.contains("accepts none of these keys") && ran.err.contains("wrong_key"), "{}", ran.err);
+    untouched(lab);
+}
+
+#[test]
+fn an_occupied_port_is_found_and_can_be_ignored_by_name() {
+    let lab = lab();
+    lab.ssh("cp1", "systemd-run -q --unit=squatter --collect socat TCP-LISTEN:6443,fork - 2>/dev/null || systemd-run -q --unit=squatter --collect /usr/bin/perl -e 'use Socket; socket(S,PF_INET,SOCK_STREAM,0); setsockopt(S,SOL_SOCKET,SO_REUSEADDR,1); bind(S,sockaddr_in(6443,INADDR_ANY)); listen(S,5); sleep'").unwrap();
+    let seen = ansible_free_tests::eventually(std::time::Duration::from_secs(10), || {
+        let ran = lab.on_cluster("init", &["--dry-run"])?;
+        anyhow::ensure!(ran.code == 5, "{}", ran.err);
+        Ok(ran.err)
+    });
+    let ignored = lab.on_cluster("init", &["--dry-run", "--ignore-preflight-errors=Port-6443"]).unwrap();
+    lab.ssh("cp1", "systemctl stop squatter").unwrap();
+    let seen = seen.unwrap();
+    assert!(seen.contains("failed: cp1: Port-6443: squatter.service listens on port 6443"), "{seen}");
+    assert_eq!(ignored.code, 0, "{}", ignored.err);
+    untouched(lab);
+}
+
+#[test]
+fn mistakes_in_the_file_are_told_with_their_path() {
+    let lab = lab();
+    for (from, to, expected) in [
+        ("roles: [control-plane]", "role: [control-plane]", "spec.hosts[0].role: unknown field"),
+        ("name: cp1", "name: CP_1", "spec.hosts[0].name"),
+        ("spec:", "spec:\n  networking: {podSubnet: 10.96.0.0/16}", "overlap"),
+        ("  hosts:", "  hosts:\n  - {name: cp1, address: 192.0.2.1, roles: [worker]}", "is the name of spec.hosts[0] too"),
+        ("  hosts:", "  hosts:\n  - {name: cp0, address: 192.0.2.1, roles: [control-plane]}", "an even number"),
+        ("kinit.dev/v1alpha1", "kubeadm.k8s.io/v1beta4", "this kinit reads apiVersion kinit.dev/v1alpha1"),
+    ] {
+        let file = lab.variant("mistake.yaml", |text| text.replacen(from, to, 1)).unwrap();
+        let ran = init(&file, &[]);
+        assert_eq!(ran.code, 3, "{expected}: {}", ran.err);
+        assert!(ran.err.contains(expected), "{expected} is missing in: {}", ran.err);
+    }
+    untouched(lab);
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_and_touches_nothing() {
+    let lab = lab();
+    let plan = lab.on_cluster("init", &["--dry-run"]).unwrap().ok("kinit init --dry-run").unwrap();
+    for line in ["cp1        create ca", "cp1        start etcd.service", "cluster    wait for all nodes to be Ready"] {
+        assert!(plan.contains(line), "{line} is missing in:\n{plan}");
+    }
+    untouched(lab);
+}

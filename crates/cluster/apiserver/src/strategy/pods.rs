@@ -1,0 +1,133 @@
+//! Pods: defaults, first status, quality of service.
+
+use kinit_apimachinery::meta::Meta;
+use serde_json::{Map, Value, json};
+
+use super::pod_spec;
+use super::tools::{absent, each, items, object};
+
+/// Defaults of a pod.
+pub fn default(pod: &mut Value) {
+    let spec = object(pod, "spec");
+    for list in ["initContainers", "containers"] {
+        for container in each(spec, list) {
+            requests_from_limits(container);
+        }
+    }
+    absent(spec, "enableServiceLinks", true);
+    pod_spec::default(spec);
+}
+
+/// A limit without a request is a request, too.
+fn requests_from_limits(container: &mut Value) {
+    let Some(limits) = container.at(&["resources", "limits"]).and_then(Value::as_object).cloned() else { return };
+    let resources = object(container, "resources");
+    let requests = object(resources, "requests");
+    for (name, amount) in limits {
+        absent(requests, &name, amount);
+    }
+    if requests.as_object().is_some_and(Map::is_empty)
+        && let Some(map) = resources.as_object_mut()
+    {
+        map.shift_remove("requests");
+    }
+}
+
+/// A new pod is pending.
+pub fn prepare_create(pod: &mut Value) {
+    let mut status = json!({"phase": "Pending", "qosClass": qos(pod)});
+    if !items(pod, &["spec", "schedulingGates"]).is_empty() {
+        status["conditions"] = json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates"}]);
+    }
+    pod["status"] = status;
+    if let Some(spec) = pod["spec"].as_object_mut() {
+        spec.shift_remove("ephemeralContainers");
+    }
+}
+
+/// Ephemeral containers have a subresource of their own.
+pub fn prepare_update(new: &mut Value, old: &Value) {
+    let _ = old;
+    if let Some(spec) = new.get_mut("spec") {
+        pod_spec::default(spec);
+    }
+}
+
+/// `pods/ephemeralcontainers`: containers are added, never changed or removed.
+pub fn ephemeral_update(new: &Value, old: &Value) -> Value {
+    let mut out = old.clone();
+    let mut list = items(old, &["spec", "ephemeralContainers"]).to_vec();
+    for container in items(new, &["spec", "ephemeralContainers"]) {
+        if !list.iter().any(|c| c.str_at(&["name"]) == container.str_at(&["name"])) {
+            list.push(container.clone());
+        }
+    }
+    if !list.is_empty() {
+        out["spec"]["ephemeralContainers"] = list.into();
+    }
+    out
+}
+
+/// `pods/resize`: the resources of containers, and how they are changed.
+pub fn resize_update(new: &Value, old: &Value) -> Value {
+    let mut out = old.clone();
+    for list in ["containers", "initContainers"] {
+        let wanted = items(new, &["spec", list]).to_vec();
+        for container in each(object(&mut out, "spec"), list) {
+            let name = container.str_at(&["name"]).to_owned();
+            let Some(other) = wanted.iter().find(|c| c.str_at(&["name"]) == name) else { continue };
+            for key in ["resources", "resizePolicy"] {
+                match (other.get(key), container.as_object_mut()) {
+                    (Some(value), Some(map)) => {
+                        map.insert(key.to_owned(), value.clone());
+                    }
+                    (None, Some(map)) => {
+                        map.shift_remove(key);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    out
+}
+
+/// `Guaranteed`, `Burstable` or `BestEffort` (`qos.ComputePodQOS`).
+pub fn qos(pod: &Value) -> &'static str {
+    let (mut any, mut guaranteed) = (false, true);
+    let containers = items(pod, &["spec", "containers"]).iter().chain(items(pod, &["spec", "initContainers"]));
+    for container in containers {
+        for resource in ["cpu", "memory"] {
+            let amount = |kind: &str| {
+                container
+                    .at(&["resources", kind, resource])
+                    .and_then(Value::as_str)
+                    .and_then(|t| t.parse::<kinit_apimachinery::quantity::Quantity>().ok())
+                    .filter(|q| *q != kinit_apimachinery::quantity::Quantity::ZERO)
+            };
+            let (request, limit) = (amount("requests"), amount("limits"));
+            any |= request.is_some() || limit.is_some();
+            guaranteed &= limit.is_some() && (request.is_none() || request == limit);
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quality_of_service() {
+        let pod = |resources: Value| json!({"spec":{"containers":[{"name":"c","resources":resources}]}});
+        assert_eq!(qos(&pod(json!({}))), "BestEffort");
+        assert_eq!(qos(&pod(json!({"requests":{"cpu":"1"}}))), "Burstable");
+        let both = json!({"cpu":"1","memory":"1Gi"});
+        assert_eq!(qos(&pod(json!({"limits":both,"requests":both}))), "Guaranteed");
+    }
+}

@@ -1,0 +1,103 @@
+//! Volumes, claims, storage classes, CSI drivers.
+
+use kinit_apimachinery::meta::Meta;
+use kinit_apimachinery::status::FieldErrors;
+use serde_json::{Value, json};
+
+use super::tools::{absent, empty, immutable, items, object, one_of};
+
+pub fn default_pv(o: &mut Value) {
+    let spec = object(o, "spec");
+    empty(spec, "persistentVolumeReclaimPolicy", "Retain");
+    absent(spec, "volumeMode", "Filesystem");
+    if let Some(path) = spec.get_mut("hostPath").filter(|p| p.is_object()) {
+        absent(path, "type", "");
+    }
+    empty(object(o, "status"), "phase", "Pending");
+}
+
+pub fn default_pvc(o: &mut Value) {
+    absent(object(o, "spec"), "volumeMode", "Filesystem");
+    empty(object(o, "status"), "phase", "Pending");
+}
+
+const MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+
+fn modes(o: &Value, errors: &mut FieldErrors) {
+    let list = items(o, &["spec", "accessModes"]);
+    if list.is_empty() {
+        errors.required("spec.accessModes", "at least 1 access mode is required");
+    }
+    for mode in list {
+        one_of(mode, "spec.accessModes", MODES, errors);
+    }
+}
+
+pub fn validate_pv(o: &Value, errors: &mut FieldErrors) {
+    modes(o, errors);
+    if o.at(&["spec", "capacity", "storage"]).is_none() {
+        errors.required("spec.capacity", "");
+    }
+    one_of(&o.at(&["spec", "persistentVolumeReclaimPolicy"]).cloned().unwrap_or_default(), "spec.persistentVolumeReclaimPolicy", &["Delete", "Recycle", "Retain"], errors);
+}
+
+pub fn validate_pvc(o: &Value, errors: &mut FieldErrors) {
+    modes(o, errors);
+    if o.at(&["spec", "resources", "requests", "storage"]).is_none() {
+        errors.required("spec.resources[storage]", "");
+    }
+}
+
+/// Only the size, the class of attributes, and the binding of an unbound claim change.
+pub fn validate_pvc_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    let bound = !old.str_at(&["spec", "volumeName"]).is_empty();
+    let fixed = |o: &Value| {
+        let mut spec = o.get("spec").cloned().unwrap_or_default();
+        if let Some(map) = spec.as_object_mut() {
+            map.shift_remove("resources");
+            map.shift_remove("volumeAttributesClassName");
+            if !bound {
+                map.shift_remove("volumeName");
+                // A claim made before there was a default class gets one later.
+                if old.at(&["spec", "storageClassName"]).is_none() {
+                    map.shift_remove("storageClassName");
+                }
+            }
+        }
+        spec
+    };
+    if fixed(new) != fixed(old) {
+        errors.forbidden("spec", "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims");
+    }
+}
+
+pub fn default_class(o: &mut Value) {
+    absent(o, "reclaimPolicy", "Delete");
+    absent(o, "volumeBindingMode", "Immediate");
+}
+
+pub fn validate_class(o: &Value, errors: &mut FieldErrors) {
+    if o.str_at(&["provisioner"]).is_empty() {
+        errors.required("provisioner", "");
+    }
+    one_of(&o["volumeBindingMode"], "volumeBindingMode", &["Immediate", "WaitForFirstConsumer"], errors);
+    one_of(&o["reclaimPolicy"], "reclaimPolicy", &["Delete", "Retain"], errors);
+}
+
+pub fn validate_class_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    for key in ["provisioner", "parameters", "reclaimPolicy", "volumeBindingMode"] {
+        immutable(new, old, &[key], errors);
+    }
+}
+
+pub fn default_driver(o: &mut Value) {
+    let spec = object(o, "spec");
+    absent(spec, "attachRequired", true);
+    for key in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
+        absent(spec, key, false);
+    }
+    absent(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
+    if spec.get("volumeLifecycleModes").is_none() {
+        spec["volumeLifecycleModes"] = json!(["Persistent"]);
+    }
+}

@@ -1,0 +1,157 @@
+//! Checks of what makes pods (`pkg/apis/{apps,batch}/validation`).
+
+use kinit_apimachinery::meta::Meta;
+use kinit_apimachinery::selector::LabelSelector;
+use kinit_apimachinery::status::FieldErrors;
+use serde_json::Value;
+
+use super::pod_validation::validate_spec;
+use super::tools::{immutable, not_negative, one_of};
+
+fn template(o: &Value, at: &[&str], restart: &[&str], errors: &mut FieldErrors) {
+    let path = at.join(".");
+    let Some(template) = o.at(at) else { return errors.required(&path, "") };
+    validate_spec(template.get("spec").unwrap_or(&Value::Null), &format!("{path}.spec"), errors);
+    let policy = template.at(&["spec", "restartPolicy"]).cloned().unwrap_or_default();
+    if policy.as_str().is_some_and(|p| ["Always", "OnFailure", "Never"].contains(&p)) {
+        one_of(&policy, &format!("{path}.spec.restartPolicy"), restart, errors);
+    }
+}
+
+fn selector(o: &Value, errors: &mut FieldErrors) {
+    let Some(selector) = o.at(&["spec", "selector"]).filter(|s| s.is_object()) else {
+        return errors.required("spec.selector", "");
+    };
+    let Some(parsed) = LabelSelector::from_object(Some(selector)) else {
+        return errors.invalid("spec.selector", selector, "invalid label selector");
+    };
+    if parsed.is_empty() {
+        return errors.invalid("spec.selector", selector, "empty selector is invalid for deployment");
+    }
+    let labels = o.at(&["spec", "template", "metadata", "labels"]);
+    let get = |k: &str| labels.and_then(|l| l.get(k)).and_then(Value::as_str);
+    if !parsed.matches(get) {
+        let value = labels.cloned().unwrap_or_default();
+        errors.invalid("spec.template.metadata.labels", &value, "`selector` does not match template `labels`");
+    }
+}
+
+const ALWAYS: &[&str] = &["Always"];
+
+pub fn validate_deployment(o: &Value, errors: &mut FieldErrors) {
+    not_negative(o, &["spec", "replicas"], errors);
+    selector(o, errors);
+    template(o, &["spec", "template"], ALWAYS, errors);
+    let kind = o.at(&["spec", "strategy", "type"]).cloned().unwrap_or_default();
+    one_of(&kind, "spec.strategy.type", &["Recreate", "RollingUpdate"], errors);
+    if kind == "Recreate" && o.at(&["spec", "strategy", "rollingUpdate"]).is_some() {
+        errors.forbidden("spec.strategy.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'");
+    }
+    let zero = |key: &str| matches!(o.at(&["spec", "strategy", "rollingUpdate", key]), Some(v) if v == 0 || v == "0%");
+    if zero("maxUnavailable") && zero("maxSurge") {
+        let value = o.at(&["spec", "strategy", "rollingUpdate", "maxUnavailable"]).cloned().unwrap_or_default();
+        errors.invalid("spec.strategy.rollingUpdate.maxUnavailable", &value, "may not be 0 when `maxSurge` is 0");
+    }
+    for key in ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
+        not_negative(o, &["spec", key], errors);
+    }
+}
+
+pub fn validate_replica_set(o: &Value, errors: &mut FieldErrors) {
+    not_negative(o, &["spec", "replicas"], errors);
+    selector(o, errors);
+    template(o, &["spec", "template"], ALWAYS, errors);
+}
+
+pub fn validate_rc(o: &Value, errors: &mut FieldErrors) {
+    not_negative(o, &["spec", "replicas"], errors);
+    if o.at(&["spec", "selector"]).and_then(Value::as_object).is_none_or(serde_json::Map::is_empty) {
+        errors.required("spec.selector", "");
+    }
+    template(o, &["spec", "template"], ALWAYS, errors);
+}
+
+pub fn validate_stateful_set(o: &Value, errors: &mut FieldErrors) {
+    validate_replica_set(o, errors);
+    let policy = o.at(&["spec", "podManagementPolicy"]).cloned().unwrap_or_default();
+    one_of(&policy, "spec.podManagementPolicy", &["OrderedReady", "Parallel"], errors);
+    let kind = o.at(&["spec", "updateStrategy", "type"]).cloned().unwrap_or_default();
+    one_of(&kind, "spec.updateStrategy.type", &["OnDelete", "RollingUpdate"], errors);
+}
+
+pub fn validate_daemon_set(o: &Value, errors: &mut FieldErrors) {
+    selector(o, errors);
+    template(o, &["spec", "template"], ALWAYS, errors);
+    let kind = o.at(&["spec", "updateStrategy", "type"]).cloned().unwrap_or_default();
+    one_of(&kind, "spec.updateStrategy.type", &["OnDelete", "RollingUpdate"], errors);
+}
+
+pub fn validate_selector_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    immutable(new, old, &["spec", "selector"], errors);
+}
+
+pub fn validate_stateful_set_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    const MUTABLE: [&str; 7] = [
+        "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
+    ];
+    let fixed = |o: &Value| {
+        let mut spec = o.get("spec").cloned().unwrap_or_default();
+        if let Some(map) = spec.as_object_mut() {
+            map.retain(|k, _| !MUTABLE.contains(&k.as_str()));
+        }
+        spec
+    };
+    if fixed(new) != fixed(old) {
+        errors.forbidden("spec", "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden");
+    }
+}
+
+pub fn validate_job(o: &Value, errors: &mut FieldErrors) {
+    for key in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"] {
+        not_negative(o, &["spec", key], errors);
+    }
+    selector(o, errors);
+    template(o, &["spec", "template"], &["OnFailure", "Never"], errors);
+    let mode = o.at(&["spec", "completionMode"]).cloned().unwrap_or_default();
+    one_of(&mode, "spec.completionMode", &["NonIndexed", "Indexed"], errors);
+    if mode == "Indexed" && o.at(&["spec", "completions"]).is_none() {
+        errors.required("spec.completions", "when completion mode is Indexed");
+    }
+}
+
+pub fn validate_job_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    for key in ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex"] {
+        immutable(new, old, &["spec", key], errors);
+    }
+    let suspended = old.at(&["spec", "suspend"]) == Some(&Value::Bool(true)) && old.at(&["status", "startTime"]).is_none();
+    if !suspended {
+        immutable(new, old, &["spec", "template"], errors);
+    }
+    let elastic = new.at(&["spec", "completionMode"]).is_some_and(|m| m == "Indexed");
+    if !elastic {
+        immutable(new, old, &["spec", "completions"], errors);
+    }
+}
+
+pub fn validate_cron_job(o: &Value, errors: &mut FieldErrors) {
+    let schedule = o.str_at(&["spec", "schedule"]);
+    if schedule.is_empty() {
+        errors.required("spec.schedule", "");
+    } else if !schedule.starts_with('@') && schedule.split_whitespace().count() != 5 {
+        let count = schedule.split_whitespace().count();
+        errors.invalid("spec.schedule", &schedule.into(), &format!("expected exactly 5 fields, found {count}: [{schedule}]"));
+    }
+    if schedule.contains("TZ") {
+        errors.invalid("spec.schedule", &schedule.into(), "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
+    }
+    let policy = o.at(&["spec", "concurrencyPolicy"]).cloned().unwrap_or_default();
+    one_of(&policy, "spec.concurrencyPolicy", &["Allow", "Forbid", "Replace"], errors);
+    template(o, &["spec", "jobTemplate", "spec", "template"], &["OnFailure", "Never"], errors);
+    if o.name().len() > 52 {
+        errors.invalid("metadata.name", &o.name().into(), "must be no more than 52 characters");
+    }
+}
+
+pub fn validate_revision_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    immutable(new, old, &["data"], errors);
+}

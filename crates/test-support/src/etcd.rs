@@ -1,0 +1,86 @@
+//! A single etcd.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::free_port;
+
+/// A running etcd; it ends with this value.
+#[derive(Debug)]
+pub struct TestEtcd {
+    child: Child,
+    /// `http://127.0.0.1:PORT`.
+    pub endpoint: String,
+    _dir: Option<tempfile::TempDir>,
+}
+
+/// Whether etcd is installed; prints why a test is skipped otherwise.
+pub fn installed() -> bool {
+    let found = Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success());
+    if !found {
+        println!("skipped: etcd is not in PATH");
+    }
+    found
+}
+
+impl TestEtcd {
+    /// Starts one with its data in a temporary directory; `None` when etcd is not installed.
+    pub fn start() -> Result<Option<Self>> {
+        if !installed() {
+            return Ok(None);
+        }
+        let dir = tempfile::tempdir().context("make a directory for etcd")?;
+        let mut etcd = Self::start_in(dir.path(), free_port()?)?;
+        etcd._dir = Some(dir);
+        Ok(Some(etcd))
+    }
+
+    /// Starts one with its data in `dir` and its client port at `port`.
+    pub fn start_in(dir: &Path, port: u16) -> Result<Self> {
+        let endpoint = format!("http://127.0.0.1:{port}");
+        let peer = format!("http://127.0.0.1:{}", free_port()?);
+        std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+        let log = std::fs::File::create(dir.join("etcd.log")).context("make etcd's log")?;
+        let child = Command::new("etcd")
+            .args(["--name=test", "--log-level=warn", "--unsafe-no-fsync", "--snapshot-count=10000"])
+            .arg(format!("--data-dir={}", dir.join("data").display()))
+            .arg(format!("--listen-client-urls={endpoint}"))
+            .arg(format!("--advertise-client-urls={endpoint}"))
+            .arg(format!("--listen-peer-urls={peer}"))
+            .arg(format!("--initial-advertise-peer-urls={peer}"))
+            .arg(format!("--initial-cluster=test={peer}"))
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("start etcd")?;
+        let mut etcd = Self { child, endpoint, _dir: None };
+        etcd.wait(port, dir)?;
+        Ok(etcd)
+    }
+
+    fn wait(&mut self, port: u16, dir: &Path) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while Instant::now() < deadline {
+            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                let log = std::fs::read_to_string(dir.join("etcd.log")).unwrap_or_default();
+                bail!("etcd ended at once with {status}: {log}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("etcd does not listen after 15 s")
+    }
+}
+
+impl Drop for TestEtcd {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to end.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
