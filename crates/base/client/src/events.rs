@@ -1,5 +1,7 @@
 //! Events that never hold up the work they tell of.
 
+use std::collections::HashMap;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder as Publisher, Reporter};
 use kube::{Client, Resource};
@@ -10,15 +12,24 @@ use tokio::sync::mpsc;
 pub struct Recorder(mpsc::Sender<(ObjectReference, Event)>);
 
 const QUEUE: usize = 1000;
+/// So many different texts are remembered.
+const TEXTS: usize = 256;
 
 impl Recorder {
     /// Publishes as `component` (events' `reportingController`), from `instance` (a host's or pod's name).
     pub fn new(client: Client, component: &str, instance: &str) -> Self {
         let (sender, mut receiver) = mpsc::channel::<(ObjectReference, Event)>(QUEUE);
         let reporter = Reporter { controller: component.to_owned(), instance: Some(instance.to_owned()) };
-        let publisher = Publisher::new(client, reporter);
         tokio::spawn(async move {
+            // A publisher counts events of one reason as one, whatever they say: with one publisher a text, only what says
+            // the same is counted, as upstream's correlator does.
+            let mut publishers: HashMap<Option<String>, Publisher> = HashMap::new();
             while let Some((object, event)) = receiver.recv().await {
+                if publishers.len() >= TEXTS {
+                    publishers.clear();
+                }
+                let fresh = || Publisher::new(client.clone(), reporter.clone());
+                let publisher = publishers.entry(event.note.clone()).or_insert_with(fresh);
                 if let Err(error) = publisher.publish(&event, &object).await {
                     tracing::debug!(%error, reason = event.reason, "publish an event");
                 }

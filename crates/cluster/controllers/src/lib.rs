@@ -15,6 +15,7 @@ mod bootstrap;
 mod context;
 mod csr;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod garbage;
 mod identity;
@@ -25,6 +26,7 @@ mod pod_gc;
 mod registry;
 mod run;
 mod service_accounts;
+mod ttl;
 mod workload;
 
 pub use run::main;

@@ -47,7 +47,12 @@ descriptors! {
     "deployment-controller", "deployment", false => crate::workload::deployment::run;
     "daemonset-controller", "daemonset", false => crate::workload::daemonset::run;
     "job-controller", "job", false => crate::workload::job::run;
+    "statefulset-controller", "statefulset", false => crate::workload::statefulset::run;
+    "ttl-after-finished-controller", "ttl-after-finished", false => crate::ttl::run;
+    "cronjob-controller", "cronjob", false => crate::workload::cronjob::run;
+    "serviceaccount-token-controller", "serviceaccount-token", false => crate::service_accounts::tokens::run;
     "replicaset-controller", "replicaset", false => crate::workload::replicaset::run;
+    "disruption-controller", "disruption", false => crate::disruption::run;
     "endpoints-controller", "endpoint", false => crate::endpoints::legacy::run;
     "endpointslice-controller", "endpointslice", false => crate::endpoints::slices::run;
     "pod-garbage-collector-controller", "podgc", false => crate::pod_gc::run;

@@ -2,3 +2,4 @@
 
 pub mod default_account;
 pub mod root_ca;
+pub mod tokens;

@@ -1,5 +1,6 @@
 //! Controllers that keep pods running: Deployments, ReplicaSets, and their kin.
 
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod expectations;
@@ -8,3 +9,4 @@ pub mod pods;
 pub mod rank;
 pub mod replicaset;
 pub mod revisions;
+pub mod statefulset;

@@ -13,6 +13,7 @@ mod cache;
 mod node_info;
 mod plugins;
 mod pod_info;
+mod preempt;
 mod queue;
 mod resources;
 mod run;

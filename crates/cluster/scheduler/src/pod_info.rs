@@ -73,8 +73,8 @@ impl PodInfo {
 
     /// Whether other pods matter to it, or it to them, by (anti-)affinity.
     pub fn has_affinity(&self) -> bool {
-        !(self.affinity.is_empty() && self.preferred.is_empty() && self.avoided.is_empty())
-            || !self.anti_affinity.is_empty()
+        let lists = [&self.affinity, &self.anti_affinity, &self.preferred, &self.avoided];
+        lists.iter().any(|terms| !terms.is_empty())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Takes pods from the queue one at a time and binds them; feeds the cache and the queue from the informers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -10,14 +10,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, Time};
 use kinit_client::events::Recorder;
 use kinit_client::informer::{Change, Store, key_of};
 use kinit_component_base::Shutdown;
-use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{Expression, Selector};
 use kube::{Client, ResourceExt};
+use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Snapshot};
 use crate::plugins::Surroundings;
 use crate::pod_info::PodInfo;
+use crate::preempt::{Preemption, preempt, priority};
 use crate::queue::{Happening, Queue, Turn};
 use crate::schedule::{NoFit, schedule};
 
@@ -59,6 +61,8 @@ pub struct Worker {
     cache: Arc<Cache>,
     queue: Arc<Queue>,
     recorder: Recorder,
+    /// Pods for which room was made, by key: where, and what they need.
+    nominated: Mutex<HashMap<String, (String, Arc<PodInfo>)>>,
 }
 
 impl Worker {
@@ -69,7 +73,7 @@ impl Worker {
         watch_pods(&stores.pods, &cache, &queue);
         let on_namespace = queue.clone();
         stores.namespaces.on_change(move |_| on_namespace.happened(Happening::Namespace));
-        Arc::new(Self { client, stores, cache, queue, recorder })
+        Arc::new(Self { client, stores, cache, queue, recorder, nominated: Mutex::default() })
     }
 
     /// Schedules until `shutdown`.
@@ -90,19 +94,83 @@ impl Worker {
         let labels = |name: &str| self.stores.namespaces.get(name).and_then(|n| n.metadata.labels.clone());
         let around = Surroundings { namespace_labels: &labels, workload: self.workload(&pod) };
         let mut pick = |count: usize| rand::random_range(0..count.max(1));
-        match schedule(&info, &self.cache.snapshot(), &around, &mut pick) {
+        let snapshot = self.with_nominated(&turn.key, &info);
+        match schedule(&info, &snapshot, &around, &mut pick) {
             Ok(node) => {
+                self.nominated.lock().remove(&turn.key);
                 self.cache.assume(&info, &node);
                 tokio::spawn(self.bind(turn, pod, node));
             }
             Err(no_fit) => {
                 tracing::debug!(pod = turn.key, message = no_fit.message, "no node");
+                let preemption = preempt(&info, &snapshot, &around);
+                if let Some(preemption) = &preemption {
+                    let place = (preemption.node.clone(), info.clone());
+                    self.nominated.lock().insert(turn.key.clone(), place);
+                }
                 tokio::spawn(async move {
                     self.report(&pod, "Unschedulable", &no_fit).await;
+                    // Before the victims go: their end must find the pod waiting.
                     self.queue.put_back(&turn, no_fit.plugins);
+                    if let Some(preemption) = preemption
+                        && let Err(error) = self.make_room(&pod, &preemption).await
+                    {
+                        tracing::warn!(pod = turn.key, error = format!("{error:#}"), "preempt");
+                    }
                 });
             }
         }
+    }
+
+    /// The snapshot with pods on it that wait for room made for them, unless they matter less than this one.
+    fn with_nominated(&self, key: &str, pod: &PodInfo) -> Snapshot {
+        let mut snapshot = self.cache.snapshot();
+        let mut nominated = self.nominated.lock();
+        nominated.retain(|key, _| self.stores.pods.get(key).is_some_and(|p| wants_node(&p)));
+        for (other_key, (node, other)) in nominated.iter() {
+            if other_key == key
+                || priority(other) < priority(pod)
+                || self.cache.is_assumed(other_key, &other.pod.uid().unwrap_or_default())
+            {
+                continue;
+            }
+            if let Some(info) = snapshot.iter_mut().find(|n| n.name() == *node) {
+                Arc::make_mut(info).add(other_key, other.clone());
+            }
+        }
+        snapshot
+    }
+
+    /// Ends the victims and says for whom the room is.
+    async fn make_room(&self, pod: &Pod, preemption: &Preemption) -> Result<()> {
+        let name = pod.name_any();
+        for key in &preemption.victims {
+            let Some(victim) = self.stores.pods.get(key).filter(|v| v.metadata.deletion_timestamp.is_none()) else {
+                continue;
+            };
+            let api: Api<Pod> = Api::namespaced(self.client.clone(), &victim.namespace().unwrap_or_default());
+            let condition = json!({
+                "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+                "message": format!("{PROFILE}: preempting to accommodate a higher priority pod"),
+                "lastTransitionTime": Time(jiff::Timestamp::now())
+            });
+            let patch = json!({"metadata": {"uid": victim.uid()}, "status": {"conditions": [condition]}});
+            gone(api.patch_status(&victim.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await)
+                .with_context(|| format!("mark pod {key} as preempted"))?;
+            let params = DeleteParams {
+                preconditions: Some(Preconditions { uid: victim.uid(), resource_version: None }),
+                ..Default::default()
+            };
+            gone(api.delete(&victim.name_any(), &params).await).with_context(|| format!("preempt pod {key}"))?;
+            let note = format!("Preempted by pod {} on node {}", pod.uid().unwrap_or_default(), preemption.node);
+            self.recorder.normal(&*victim, "Preempted", note);
+            tracing::info!(victim = key, by = name, node = preemption.node, "preempted");
+        }
+        let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"nominatedNodeName": preemption.node}});
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
+        gone(api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await)
+            .context("write the nominated node")?;
+        Ok(())
     }
 
     /// The selector of the Service, ReplicaSet or StatefulSet the pod belongs to (`helper.DefaultSelector`).
@@ -191,6 +259,13 @@ impl Worker {
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
             Err(error) => tracing::warn!(pod = pod.name_any(), %error, "write the pod's PodScheduled condition"),
         }
+    }
+}
+
+fn gone<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        result => result.map(drop),
     }
 }
 

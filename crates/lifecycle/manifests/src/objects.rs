@@ -103,6 +103,12 @@ pub fn cluster_objects(cluster: &Cluster, cluster_file: &str, ca_pem: &str) -> V
             "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
             subject("Group", "system:nodes"),
         ),
+        // The controller manager approves serving certificates too, which upstream leaves to people.
+        bind(
+            "kinit:kubelet-serving-approver",
+            "system:certificates.k8s.io:kubelet-serving-approver",
+            subject("ServiceAccount", "certificate-controller"),
+        ),
         value(read_nodes),
         bind("kubeadm:get-nodes", "kubeadm:get-nodes", subject("Group", TOKENS)),
         bind("kubeadm:node-proxier", "system:node-proxier", subject("User", "system:kube-proxy")),

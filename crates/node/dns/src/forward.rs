@@ -1,6 +1,7 @@
 //! Questions that others answer.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hickory_proto::op::ResponseCode;
@@ -11,6 +12,7 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 
 const CACHED: u64 = 10_000;
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks the host's resolvers.
 pub struct Forwarder(TokioResolver);
@@ -36,6 +38,9 @@ impl Forwarder {
         options.use_hosts_file = ResolveHosts::Never;
         options.preserve_intermediates = true;
         options.edns0 = true;
+        // Clients wait five seconds: they are to hear of a failure before they give up.
+        options.timeout = TIMEOUT;
+        options.attempts = 1;
         let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
         Ok(Self(builder.build().context("prepare the resolver")?))

@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(names(diff(Some(&old), &moved)), ["DeleteElements", "AddElements"]);
         assert_eq!(names(diff(None, &table(&[], &[])))[..3], ["AddTable", "DropTable", "AddTable"]);
         let mut reshaped = old.clone();
-        reshaped.sets.insert("m".into(), Set::set(&[Type::Port]));
+        reshaped.sets.insert("m".into(), Set::new(&[Type::Port]));
         assert_eq!(names(diff(Some(&old), &reshaped))[0], "AddTable");
     }
 }

@@ -194,7 +194,7 @@ pub struct Set {
 
 impl Set {
     /// A set.
-    pub fn set(key: &[Type]) -> Self {
+    pub fn new(key: &[Type]) -> Self {
         Self {
             key: key.to_vec(),
             data: Vec::new(),
@@ -208,12 +208,12 @@ impl Set {
 
     /// A map.
     pub fn map(key: &[Type], data: &[Type]) -> Self {
-        Self { data: data.to_vec(), ..Self::set(key) }
+        Self { data: data.to_vec(), ..Self::new(key) }
     }
 
     /// A verdict map.
     pub fn verdict_map(key: &[Type]) -> Self {
-        Self { verdicts: true, ..Self::set(key) }
+        Self { verdicts: true, ..Self::new(key) }
     }
 
     /// Whether the kernel would have to make it anew to turn it into `other`.

@@ -1,5 +1,7 @@
 //! Against the kernel, in a network namespace of the test's own; what it says is checked with `nft`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::process::Command;
 use std::time::Duration;
 
@@ -35,10 +37,10 @@ fn table(backends: &[[u8; 4]]) -> Table {
         endpoints.elements.insert(key, Data::Value(join(&[backend, &8443u16.to_be_bytes()])));
     }
     table.sets.insert("endpoints".into(), endpoints);
-    let mut affinity = Set::set(&[Type::Ipv4]);
+    let mut affinity = Set::new(&[Type::Ipv4]);
     affinity.learned = Some(Duration::from_secs(60));
     table.sets.insert("affinity".into(), affinity);
-    let mut ranges = Set::set(&[Type::Ipv4]);
+    let mut ranges = Set::new(&[Type::Ipv4]);
     ranges.intervals = true;
     ranges.ranges.insert(vec![10, 244, 0, 0], vec![10, 245, 0, 0]);
     table.sets.insert("ranges".into(), ranges);

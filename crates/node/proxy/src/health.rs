@@ -92,9 +92,12 @@ pub fn wanted(ports: &[ServicePort]) -> BTreeMap<u16, (String, usize)> {
     wanted
 }
 
+/// A Service and how many endpoints it has here.
+type Shown = Arc<Mutex<(String, usize)>>;
+
 /// The open health ports.
 pub struct HealthPorts {
-    open: HashMap<u16, (Shutdown, Arc<Mutex<(String, usize)>>)>,
+    open: HashMap<u16, (Shutdown, Shown)>,
     shutdown: Shutdown,
 }
 

@@ -61,8 +61,8 @@ fn sets(table: &mut Table) {
     for name in [NODE_PORTS, NO_ENDPOINT_PORTS] {
         table.sets.insert(name.into(), Set::verdict_map(&[Type::Protocol, Type::Port]));
     }
-    table.sets.insert(CLUSTER_IPS.into(), Set::set(&[Type::Ipv4]));
-    table.sets.insert(HAIRPIN.into(), Set::set(&[Type::Ipv4, Type::Ipv4]));
+    table.sets.insert(CLUSTER_IPS.into(), Set::new(&[Type::Ipv4]));
+    table.sets.insert(HAIRPIN.into(), Set::new(&[Type::Ipv4, Type::Ipv4]));
 }
 
 fn jump(chain: &str) -> Expr {
@@ -323,7 +323,7 @@ impl Compiler<'_> {
             let suffix = format!("{}/{}/{}", self.port.id, endpoint.ip, endpoint.port);
             let (chain, clients) = (format!("endpoint-{suffix}"), format!("affinity-{suffix}"));
             map.elements.insert(index.to_ne_bytes().to_vec(), Data::Verdict(Verdict::Goto(chain.clone())));
-            let remembered = Set { learned: Some(life), ..Set::set(&[Type::Ipv4]) };
+            let remembered = Set { learned: Some(life), ..Set::new(&[Type::Ipv4]) };
             self.table.sets.insert(clients.clone(), remembered);
             let lookup = Expr::Lookup { set: clients.clone(), key: Reg(0), not: false };
             self.table.chain(name).rule([source(0), lookup, goto(&chain)]);

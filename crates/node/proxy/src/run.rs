@@ -150,6 +150,7 @@ impl Proxy {
 
     async fn sync(&mut self) -> Result<()> {
         let start = Instant::now();
+        self.was_tampered_with();
         let ports: Vec<ServicePort> = collect(&self.services.list(), &self.slices.list(), &self.node);
         let table = table(&ports, &self.options);
         let sent = tokio::task::block_in_place(|| self.kernel.apply(self.applied.as_ref(), &table));
@@ -181,7 +182,7 @@ impl Proxy {
         Ok(())
     }
 
-    /// Whether somebody else changed our table; then it is made anew.
+    /// Whether somebody else changed our table; then what was applied is forgotten, and the next pass makes all anew.
     fn was_tampered_with(&mut self) -> bool {
         let (Some(table), Ok(generation)) = (&self.applied, self.kernel.generation()) else { return false };
         if self.generation == Some(generation) {

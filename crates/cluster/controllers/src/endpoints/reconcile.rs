@@ -290,7 +290,7 @@ mod tests {
         let changes = run(&s, &[], &[]);
         assert_eq!((changes.create.len(), len(&changes.create[0])), (1, 0));
         let empty = stored(changes.create[0].clone(), "s-0");
-        assert_eq!(run(&s, &[], &[empty.clone()]), Changes::default());
+        assert_eq!(run(&s, &[], std::slice::from_ref(&empty)), Changes::default());
         let filled = run(&s, &[pod("p", "10.0.0.1", true, 1)], &[empty]);
         assert_eq!((filled.create.len(), filled.delete.len()), (1, 1));
         let back = run(&s, &[], &[stored(filled.create[0].clone(), "s-1")]);

@@ -302,20 +302,10 @@ impl Controller {
         }
         let api = self.api(&deployment.namespace().unwrap_or_default());
         let mut wanted = deployment.clone();
-        wanted.status = Some(status.clone());
-        match api.replace_status(&deployment.name_any(), &PostParams::default(), &wanted).await {
-            // The revision was written a moment ago: the status goes onto that.
-            Err(error) if is_status(&error, 409) => {
-                let Some(mut fresh) = api.get_opt(&deployment.name_any()).await? else { return Ok(()) };
-                anyhow::ensure!(fresh.status == deployment.status, "the status changed meanwhile");
-                fresh.status = Some(status);
-                ignore_gone(api.replace_status(&deployment.name_any(), &PostParams::default(), &fresh).await)
-                    .context("write the status")?;
-            }
-            result => {
-                ignore_gone(result).context("write the status")?;
-            }
-        }
+        wanted.status = Some(status);
+        // A conflict, after the revision was written a moment ago, means another pass with the newest version.
+        ignore_gone(api.replace_status(&deployment.name_any(), &PostParams::default(), &wanted).await)
+            .context("write the status")?;
         Ok(())
     }
 }

@@ -409,7 +409,7 @@ mod tests {
     fn suspended_jobs_have_no_pods() {
         let result =
             plan(&job(json!({"suspend": true}), JobStatus::default()), &[pod("a", "Running", true, None)], &now());
-        assert_eq!((result.delete.len(), result.create.len(), result.status.start_time), (1, 0, None));
+        assert_eq!((result.delete.len(), result.create.len(), result.status.start_time.clone()), (1, 0, None));
         let resumed = plan(&job(json!({}), result.status), &[], &now());
         assert_eq!((resumed.create.len(), resumed.status.start_time.is_some()), (1, true));
     }
