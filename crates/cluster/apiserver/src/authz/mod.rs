@@ -37,6 +37,8 @@ pub struct Ask {
     pub name: String,
     /// The path, when it is no resource.
     pub path: String,
+    /// The field selector of a list or watch.
+    pub field_selector: String,
 }
 
 impl Ask {
@@ -60,6 +62,7 @@ impl Ask {
             namespace: namespace.into(),
             name: name.into(),
             path: String::new(),
+            field_selector: String::new(),
         }
     }
 
@@ -75,6 +78,7 @@ impl Ask {
             namespace: info.namespace.clone(),
             name: info.name.clone(),
             path: info.path.clone(),
+            field_selector: info.field_selector.clone(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kinit_apimachinery::meta::Meta;
+use kinit_apimachinery::selector::FieldSelector;
 use serde_json::Value;
 
 use super::Ask;
@@ -56,6 +57,16 @@ pub fn decide(server: &Arc<Server>, user: &User, ask: &Ask) -> Verdict {
             }
             ("", "nodes") if matches!(ask.verb.as_str(), "get" | "list" | "watch") && ask.subresource.is_empty() => {
                 return own(node, ask, true, "node cannot read other nodes").or_services(node, ask);
+            }
+            // AuthorizeNodeWithSelectors: a kubelet lists its own pods, and no others.
+            ("", "pods") if matches!(ask.verb.as_str(), "list" | "watch") => {
+                let own =
+                    FieldSelector::parse(&ask.field_selector).is_ok_and(|s| s.exact("spec.nodeName") == Some(node));
+                if own {
+                    return Verdict::Allow;
+                }
+                let text = "can only list/watch pods with spec.nodeName field selector";
+                return Verdict::NoOpinion(Some(text.to_owned()));
             }
             ("", "pods") if ask.verb == "get" && ask.subresource.is_empty() => {
                 return pod(server, node, ask);

@@ -25,6 +25,8 @@ pub struct RequestInfo {
     pub rest: String,
     /// The whole path.
     pub path: String,
+    /// `fieldSelector` of a list or watch.
+    pub field_selector: String,
 }
 
 /// Value of a query parameter, decoded.
@@ -106,6 +108,9 @@ impl RequestInfo {
         info.rest = parts.collect::<Vec<_>>().join("/");
         info.is_resource = !info.resource.is_empty();
         info.verb = resource_verb(method, &info.name, query, watch_path);
+        if matches!(info.verb, "list" | "watch" | "deletecollection") {
+            info.field_selector = query_value(query, "fieldSelector").unwrap_or_default();
+        }
         if info.name.is_empty()
             && matches!(info.verb, "list" | "watch")
             && let Some(selector) = query_value(query, "fieldSelector")
