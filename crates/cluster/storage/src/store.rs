@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kinit_etcd_connect::Etcd;
 use kinit_etcd_connect::etcd_client::{
@@ -25,6 +25,9 @@ use crate::leases::Leases;
 /// Root of all keys, as upstream's `--etcd-prefix`.
 pub const ROOT: &str = "/registry/";
 const REQUEST: Duration = Duration::from_secs(10);
+/// An etcd election ends within this, or not soon.
+const ELECTION: Duration = Duration::from_secs(3);
+const BETWEEN: Duration = Duration::from_millis(50);
 const PROBE: Duration = Duration::from_secs(2);
 const CATCH_UP: Duration = Duration::from_secs(3);
 
@@ -128,18 +131,19 @@ impl Store {
         }
     }
 
-    /// Runs a request, on the next endpoint when the current one cannot be reached.
+    /// Runs a request; one that did not leave, because its endpoint is gone or has no leader, is tried again on the next
+    /// endpoint until an election has had the time to end.
     async fn run_kv<T>(&self, work: impl Fn(KvClient) -> Answer<T> + Send) -> Result<T, Error> {
-        let mut left = self.0.etcd.endpoints().max(1);
+        let deadline = Instant::now() + ELECTION;
         loop {
             let result = in_time(work(self.kv().await?)).await;
-            left -= 1;
             match result {
                 Err(error @ Error::Unavailable(_)) => {
                     self.0.etcd.failed();
-                    if !error.is_unsent() || left == 0 {
+                    if !error.is_unsent() || Instant::now() >= deadline {
                         return Err(error);
                     }
+                    tokio::time::sleep(BETWEEN).await;
                 }
                 other => return other,
             }
