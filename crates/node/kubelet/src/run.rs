@@ -57,7 +57,11 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     let paths = paths(&args, &config)?;
     let client = match &args.kubeconfig {
         Some(kubeconfig) => {
-            bootstrap::ensure(&args, kubeconfig, &node_name).await?;
+            // A node that nobody lets in must still stop when told to.
+            tokio::select! {
+                done = bootstrap::ensure(&args, kubeconfig, &node_name) => done?,
+                () = shutdown.cancelled() => return Ok(()),
+            }
             Some(kinit_client::from_kubeconfig(kubeconfig, "kubelet").await?)
         }
         None => None,
