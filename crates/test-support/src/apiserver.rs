@@ -150,7 +150,10 @@ impl TestApiServer {
     pub async fn wait_ready(&self, patience: Duration) -> Result<()> {
         let mut seen = self.server.bootstrapped.subscribe();
         let ready = async { seen.wait_for(|done| *done).await.map(|_| ()) };
-        tokio::time::timeout(patience, ready).await.context("the API server is not ready")?.context("the API server is gone")
+        tokio::time::timeout(patience, ready)
+            .await
+            .context("the API server is not ready")?
+            .context("the API server is gone")
     }
 
     /// The administrator's kubeconfig file.

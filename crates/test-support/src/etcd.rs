@@ -19,7 +19,12 @@ pub struct TestEtcd {
 
 /// Whether etcd is installed; prints why a test is skipped otherwise.
 pub fn installed() -> bool {
-    let found = Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success());
+    let found = Command::new("etcd")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success());
     if !found {
         println!("skipped: etcd is not in PATH");
     }

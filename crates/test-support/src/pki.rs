@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use base64::Engine;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
 };
 
 /// CAs and where their leaves are written.
@@ -26,7 +27,8 @@ fn authority(dir: &Path, name: &str, common_name: &str) -> Result<(Issuer<'stati
     params.distinguished_name = Default::default();
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     let key = KeyPair::generate()?;
     let cert = params.self_signed(&key)?.pem();
     write(&cert_path, &cert)?;
@@ -55,12 +57,25 @@ impl TestPki {
         let (front, _) = authority(dir, "front-proxy-ca", "front-proxy-ca")?;
         let pki = Self { dir: dir.to_owned(), ca, ca_pem, front };
         let mut names: Vec<SanType> = addresses.iter().map(|a| SanType::IpAddress(*a)).collect();
-        for name in ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"] {
+        for name in [
+            "localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+        ] {
             names.push(SanType::DnsName(name.try_into()?));
         }
         pki.leaf("apiserver", "kube-apiserver", &[], names, &pki.ca, ExtendedKeyUsagePurpose::ServerAuth)?;
         pki.client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &["system:masters"])?;
-        pki.leaf("front-proxy-client", "front-proxy-client", &[], Vec::new(), &pki.front, ExtendedKeyUsagePurpose::ClientAuth)?;
+        pki.leaf(
+            "front-proxy-client",
+            "front-proxy-client",
+            &[],
+            Vec::new(),
+            &pki.front,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        )?;
         if !dir.join("sa.key").exists() {
             let key = KeyPair::generate()?;
             write(&dir.join("sa.key"), &key.serialize_pem())?;

@@ -5,11 +5,13 @@
 //!                              ├─ check      unknown fields, wrong types, Go's omitempty
 //!                              └─ patch      strategic merge (and JSON patch, merge patch)
 //! decode   JSON text -> value, with the duplicate fields named
+//! apply    server-side apply and field ownership
 //! selector labels and fields          status   upstream's Status answers
 //! quantity resource.Quantity          names    DNS names, labels; generateName
 //! meta     typed looks into an object's metadata
 //! ```
 
+pub mod apply;
 pub mod check;
 pub mod decode;
 pub mod meta;

@@ -1,14 +1,16 @@
 //! An etcd client over mutual TLS that outlives certificate rotation.
 //!
 //! ```text
-//! Options (endpoints, files) ─ Etcd::connect ─ client() ── the same connection while the files stay the same,
+//! Options (endpoints, files) ─ Etcd::connect ─ client() ── a connection to the current endpoint while the files stay the same,
 //!                                                      └── a new one after they changed
+//!                                            ─ failed() ── the next endpoint becomes the current one
 //! ```
 //!
-//! Several endpoints share one balanced channel; a dead one is left out until it answers again.
+//! One endpoint at a time: requests that go to a dead one are the caller's to try again after [`Etcd::failed`].
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
@@ -59,7 +61,8 @@ pub struct Etcd(Arc<Inner>);
 
 struct Inner {
     options: Options,
-    client: ArcSwapOption<Client>,
+    clients: Vec<ArcSwapOption<Client>>,
+    current: AtomicUsize,
     seen: Mutex<Seen>,
 }
 
@@ -72,39 +75,68 @@ struct Seen {
 const LOOK: Duration = Duration::from_secs(5);
 
 impl Etcd {
-    /// Builds the channel; etcd itself need not answer yet.
+    /// Builds the channels; etcd itself need not answer yet.
     pub async fn connect(options: Options) -> Result<Self, Error> {
         let times = options.times();
-        let client = options.client().await?;
+        let mut clients = Vec::new();
+        for endpoint in &options.endpoints {
+            clients.push(ArcSwapOption::from_pointee(options.client(endpoint).await?));
+        }
         Ok(Self(Arc::new(Inner {
-            client: ArcSwapOption::from_pointee(client),
+            clients,
+            current: AtomicUsize::new(0),
             seen: Mutex::new(Seen { looked: Instant::now(), times }),
             options,
         })))
     }
 
-    /// A client with the identity that is on disk now.
+    /// How many endpoints there are.
+    pub fn endpoints(&self) -> usize {
+        self.0.clients.len()
+    }
+
+    /// Says that the client last given out could not reach its endpoint: the next one takes over.
+    pub fn failed(&self) {
+        let count = self.0.clients.len();
+        if count > 1 {
+            let was = self.0.current.fetch_add(1, Ordering::Relaxed) % count;
+            tracing::debug!(endpoint = self.0.options.endpoints[was], "etcd endpoint failed; using the next one");
+        }
+    }
+
+    /// A client of the current endpoint, with the identity that is on disk now.
     pub async fn client(&self) -> Result<Client, Error> {
-        if let Ok(mut seen) = self.0.seen.try_lock()
-            && seen.looked.elapsed() >= LOOK
-        {
-            seen.looked = Instant::now();
-            let times = self.0.options.times();
-            if times != seen.times {
-                match self.0.options.client().await {
-                    Ok(client) => {
-                        tracing::info!("etcd client certificate reloaded");
-                        self.0.client.store(Some(Arc::new(client)));
-                        seen.times = times;
-                    }
-                    Err(error) => tracing::warn!(%error, "keep the old etcd connection"),
-                }
+        self.look().await;
+        let count = self.0.clients.len();
+        if count == 0 {
+            return self.0.options.client("").await;
+        }
+        let at = self.0.current.load(Ordering::Relaxed) % count;
+        match self.0.clients[at].load_full() {
+            Some(client) => Ok((*client).clone()),
+            None => self.0.options.client(&self.0.options.endpoints[at]).await,
+        }
+    }
+
+    /// Rebuilds the channels when a file of the identity has changed.
+    async fn look(&self) {
+        let Ok(mut seen) = self.0.seen.try_lock() else { return };
+        if seen.looked.elapsed() < LOOK {
+            return;
+        }
+        seen.looked = Instant::now();
+        let times = self.0.options.times();
+        if times == seen.times {
+            return;
+        }
+        for (endpoint, slot) in self.0.options.endpoints.iter().zip(&self.0.clients) {
+            match self.0.options.client(endpoint).await {
+                Ok(client) => slot.store(Some(Arc::new(client))),
+                Err(error) => return tracing::warn!(%error, "keep the old etcd connection"),
             }
         }
-        match self.0.client.load_full() {
-            Some(client) => Ok((*client).clone()),
-            None => self.0.options.client().await,
-        }
+        tracing::info!("etcd client certificate reloaded");
+        seen.times = times;
     }
 }
 
@@ -116,7 +148,7 @@ impl Options {
             .collect()
     }
 
-    async fn client(&self) -> Result<Client, Error> {
+    async fn client(&self, endpoint: &str) -> Result<Client, Error> {
         let mut options = ConnectOptions::new()
             .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
             .with_keep_alive_while_idle(true)
@@ -125,9 +157,11 @@ impl Options {
         if let Some(tls) = self.tls()? {
             options = options.with_tls(tls);
         }
-        Client::connect(&self.endpoints, Some(options))
+        // A member that has lost its quorum ends its streams instead of keeping them silent.
+        options = options.with_require_leader(true);
+        Client::connect([endpoint], Some(options))
             .await
-            .map_err(|source| Error::Connect { endpoints: self.endpoints.join(","), source })
+            .map_err(|source| Error::Connect { endpoints: endpoint.to_owned(), source })
     }
 
     fn tls(&self) -> Result<Option<TlsOptions>, Error> {

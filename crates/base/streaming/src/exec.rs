@@ -83,9 +83,8 @@ where
             };
             match (channels::read(&bytes), &stdin, &resize) {
                 (Some(Input::Data(channels::STDIN, data)), Some(stdin), _) => {
-                    if !stdin.send(data).await {
-                        return;
-                    }
+                    // A process that reads no more is no reason to stop listening for the client's end.
+                    stdin.send(data).await;
                 }
                 (Some(Input::End(channels::STDIN)), Some(stdin), _) => stdin.finish().await,
                 (Some(Input::Data(channels::RESIZE, data)), _, Some(resize)) => {

@@ -57,7 +57,7 @@ async fn inner(
     let agent = request.headers().get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
     let mut record = server.audit.begin(&Start {
         info,
-        uri: request.uri().to_string(),
+        uri: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
         user: &real,
         as_user: acting.as_ref().ok().and_then(Option::as_ref),
         source: connection.remote.ip().to_string(),
@@ -171,6 +171,7 @@ async fn resource(
         info: info.clone(),
         desc,
         user,
+        agent: agent(request.headers()),
         query: info::query_pairs(request.uri().query().unwrap_or("")),
         media_type: body::media_type(request.headers().get(CONTENT_TYPE)),
         accepted,
@@ -192,4 +193,12 @@ async fn resource(
     };
     respond::warn(&mut response, &warnings);
     Ok(response)
+}
+
+fn agent(headers: &hyper::HeaderMap) -> String {
+    let full = headers.get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    match full.split('/').next().unwrap_or("") {
+        "" => "unknown".to_owned(),
+        name => name.chars().take(128).collect(),
+    }
 }

@@ -185,7 +185,6 @@ pub const PLUGINS: &[&str] = &[
     "CertificateSubjectRestriction",
     "DefaultIngressClass",
     "RuntimeClass",
-    "ResourceQuota",
     "NodeRestriction",
 ];
 

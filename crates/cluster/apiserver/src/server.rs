@@ -111,7 +111,7 @@ impl Server {
     fn add_checks(self: &Arc<Self>) {
         for checks in [&self.health, &self.ready] {
             let store = self.store.clone();
-            checks.add("etcd", move || if store.is_ready() { Ok(()) } else { Err("the caches are not filled".into()) });
+            checks.add("etcd", move || if store.is_healthy() { Ok(()) } else { Err("etcd does not answer".into()) });
         }
         let store = self.store.clone();
         self.ready.add("informer-sync", move || {
@@ -141,11 +141,15 @@ impl Server {
         bootstrap::start(&self);
         tracing::info!(address = %listener.local_addr()?, "serving");
         let server = self.clone();
-        serve(listener, Some(Arc::new(tls)), self.shutdown.clone(), move |request| {
+        let leaving = async {
+            // Nobody is to be sent here while the last requests finish.
+            self.shutdown.cancelled().await;
+            bootstrap::leave(&self).await;
+        };
+        let serving = serve(listener, Some(Arc::new(tls)), self.shutdown.clone(), move |request| {
             chain::handle(server.clone(), request)
-        })
-        .await;
-        bootstrap::leave(&self).await;
+        });
+        tokio::join!(serving, leaving);
         Ok(())
     }
 }

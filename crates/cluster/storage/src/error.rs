@@ -36,6 +36,13 @@ pub enum Error {
     Etcd(String),
 }
 
+impl Error {
+    /// Whether the request never left: trying it elsewhere cannot do it twice.
+    pub fn is_unsent(&self) -> bool {
+        matches!(self, Self::Unavailable(text) if text.contains("connect error") || text.contains("no leader"))
+    }
+}
+
 impl From<etcd_client::Error> for Error {
     fn from(error: etcd_client::Error) -> Self {
         let etcd_client::Error::GRpcStatus(status) = &error else {

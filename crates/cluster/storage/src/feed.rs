@@ -15,6 +15,10 @@ const PAGE: i64 = 1000;
 impl Store {
     /// Feeds the caches until `shutdown`: a first picture, then every change, resuming after a lost connection.
     pub async fn run(&self, shutdown: CancellationToken) {
+        tokio::join!(self.probe(&shutdown), self.feed(&shutdown));
+    }
+
+    async fn feed(&self, shutdown: &CancellationToken) {
         let mut wait = Duration::from_millis(50);
         loop {
             let before = self.revision();
@@ -31,7 +35,10 @@ impl Store {
                     tracing::warn!("the watch fell behind etcd's compaction; reading everything again");
                     self.0.ready.send_replace(false);
                 }
-                Err(error) => tracing::warn!(%error, "watch etcd; trying again"),
+                Err(error) => {
+                    tracing::warn!(%error, "watch etcd; trying again");
+                    self.0.etcd.failed();
+                }
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,

@@ -1,16 +1,20 @@
 //! The store itself: etcd transactions on one key at a time, and the caches.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kinit_etcd_connect::Etcd;
 use kinit_etcd_connect::etcd_client::{
-    Client, Compare, CompareOp, GetOptions, KvClient, PutOptions, Txn, TxnOp, TxnOpResponse,
+    Client, Compare, CompareOp, Error as EtcdError, GetOptions, GetResponse, KvClient, PutOptions, Txn, TxnOp,
+    TxnOpResponse, TxnResponse,
 };
 use parking_lot::RwLock;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
 use crate::crypt::Crypt;
@@ -21,6 +25,7 @@ use crate::leases::Leases;
 /// Root of all keys, as upstream's `--etcd-prefix`.
 pub const ROOT: &str = "/registry/";
 const REQUEST: Duration = Duration::from_secs(10);
+const PROBE: Duration = Duration::from_secs(2);
 const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// A resource the store keeps.
@@ -43,6 +48,7 @@ pub(crate) struct Inner {
     pub resources: RwLock<HashMap<String, Resource>>,
     pub revision: watch::Sender<u64>,
     pub ready: watch::Sender<bool>,
+    pub healthy: AtomicBool,
     pub progress: Notify,
     leases: Leases,
 }
@@ -91,6 +97,7 @@ impl Store {
             resources: RwLock::new(resources),
             revision,
             ready: watch::Sender::new(false),
+            healthy: AtomicBool::new(false),
             progress: Notify::new(),
             leases: Leases::default(),
         }))
@@ -99,6 +106,44 @@ impl Store {
     /// The cache of a resource by its prefix.
     pub fn cache(&self, prefix: &str) -> Option<Arc<Cache>> {
         self.0.resources.read().get(prefix).map(|r| r.cache.clone())
+    }
+
+    /// Whether etcd answered a linearizable read lately.
+    pub fn is_healthy(&self) -> bool {
+        self.0.healthy.load(Ordering::Relaxed)
+    }
+
+    /// Asks etcd every two seconds whether it still answers, until `shutdown`: what readiness goes by.
+    pub(crate) async fn probe(&self, shutdown: &CancellationToken) {
+        loop {
+            let answer = tokio::time::timeout(PROBE, self.current_revision()).await;
+            let healthy = matches!(answer, Ok(Ok(_)));
+            if self.0.healthy.swap(healthy, Ordering::Relaxed) && !healthy {
+                tracing::warn!("etcd does not answer");
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(PROBE) => {}
+            }
+        }
+    }
+
+    /// Runs a request, on the next endpoint when the current one cannot be reached.
+    async fn run_kv<T>(&self, work: impl Fn(KvClient) -> Answer<T> + Send) -> Result<T, Error> {
+        let mut left = self.0.etcd.endpoints().max(1);
+        loop {
+            let result = in_time(work(self.kv().await?)).await;
+            left -= 1;
+            match result {
+                Err(error @ Error::Unavailable(_)) => {
+                    self.0.etcd.failed();
+                    if !error.is_unsent() || left == 0 {
+                        return Err(error);
+                    }
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Whether the caches have had their first picture.
@@ -129,9 +174,9 @@ impl Store {
 
     /// etcd's revision now, asked of a quorum.
     pub async fn current_revision(&self) -> Result<u64, Error> {
-        let mut kv = self.kv().await?;
         let options = GetOptions::new().with_count_only();
-        let response = in_time(kv.get(format!("{ROOT}consistent-read"), Some(options))).await?;
+        let key = format!("{ROOT}consistent-read");
+        let response = self.run_kv(get(key, Some(options))).await?;
         Ok(response.header().map_or(0, |h| h.revision().cast_unsigned()))
     }
 
@@ -162,8 +207,8 @@ impl Store {
 
     /// Reads one object from etcd (a linearizable read).
     pub async fn get(&self, prefix: &str, key: &str) -> Result<Option<Entry>, Error> {
-        let mut kv = self.kv().await?;
-        let response = in_time(kv.get(path(prefix, key), None)).await?;
+        let etcd_key = path(prefix, key);
+        let response = self.run_kv(get(etcd_key, None)).await?;
         match response.kvs().first() {
             Some(kv) => self.decode(prefix, key, kv.value(), kv.mod_revision().cast_unsigned()).map(Some),
             None => Ok(None),
@@ -178,8 +223,7 @@ impl Store {
         let txn = Txn::new()
             .when([Compare::mod_revision(etcd_key.as_str(), CompareOp::Equal, 0)])
             .and_then([TxnOp::put(etcd_key.as_str(), value, options)]);
-        let mut kv = self.kv().await?;
-        let response = in_time(kv.txn(txn)).await?;
+        let response = self.run_kv(transaction(txn)).await?;
         if !response.succeeded() {
             return Err(Error::Exists);
         }
@@ -221,8 +265,7 @@ impl Store {
             .when([Compare::mod_revision(etcd_key, CompareOp::Equal, expected.cast_signed())])
             .and_then([op])
             .or_else([TxnOp::get(etcd_key, None)]);
-        let mut kv = self.kv().await?;
-        let response = in_time(kv.txn(txn)).await?;
+        let response = self.run_kv(transaction(txn)).await?;
         if response.succeeded() {
             return Ok(Updated::Done(response.header().map_or(0, |h| h.revision().cast_unsigned())));
         }
@@ -260,8 +303,7 @@ impl Store {
         if revision > 0 {
             options = options.with_revision(revision.cast_signed());
         }
-        let mut kv = self.kv().await?;
-        let response = in_time(kv.get(from, Some(options))).await?;
+        let response = self.run_kv(get(from, Some(options))).await?;
         let skip = ROOT.len() + prefix.len();
         let mut entries = Vec::with_capacity(response.kvs().len());
         for kv in response.kvs() {
@@ -279,8 +321,9 @@ impl Store {
 
     /// Reads raw keys below a prefix of the root, for what is no API object.
     pub async fn raw_list(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, Error> {
-        let mut kv = self.kv().await?;
-        let response = in_time(kv.get(format!("{ROOT}{prefix}"), Some(GetOptions::new().with_prefix()))).await?;
+        let key = format!("{ROOT}{prefix}");
+        let options = GetOptions::new().with_prefix();
+        let response = self.run_kv(get(key, Some(options))).await?;
         Ok(response
             .kvs()
             .iter()
@@ -290,8 +333,8 @@ impl Store {
 
     /// Reads a raw key with its revision (0 when absent).
     pub async fn raw_get(&self, key: &str) -> Result<(Option<Vec<u8>>, u64), Error> {
-        let mut kv = self.kv().await?;
-        let response = in_time(kv.get(format!("{ROOT}{key}"), None)).await?;
+        let etcd_key = format!("{ROOT}{key}");
+        let response = self.run_kv(get(etcd_key, None)).await?;
         Ok(match response.kvs().first() {
             Some(kv) => (Some(kv.value().to_vec()), kv.mod_revision().cast_unsigned()),
             None => (None, 0),
@@ -304,22 +347,23 @@ impl Store {
         let txn = Txn::new()
             .when([Compare::mod_revision(key.as_str(), CompareOp::Equal, expected.cast_signed())])
             .and_then([TxnOp::put(key.as_str(), value, None)]);
-        let mut kv = self.kv().await?;
-        Ok(in_time(kv.txn(txn)).await?.succeeded())
+        Ok(self.run_kv(transaction(txn)).await?.succeeded())
     }
 
     /// Writes a raw key that ends by itself after `ttl` seconds.
     pub async fn raw_put_with_ttl(&self, key: &str, value: Vec<u8>, ttl: i64) -> Result<(), Error> {
         let lease = in_time(self.client().await?.lease_client().grant(ttl, None)).await?.id();
-        let mut kv = self.kv().await?;
-        in_time(kv.put(format!("{ROOT}{key}"), value, Some(PutOptions::new().with_lease(lease)))).await?;
+        let etcd_key = format!("{ROOT}{key}");
+        let options = PutOptions::new().with_lease(lease);
+        let put = Txn::new().and_then([TxnOp::put(etcd_key, value, Some(options))]);
+        self.run_kv(transaction(put)).await?;
         Ok(())
     }
 
     /// Deletes a raw key.
     pub async fn raw_delete(&self, key: &str) -> Result<(), Error> {
-        let mut kv = self.kv().await?;
-        in_time(kv.delete(format!("{ROOT}{key}"), None)).await?;
+        let etcd_key = format!("{ROOT}{key}");
+        self.run_kv(transaction(Txn::new().and_then([TxnOp::delete(etcd_key, None)]))).await?;
         Ok(())
     }
 
@@ -340,6 +384,24 @@ impl Store {
         let etcd_key = path(prefix, key);
         let plain = crypt.open(&etcd_key, stored).map_err(|reason| Error::Corrupt { key: etcd_key, reason })?;
         Entry::from_stored(key, &plain, revision, fields)
+    }
+}
+
+type Answer<T> = Pin<Box<dyn Future<Output = Result<T, EtcdError>> + Send>>;
+
+/// A read, as often as it takes.
+fn get(key: String, options: Option<GetOptions>) -> impl Fn(KvClient) -> Answer<GetResponse> + Send {
+    move |mut kv| {
+        let (key, options) = (key.clone(), options.clone());
+        Box::pin(async move { kv.get(key, options).await })
+    }
+}
+
+/// A transaction, as often as it takes.
+fn transaction(txn: Txn) -> impl Fn(KvClient) -> Answer<TxnResponse> + Send {
+    move |mut kv| {
+        let txn = txn.clone();
+        Box::pin(async move { kv.txn(txn).await })
     }
 }
 

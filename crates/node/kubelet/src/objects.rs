@@ -51,17 +51,23 @@ impl<K: Clone> Handle<K> {
         }
     }
 
-    /// Wakes when the object changes.
-    pub fn changes(&self) -> impl Future<Output = ()> + Send + 'static
-    where
-        K: Send + Sync + 'static,
-    {
+    /// Tells of changes from now on.
+    pub fn changes(&self) -> Changes<K> {
         let mut state = self.state.clone();
-        async move {
-            state.mark_unchanged();
-            if state.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+        state.mark_unchanged();
+        Changes(state)
+    }
+}
+
+/// Changes of an object.
+#[derive(Debug)]
+pub struct Changes<K>(watch::Receiver<Known<K>>);
+
+impl<K> Changes<K> {
+    /// Waits for the next one; for ever once nobody holds the object any more.
+    pub async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }

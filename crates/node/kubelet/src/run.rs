@@ -98,14 +98,17 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     tokio::spawn(manager.clone().keep_house(all_ready.clone()));
     health(&kubelet.config, shutdown.clone());
     tokio::spawn(rotate_logs::run(kubelet.clone(), shutdown.clone()));
-    serve(&args, &kubelet, &manager, ip, shutdown.clone())?;
+    let server = serve(&args, &kubelet, &manager, ip, shutdown.clone())?;
     tokio::spawn(async move {
         files_ready.cancelled().await;
         api_ready.cancelled().await;
         all_ready.cancel();
     });
-    shutdown.cancelled().await;
-    Ok(())
+    tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        // Without it nothing of the node can be reached: better to end and be started again.
+        ended = server => ended.context("the kubelet's server")?.context("the kubelet's server"),
+    }
 }
 
 /// Everything that needs the API server.
@@ -133,7 +136,11 @@ fn speak(
     if config.rotate_certificates {
         let store = Store::new(&certificates, "kubelet-client");
         if store.current().exists() {
-            tokio::spawn(rotate::keep(client.clone(), store, bootstrap::client_ask(&name), shutdown.clone()));
+            // Connections that are open keep the identity they were made with, and a server refuses it once it has
+            // expired: the process ends, and its unit starts it again with the new one. Containers do not notice.
+            let anew = shutdown.clone();
+            let renewed = move || anew.cancel();
+            tokio::spawn(rotate::keep(client.clone(), store, bootstrap::client_ask(&name), shutdown.clone(), renewed));
         }
     }
     let (kubelet, manager, port) = (kubelet.clone(), manager.clone(), config.port);
@@ -145,7 +152,8 @@ fn speak(
         if config.server_tls_bootstrap {
             // The approver compares the names asked for with the node's addresses: they are in its status first.
             let store = Store::new(&certificates, "kubelet-server");
-            let keep = rotate::keep(client.clone(), store, serving::serving_ask(&name, &[ip]), shutdown.clone());
+            let ask = serving::serving_ask(&name, &[ip]);
+            let keep = rotate::keep(client.clone(), store, ask, shutdown.clone(), || ());
             let posted = posted.clone();
             tokio::spawn(async move {
                 posted.cancelled().await;
@@ -162,11 +170,17 @@ fn speak(
     Ok(())
 }
 
+/// The HTTPS server's task.
+type Serving = tokio::task::JoinHandle<Result<()>>;
+
 /// Starts the HTTPS server.
-fn serve(args: &Args, kubelet: &Arc<Kubelet>, manager: &Manager, ip: IpAddr, shutdown: Shutdown) -> Result<()> {
+fn serve(args: &Args, kubelet: &Arc<Kubelet>, manager: &Manager, ip: IpAddr, shutdown: Shutdown) -> Result<Serving> {
     let config = &kubelet.config;
     if config.enable_server == Some(false) {
-        return Ok(());
+        return Ok(tokio::spawn(async move {
+            shutdown.cancelled().await;
+            Ok(())
+        }));
     }
     let certificates = args.certificates();
     let resolver: Arc<dyn ResolvesServerCert> = if !config.tls_cert_file.is_empty() {
@@ -193,14 +207,7 @@ fn serve(args: &Args, kubelet: &Arc<Kubelet>, manager: &Manager, ip: IpAddr, shu
     );
     let server = Server { kubelet: kubelet.clone(), manager: manager.clone(), gate: Arc::new(gate) };
     let address = std::net::SocketAddr::new(address, config.port);
-    tokio::spawn(async move {
-        if let Err(error) = server.run(address, tls, shutdown.clone()).await {
-            tracing::error!(error = format!("{error:#}"), "the kubelet's server");
-            // Without it nothing of the node can be reached: better to end and be started again.
-            shutdown.cancel();
-        }
-    });
-    Ok(())
+    Ok(tokio::spawn(server.run(address, tls, shutdown)))
 }
 
 /// Follows all Services; pods get variables about those that are known when they start.

@@ -1,6 +1,7 @@
 //! Admission: what the cluster wants of objects beyond their own rules. Mutating plugins first, then validating ones.
 
 mod defaults;
+mod limits;
 mod namespace;
 mod node_restriction;
 mod pods;
@@ -52,6 +53,9 @@ impl Attributes<'_> {
         if self.has("NamespaceLifecycle") {
             namespace::check(self).await?;
         }
+        if self.has("LimitRanger") {
+            limits::default(self, object);
+        }
         if self.has("ServiceAccount") {
             service_account::admit(self, object).await?;
         }
@@ -83,6 +87,10 @@ impl Attributes<'_> {
     pub async fn validate(&self, object: &Value) -> Result<(), ApiError> {
         if self.operation == Operation::Delete && self.has("NamespaceLifecycle") {
             namespace::check(self).await?;
+        }
+        pods::privileged(self, object)?;
+        if self.has("LimitRanger") {
+            limits::check(self, object)?;
         }
         if self.has("NodeRestriction") {
             node_restriction::check(self, object)?;

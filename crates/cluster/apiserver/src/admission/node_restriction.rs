@@ -29,7 +29,7 @@ pub fn check(attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiError
         ("storage.k8s.io", "CSINode") if object.name() != node => {
             Err(forbidden(attributes, object, "can only access CSINode with the same name as the requesting node"))
         }
-        ("certificates.k8s.io", "CertificateSigningRequest") | _ => Ok(()),
+        _ => Ok(()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use kinit_apimachinery::ApiError;
 use kinit_apimachinery::meta::Meta;
+use kinit_apimachinery::status::FieldErrors;
 use serde_json::{Value, json};
 
 use super::{Attributes, Operation};
@@ -32,6 +33,30 @@ fn add_tolerations(pod: &mut Value) {
         }
     }
     pod["spec"]["tolerations"] = list.into();
+}
+
+/// `--allow-privileged=false` refuses privileged containers, in pods and in templates.
+pub fn privileged(attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiError> {
+    if attributes.request.server.options.allow_privileged || attributes.operation == Operation::Delete {
+        return Ok(());
+    }
+    let at = match attributes.kind() {
+        ("", "Pod") => "spec",
+        ("apps" | "batch" | "", _) => "spec.template.spec",
+        _ => return Ok(()),
+    };
+    let Some(spec) = object.at(&at.split('.').collect::<Vec<_>>()) else { return Ok(()) };
+    let mut errors = FieldErrors::default();
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for (i, container) in spec.get(list).and_then(Value::as_array).into_iter().flatten().enumerate() {
+            if container.at(&["securityContext", "privileged"]) == Some(&Value::Bool(true)) {
+                errors
+                    .forbidden(&format!("{at}.{list}[{i}].securityContext.privileged"), "disallowed by cluster policy");
+            }
+        }
+    }
+    let desc = &attributes.request.desc;
+    errors.into_result(&desc.group, &desc.kind, object.name())
 }
 
 /// Resolves the priority class.

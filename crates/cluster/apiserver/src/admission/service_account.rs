@@ -19,7 +19,8 @@ pub async fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), A
         return Ok(());
     }
     let request = attributes.request;
-    let forbidden = |cause: &str| ApiError::forbidden("", "pods", &request.info.name, cause);
+    let pod_name = pod.name().to_owned();
+    let forbidden = |cause: &str| ApiError::forbidden("", "pods", &pod_name, cause);
     if pod.annotation(MIRROR).is_some() {
         if !pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
             return Err(forbidden("a mirror pod may not reference service accounts"));

@@ -100,10 +100,10 @@ pub async fn decide(server: &Arc<Server>, user: &User, ask: &Ask) -> Decision {
             node::Verdict::NoOpinion(reason) => reasons.extend(reason),
         }
     }
-    if server.options.has_mode("RBAC") {
-        if let Some(reason) = server.rbac.current(&server.store).allows(user, ask) {
-            return Decision { allowed: true, reason };
-        }
+    if server.options.has_mode("RBAC")
+        && let Some(reason) = server.rbac.current(&server.store).allows(user, ask)
+    {
+        return Decision { allowed: true, reason };
     }
     Decision { allowed: false, reason: reasons.join("; ") }
 }

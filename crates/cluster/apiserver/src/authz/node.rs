@@ -118,7 +118,7 @@ fn refers(server: &Server, pod: &Value, ask: &Ask) -> bool {
         "secrets" => references(pod, &ask.name, true),
         "configmaps" => references(pod, &ask.name, false),
         "serviceaccounts" => pod.str_at(&["spec", "serviceAccountName"]) == ask.name,
-        "persistentvolumeclaims" => claims(pod).iter().any(|c| *c == ask.name),
+        "persistentvolumeclaims" => claims(pod).contains(&ask.name),
         "resourceclaims" => {
             let statuses = pod.at(&["status", "resourceClaimStatuses"]).and_then(Value::as_array);
             let specs = pod.at(&["spec", "resourceClaims"]).and_then(Value::as_array);

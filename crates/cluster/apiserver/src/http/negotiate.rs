@@ -39,8 +39,7 @@ pub fn negotiate(header: &str) -> Option<Accepted> {
                 Some(("as", "PartialObjectMetadata" | "PartialObjectMetadataList")) => view = View::Metadata,
                 Some(("as", _)) => return None,
                 Some(("v", v)) if v != "v1" => return None,
-                // Streams of anything but JSON objects are not ours.
-                Some(("stream", "watch")) | _ => {}
+                _ => {}
             }
         }
         Some(Accepted { view, yaml })

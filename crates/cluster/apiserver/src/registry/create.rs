@@ -27,6 +27,12 @@ pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiEr
 pub async fn object_of(request: &Request, mut object: Value, dry_run: bool) -> Result<Value, ApiError> {
     let desc = &request.desc;
     let generated = object.name().is_empty();
+    if !request.is_apply()
+        && let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut)
+    {
+        // Owners are recorded from the first apply on.
+        meta.shift_remove("managedFields");
+    }
     if desc.has_status() && !keeps_status(request) {
         drop_status(&mut object, desc);
     }

@@ -5,6 +5,7 @@
 //!                                      (create / update / patch share this path; delete and lists have their own)
 //! ```
 
+pub mod apply;
 pub mod create;
 pub mod decode;
 pub mod delete;
@@ -38,6 +39,8 @@ pub struct Request {
     pub desc: Arc<Descriptor>,
     /// Who asks.
     pub user: User,
+    /// The client's name for itself, up to the first slash of its user agent.
+    pub agent: String,
     /// Decoded query parameters.
     pub query: Vec<(String, String)>,
     /// Media type of the body.
@@ -62,6 +65,19 @@ impl Request {
     /// Adds a warning.
     pub fn warn(&self, text: impl Into<String>) {
         self.warnings.lock().push(text.into());
+    }
+
+    /// Who the written fields belong to.
+    pub fn manager(&self) -> &str {
+        match self.param("fieldManager") {
+            Some(manager) if !manager.is_empty() => manager,
+            _ => &self.agent,
+        }
+    }
+
+    /// Whether this is a server-side apply.
+    pub fn is_apply(&self) -> bool {
+        self.media_type == apply::MEDIA_TYPE
     }
 
     /// The storage key of the named object.

@@ -1,4 +1,4 @@
-//! PATCH: JSON patch, merge patch, strategic merge patch.
+//! PATCH: JSON patch, merge patch, strategic merge patch, server-side apply.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,11 +8,10 @@ use serde_json::Value;
 
 use super::decode::{self, Wanted};
 use super::{Request, options, update};
-use crate::http::{ApiResponse, body};
+use crate::http::ApiResponse;
 
 /// The media types we take, for 415 answers.
-pub const ACCEPTED: &str =
-    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+pub const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
 
 enum Patch {
     Json(Value),
@@ -22,6 +21,9 @@ enum Patch {
 
 /// Handles the request.
 pub async fn handle(request: &Request, raw: Bytes) -> Result<ApiResponse, ApiError> {
+    if request.media_type == super::apply::MEDIA_TYPE {
+        return super::apply::handle(request, &raw).await;
+    }
     let patch = parse(request, &raw)?;
     let dry_run = options::dry_run(request)?;
     if request.info.subresource == "scale" {
@@ -61,13 +63,6 @@ fn parse(request: &Request, raw: &[u8]) -> Result<Patch, ApiError> {
                 ))
             })?;
             Ok(Patch::Strategic(json()?, ty))
-        }
-        "application/apply-patch+yaml" => {
-            // Decoding first tells a broken document from an unsupported verb.
-            body::yaml(raw)?;
-            Err(ApiError::unsupported_media_type(format!(
-                "server-side apply is not supported by this server; the supported patch types are: {ACCEPTED}"
-            )))
         }
         other => Err(ApiError::unsupported_media_type(format!(
             "the body of the request was in an unknown format - accepted media types include: {ACCEPTED} (got {other})"

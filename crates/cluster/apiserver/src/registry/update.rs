@@ -160,6 +160,10 @@ async fn prepared(request: &Request, new: &mut Value, old: &Value, dry_run: bool
     }
     let attributes = Attributes { request, operation: Operation::Update, old: Some(old), dry_run, subresource: sub };
     attributes.mutate(&mut new).await?;
+    if !request.is_apply() {
+        let now = kinit_apimachinery::time::format(jiff::Timestamp::now());
+        kinit_apimachinery::apply::track(&mut new, old, desc.ty, request.manager(), &desc.api_version(), sub, &now);
+    }
     let mut errors = FieldErrors::default();
     metadata::validate(&new, desc, &mut errors);
     metadata::validate_update(&new, old, &mut errors);

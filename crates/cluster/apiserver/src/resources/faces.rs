@@ -58,12 +58,12 @@ fn event_from_core(value: Value) -> Value {
 const HPA_METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
 
 fn hpa_to_v2(mut value: Value) -> Value {
-    if let Some(spec) = value.object_at(&["spec"]) {
-        if let Some(target) = spec.shift_remove("targetCPUUtilizationPercentage").filter(|t| !t.is_null()) {
-            let metric = json!({"type": "Resource", "resource": {"name": "cpu",
-                "target": {"type": "Utilization", "averageUtilization": target}}});
-            spec.insert("metrics".into(), json!([metric]));
-        }
+    if let Some(spec) = value.object_at(&["spec"])
+        && let Some(target) = spec.shift_remove("targetCPUUtilizationPercentage").filter(|t| !t.is_null())
+    {
+        let metric = json!({"type": "Resource", "resource": {"name": "cpu",
+            "target": {"type": "Utilization", "averageUtilization": target}}});
+        spec.insert("metrics".into(), json!([metric]));
     }
     if let Some(Value::Object(status)) = value.get_mut("status")
         && let Some(current) = status.shift_remove("currentCPUUtilizationPercentage")

@@ -54,12 +54,12 @@ pub fn of(group: &str, kind: &str) -> Strategy {
     match (group, kind) {
         ("", _) => core(kind),
         ("apps" | "batch" | "autoscaling", _) => workloads(kind),
-        ("certificates.k8s.io", _) => Strategy {
-            validate: certificates::validate,
-            prepare_update: certificates::prepare_update,
-            ..NO_GENERATION
-        },
-        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => Strategy { create_on_update: true, validate: simple::validate_role, ..NO_GENERATION },
+        ("certificates.k8s.io", _) => {
+            Strategy { validate: certificates::validate, prepare_update: certificates::prepare_update, ..NO_GENERATION }
+        }
+        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => {
+            Strategy { create_on_update: true, validate: simple::validate_role, ..NO_GENERATION }
+        }
         ("rbac.authorization.k8s.io", _) => Strategy {
             default: simple::default_binding,
             validate: simple::validate_binding,
@@ -69,13 +69,33 @@ pub fn of(group: &str, kind: &str) -> Strategy {
         },
         ("networking.k8s.io", "NetworkPolicy") => Strategy { default: simple::default_network_policy, ..PLAIN },
         ("networking.k8s.io", "Ingress") => Strategy { validate: simple::validate_ingress, ..PLAIN },
-        ("discovery.k8s.io", _) => Strategy { default: services::default_slice, validate: services::validate_slice, validate_update: services::validate_slice_update, ..PLAIN },
-        ("coordination.k8s.io", _) => Strategy { create_on_update: true, validate: simple::validate_lease, ..NO_GENERATION },
+        ("discovery.k8s.io", _) => Strategy {
+            default: services::default_slice,
+            validate: services::validate_slice,
+            validate_update: services::validate_slice_update,
+            ..PLAIN
+        },
+        ("coordination.k8s.io", _) => {
+            Strategy { create_on_update: true, validate: simple::validate_lease, ..NO_GENERATION }
+        }
         ("events.k8s.io", _) => Strategy { create_on_update: true, ..NO_GENERATION },
         ("policy", "PodDisruptionBudget") => Strategy { validate: simple::validate_budget, ..PLAIN },
-        ("scheduling.k8s.io", _) => Strategy { default: simple::default_priority_class, validate: simple::validate_priority_class, validate_update: simple::validate_priority_class_update, ..PLAIN },
-        ("storage.k8s.io", "StorageClass") => Strategy { default: volumes::default_class, validate: volumes::validate_class, validate_update: volumes::validate_class_update, return_deleted: true, ..NO_GENERATION },
-        ("storage.k8s.io", "CSIDriver") => Strategy { default: volumes::default_driver, return_deleted: true, ..NO_GENERATION },
+        ("scheduling.k8s.io", _) => Strategy {
+            default: simple::default_priority_class,
+            validate: simple::validate_priority_class,
+            validate_update: simple::validate_priority_class_update,
+            ..PLAIN
+        },
+        ("storage.k8s.io", "StorageClass") => Strategy {
+            default: volumes::default_class,
+            validate: volumes::validate_class,
+            validate_update: volumes::validate_class_update,
+            return_deleted: true,
+            ..NO_GENERATION
+        },
+        ("storage.k8s.io", "CSIDriver") => {
+            Strategy { default: volumes::default_driver, return_deleted: true, ..NO_GENERATION }
+        }
         ("storage.k8s.io", _) => Strategy { return_deleted: true, ..NO_GENERATION },
         ("admissionregistration.k8s.io", _) => Strategy { default: simple::default_webhooks, ..PLAIN },
         _ => PLAIN,
@@ -94,7 +114,9 @@ fn core(kind: &str) -> Strategy {
             ..PLAIN
         },
         "PodTemplate" => Strategy { default: workloads::default_pod_template, return_deleted: true, ..PLAIN },
-        "ReplicationController" => Strategy { default: workloads::default_rc, validate: workload_validation::validate_rc, ..PLAIN },
+        "ReplicationController" => {
+            Strategy { default: workloads::default_rc, validate: workload_validation::validate_rc, ..PLAIN }
+        }
         "Service" => Strategy {
             default: services::default,
             prepare_update: services::prepare_update,
@@ -110,15 +132,26 @@ fn core(kind: &str) -> Strategy {
             prepare_update: simple::prepare_namespace_update,
             ..NO_GENERATION
         },
-        "Node" => Strategy { default: simple::default_node, validate_update: simple::validate_node_update, ..NO_GENERATION },
+        "Node" => {
+            Strategy { default: simple::default_node, validate_update: simple::validate_node_update, ..NO_GENERATION }
+        }
         "Secret" => Strategy {
             default: simple::default_secret,
             validate: simple::validate_secret,
             validate_update: simple::validate_secret_update,
             ..NO_GENERATION
         },
-        "ConfigMap" => Strategy { validate: simple::validate_config_map, validate_update: simple::validate_immutable_data, ..NO_GENERATION },
-        "PersistentVolume" => Strategy { default: volumes::default_pv, validate: volumes::validate_pv, return_deleted: true, ..NO_GENERATION },
+        "ConfigMap" => Strategy {
+            validate: simple::validate_config_map,
+            validate_update: simple::validate_immutable_data,
+            ..NO_GENERATION
+        },
+        "PersistentVolume" => Strategy {
+            default: volumes::default_pv,
+            validate: volumes::validate_pv,
+            return_deleted: true,
+            ..NO_GENERATION
+        },
         "PersistentVolumeClaim" => Strategy {
             default: volumes::default_pvc,
             validate: volumes::validate_pvc,
@@ -136,14 +169,44 @@ fn core(kind: &str) -> Strategy {
 
 fn workloads(kind: &str) -> Strategy {
     match kind {
-        "Deployment" => Strategy { default: workloads::default_deployment, validate: workload_validation::validate_deployment, validate_update: workload_validation::validate_selector_update, ..PLAIN },
-        "ReplicaSet" => Strategy { default: workloads::default_replica_set, validate: workload_validation::validate_replica_set, validate_update: workload_validation::validate_selector_update, ..PLAIN },
-        "StatefulSet" => Strategy { default: workloads::default_stateful_set, validate: workload_validation::validate_stateful_set, validate_update: workload_validation::validate_stateful_set_update, ..PLAIN },
-        "DaemonSet" => Strategy { default: workloads::default_daemon_set, validate: workload_validation::validate_daemon_set, validate_update: workload_validation::validate_selector_update, ..PLAIN },
-        "Job" => Strategy { default: workloads::default_job, prepare_create: workloads::prepare_job, validate: workload_validation::validate_job, validate_update: workload_validation::validate_job_update, ..PLAIN },
-        "CronJob" => Strategy { default: workloads::default_cron_job, validate: workload_validation::validate_cron_job, ..PLAIN },
+        "Deployment" => Strategy {
+            default: workloads::default_deployment,
+            validate: workload_validation::validate_deployment,
+            validate_update: workload_validation::validate_selector_update,
+            ..PLAIN
+        },
+        "ReplicaSet" => Strategy {
+            default: workloads::default_replica_set,
+            validate: workload_validation::validate_replica_set,
+            validate_update: workload_validation::validate_selector_update,
+            ..PLAIN
+        },
+        "StatefulSet" => Strategy {
+            default: workloads::default_stateful_set,
+            validate: workload_validation::validate_stateful_set,
+            validate_update: workload_validation::validate_stateful_set_update,
+            ..PLAIN
+        },
+        "DaemonSet" => Strategy {
+            default: workloads::default_daemon_set,
+            validate: workload_validation::validate_daemon_set,
+            validate_update: workload_validation::validate_selector_update,
+            ..PLAIN
+        },
+        "Job" => Strategy {
+            default: workloads::default_job,
+            prepare_create: workloads::prepare_job,
+            validate: workload_validation::validate_job,
+            validate_update: workload_validation::validate_job_update,
+            ..PLAIN
+        },
+        "CronJob" => {
+            Strategy { default: workloads::default_cron_job, validate: workload_validation::validate_cron_job, ..PLAIN }
+        }
         "HorizontalPodAutoscaler" => Strategy { default: workloads::default_hpa, ..NO_GENERATION },
-        "ControllerRevision" => Strategy { validate_update: workload_validation::validate_revision_update, ..NO_GENERATION },
+        "ControllerRevision" => {
+            Strategy { validate_update: workload_validation::validate_revision_update, ..NO_GENERATION }
+        }
         _ => PLAIN,
     }
 }
@@ -186,8 +249,8 @@ pub fn status_update(kind: &str, new: Value, old: &Value) -> Value {
     if let (Some(meta), Some(given)) = (map.get_mut("metadata").and_then(Value::as_object_mut), given.get("metadata")) {
         // Controllers set labels and annotations with the status; the owners of pods stay theirs.
         let keys: &[&str] = match kind {
-            "Pod" => &["labels", "annotations", "finalizers"],
-            _ => &["labels", "annotations", "finalizers", "ownerReferences"],
+            "Pod" => &["labels", "annotations", "finalizers", "managedFields"],
+            _ => &["labels", "annotations", "finalizers", "ownerReferences", "managedFields"],
         };
         for key in keys {
             match given.get(*key) {

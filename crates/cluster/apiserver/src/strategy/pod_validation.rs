@@ -29,7 +29,12 @@ pub fn validate_spec(spec: &Value, at: &str, errors: &mut FieldErrors) {
     }
     let get = |key: &str| spec.get(key).cloned().unwrap_or_default();
     one_of(&get("restartPolicy"), &format!("{at}.restartPolicy"), &["Always", "OnFailure", "Never"], errors);
-    one_of(&get("dnsPolicy"), &format!("{at}.dnsPolicy"), &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"], errors);
+    one_of(
+        &get("dnsPolicy"),
+        &format!("{at}.dnsPolicy"),
+        &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"],
+        errors,
+    );
     for key in ["terminationGracePeriodSeconds", "activeDeadlineSeconds"] {
         if let Some(n) = spec.get(key).and_then(Value::as_i64)
             && (n < 0 || (key == "activeDeadlineSeconds" && n == 0))
@@ -54,7 +59,10 @@ pub fn validate_spec(spec: &Value, at: &str, errors: &mut FieldErrors) {
         }
     }
     for (key, value) in spec.get("nodeSelector").and_then(Value::as_object).into_iter().flatten() {
-        for problem in names::check_qualified_name(key).into_iter().chain(names::check_label_value(value.as_str().unwrap_or_default())) {
+        for problem in names::check_qualified_name(key)
+            .into_iter()
+            .chain(names::check_label_value(value.as_str().unwrap_or_default()))
+        {
             errors.invalid(&format!("{at}.nodeSelector"), value, &problem);
         }
     }
@@ -76,13 +84,16 @@ fn volumes(spec: &Value, at: &str, errors: &mut FieldErrors) -> HashSet<String> 
         if !out.insert(name.to_owned()) {
             errors.duplicate(&format!("{at}.name"), &name.into());
         }
-        let sources: Vec<&String> = volume.as_object().map(|m| m.keys().filter(|k| *k != "name").collect()).unwrap_or_default();
+        let sources: Vec<&String> =
+            volume.as_object().map(|m| m.keys().filter(|k| *k != "name").collect()).unwrap_or_default();
         for extra in sources.iter().skip(1) {
             errors.forbidden(&format!("{at}.{extra}"), "may not specify more than 1 volume type");
         }
         for (path, what) in [
-            (["secret", "secretName"], "secret"), (["configMap", "name"], "configMap"),
-            (["persistentVolumeClaim", "claimName"], "persistentVolumeClaim"), (["hostPath", "path"], "hostPath"),
+            (["secret", "secretName"], "secret"),
+            (["configMap", "name"], "configMap"),
+            (["persistentVolumeClaim", "claimName"], "persistentVolumeClaim"),
+            (["hostPath", "path"], "hostPath"),
         ] {
             if volume.get(what).is_some() && volume.str_at(&path).is_empty() {
                 errors.required(&format!("{at}.{}", path.join(".")), "");
@@ -92,7 +103,13 @@ fn volumes(spec: &Value, at: &str, errors: &mut FieldErrors) -> HashSet<String> 
     out
 }
 
-fn validate_container(container: &Value, at: &str, volumes: &HashSet<String>, seen: &mut HashSet<String>, errors: &mut FieldErrors) {
+fn validate_container(
+    container: &Value,
+    at: &str,
+    volumes: &HashSet<String>,
+    seen: &mut HashSet<String>,
+    errors: &mut FieldErrors,
+) {
     let name = container.str_at(&["name"]);
     if name.is_empty() {
         errors.required(&format!("{at}.name"), "");
@@ -118,17 +135,30 @@ fn validate_container(container: &Value, at: &str, volumes: &HashSet<String>, se
         if entry.get("hostPort").is_some() {
             port(entry.get("hostPort"), &format!("{at}.hostPort"), errors);
         }
-        one_of(&entry.get("protocol").cloned().unwrap_or_default(), &format!("{at}.protocol"), &["TCP", "UDP", "SCTP"], errors);
+        one_of(
+            &entry.get("protocol").cloned().unwrap_or_default(),
+            &format!("{at}.protocol"),
+            &["TCP", "UDP", "SCTP"],
+            errors,
+        );
     }
     for (i, env) in items(container, &["env"]).iter().enumerate() {
         let name = env.str_at(&["name"]);
         if name.is_empty() {
             errors.required(&format!("{at}.env[{i}].name"), "");
         } else if name.contains('=') {
-            errors.invalid(&format!("{at}.env[{i}].name"), &name.into(), "environment variable names must be made of printable ASCII characters except '='");
+            errors.invalid(
+                &format!("{at}.env[{i}].name"),
+                &name.into(),
+                "environment variable names must be made of printable ASCII characters except '='",
+            );
         }
         if env.get("valueFrom").is_some() && !env.str_at(&["value"]).is_empty() {
-            errors.invalid(&format!("{at}.env[{i}].valueFrom"), &"".into(), "may not be specified when `value` is not empty");
+            errors.invalid(
+                &format!("{at}.env[{i}].valueFrom"),
+                &"".into(),
+                "may not be specified when `value` is not empty",
+            );
         }
     }
     mounts(container, at, volumes, errors);
@@ -165,7 +195,9 @@ fn mounts(container: &Value, at: &str, volumes: &HashSet<String>, errors: &mut F
 
 fn resources(container: &Value, at: &str, errors: &mut FieldErrors) {
     use kinit_apimachinery::quantity::Quantity;
-    let amount = |kind: &str, name: &str| container.at(&["resources", kind, name]).and_then(Value::as_str).and_then(|t| t.parse::<Quantity>().ok());
+    let amount = |kind: &str, name: &str| {
+        container.at(&["resources", kind, name]).and_then(Value::as_str).and_then(|t| t.parse::<Quantity>().ok())
+    };
     for kind in ["limits", "requests"] {
         for (name, value) in container.at(&["resources", kind]).and_then(Value::as_object).into_iter().flatten() {
             if amount(kind, name).is_some_and(|q| q.is_negative()) {
@@ -175,7 +207,11 @@ fn resources(container: &Value, at: &str, errors: &mut FieldErrors) {
                 && let (Some(request), Some(limit)) = (amount("requests", name), amount("limits", name))
                 && request > limit
             {
-                errors.invalid(&format!("{at}.resources.requests"), value, &format!("must be less than or equal to {name} limit of {limit}"));
+                errors.invalid(
+                    &format!("{at}.resources.requests"),
+                    value,
+                    &format!("must be less than or equal to {name} limit of {limit}"),
+                );
             }
         }
     }
@@ -201,13 +237,25 @@ fn tolerations(spec: &Value, at: &str, errors: &mut FieldErrors) {
         let at = format!("{at}.tolerations[{i}]");
         let operator = toleration.str_at(&["operator"]);
         if toleration.str_at(&["key"]).is_empty() && operator != "Exists" {
-            errors.invalid(&format!("{at}.operator"), &operator.into(), "operator must be Exists when `key` is empty, which means \"match all values and all keys\"");
+            errors.invalid(
+                &format!("{at}.operator"),
+                &operator.into(),
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+            );
         }
         if toleration.get("tolerationSeconds").is_some() && toleration.str_at(&["effect"]) != "NoExecute" {
-            errors.invalid(&format!("{at}.effect"), &toleration.str_at(&["effect"]).into(), "effect must be 'NoExecute' when `tolerationSeconds` is set");
+            errors.invalid(
+                &format!("{at}.effect"),
+                &toleration.str_at(&["effect"]).into(),
+                "effect must be 'NoExecute' when `tolerationSeconds` is set",
+            );
         }
         if operator == "Exists" && !toleration.str_at(&["value"]).is_empty() {
-            errors.invalid(&format!("{at}.operator"), &toleration.str_at(&["value"]).into(), "value must be empty when `operator` is 'Exists'");
+            errors.invalid(
+                &format!("{at}.operator"),
+                &toleration.str_at(&["value"]).into(),
+                "value must be empty when `operator` is 'Exists'",
+            );
         }
     }
 }
@@ -264,7 +312,10 @@ mod tests {
         let mut errors = FieldErrors::default();
         validate(&pod, &mut errors);
         let fields: Vec<&str> = errors.0.iter().map(|c| c.field.as_str()).collect();
-        assert_eq!(fields, ["spec.containers[0].name", "spec.containers[0].image", "spec.containers[0].volumeMounts[0].name"]);
+        assert_eq!(
+            fields,
+            ["spec.containers[0].name", "spec.containers[0].image", "spec.containers[0].volumeMounts[0].name"]
+        );
     }
 
     #[test]

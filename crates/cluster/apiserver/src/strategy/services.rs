@@ -61,7 +61,10 @@ pub fn prepare_update(new: &mut Value, old: &Value) {
             map.shift_remove("healthCheckNodePort");
         }
     }
-    if before == "LoadBalancer" && after != before && let Some(map) = spec.as_object_mut() {
+    if before == "LoadBalancer"
+        && after != before
+        && let Some(map) = spec.as_object_mut()
+    {
         map.shift_remove("allocateLoadBalancerNodePorts");
         map.shift_remove("loadBalancerClass");
     }
@@ -72,14 +75,23 @@ pub fn validate(o: &Value, errors: &mut FieldErrors) {
     let spec = o.get("spec").unwrap_or(&Value::Null);
     let kind = spec.get("type").cloned().unwrap_or_default();
     one_of(&kind, "spec.type", &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"], errors);
-    one_of(&spec.get("sessionAffinity").cloned().unwrap_or_default(), "spec.sessionAffinity", &["ClientIP", "None"], errors);
+    one_of(
+        &spec.get("sessionAffinity").cloned().unwrap_or_default(),
+        "spec.sessionAffinity",
+        &["ClientIP", "None"],
+        errors,
+    );
     let headless = spec.str_at(&["clusterIP"]) == "None";
     let ports = items(o, &["spec", "ports"]);
     if ports.is_empty() && !headless && kind != "ExternalName" {
         errors.required("spec.ports", "");
     }
     if headless && matches!(kind.as_str(), Some("NodePort" | "LoadBalancer")) {
-        errors.invalid("spec.clusterIPs[0]", &"None".into(), &format!("may not be set to 'None' for {} services", kind.as_str().unwrap_or_default()));
+        errors.invalid(
+            "spec.clusterIPs[0]",
+            &"None".into(),
+            &format!("may not be set to 'None' for {} services", kind.as_str().unwrap_or_default()),
+        );
     }
     if kind == "ExternalName" {
         let name = spec.str_at(&["externalName"]);
@@ -104,11 +116,19 @@ pub fn validate(o: &Value, errors: &mut FieldErrors) {
             }
         }
         port(entry.get("port"), &format!("{at}.port"), errors);
-        one_of(&entry.get("protocol").cloned().unwrap_or_default(), &format!("{at}.protocol"), &["SCTP", "TCP", "UDP"], errors);
+        one_of(
+            &entry.get("protocol").cloned().unwrap_or_default(),
+            &format!("{at}.protocol"),
+            &["SCTP", "TCP", "UDP"],
+            errors,
+        );
         if let Some(Value::Number(_)) = entry.get("targetPort") {
             port(entry.get("targetPort"), &format!("{at}.targetPort"), errors);
         }
-        if !pairs.insert((entry.get("port").cloned().unwrap_or_default().to_string(), entry.str_at(&["protocol"]).to_owned())) {
+        if !pairs.insert((
+            entry.get("port").cloned().unwrap_or_default().to_string(),
+            entry.str_at(&["protocol"]).to_owned(),
+        )) {
             errors.duplicate(&at, entry);
         }
         if kind == "ClusterIP" && entry.get("nodePort").and_then(Value::as_i64).unwrap_or(0) > 0 {
@@ -188,6 +208,9 @@ mod tests {
         assert_eq!(s["spec"]["internalTrafficPolicy"], "Cluster");
         let mut errors = FieldErrors::default();
         validate(&s, &mut errors);
-        assert_eq!(errors.0.iter().map(|c| c.field.as_str()).collect::<Vec<_>>(), ["spec.ports[0].name", "spec.ports[1].name"]);
+        assert_eq!(
+            errors.0.iter().map(|c| c.field.as_str()).collect::<Vec<_>>(),
+            ["spec.ports[0].name", "spec.ports[1].name"]
+        );
     }
 }

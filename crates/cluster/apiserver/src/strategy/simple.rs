@@ -48,7 +48,8 @@ pub fn validate_node_update(new: &Value, old: &Value, errors: &mut FieldErrors) 
     for key in ["podCIDR", "podCIDRs", "providerID"] {
         let before = old.at(&["spec", key]);
         if before.is_some() && new.at(&["spec", key]) != before {
-            errors.forbidden(&format!("spec.{key}"), "node updates may not change this field except from \"\" to valid");
+            errors
+                .forbidden(&format!("spec.{key}"), "node updates may not change this field except from \"\" to valid");
         }
     }
 }
@@ -107,7 +108,9 @@ pub fn validate_secret(o: &Value, errors: &mut FieldErrors) {
             errors.required(&format!("data[{key}]"), "");
         }
     }
-    if o.str_at(&["type"]) == "kubernetes.io/service-account-token" && o.annotation("kubernetes.io/service-account.name").is_none() {
+    if o.str_at(&["type"]) == "kubernetes.io/service-account-token"
+        && o.annotation("kubernetes.io/service-account.name").is_none()
+    {
         errors.required("metadata.annotations[kubernetes.io/service-account.name]", "");
     }
 }
@@ -153,10 +156,17 @@ pub fn validate_role(o: &Value, errors: &mut FieldErrors) {
         }
         let urls = !items(rule, &["nonResourceURLs"]).is_empty();
         if urls && !o.namespace().is_empty() {
-            errors.invalid(&format!("rules[{i}].nonResourceURLs"), &rule["nonResourceURLs"], "namespaced rules cannot apply to non-resource URLs");
+            errors.invalid(
+                &format!("rules[{i}].nonResourceURLs"),
+                &rule["nonResourceURLs"],
+                "namespaced rules cannot apply to non-resource URLs",
+            );
         }
         if !urls {
-            for (key, text) in [("apiGroups", "resource rules must supply at least one api group"), ("resources", "resource rules must supply at least one resource")] {
+            for (key, text) in [
+                ("apiGroups", "resource rules must supply at least one api group"),
+                ("resources", "resource rules must supply at least one resource"),
+            ] {
                 if items(rule, &[key]).is_empty() {
                     errors.required(&format!("rules[{i}].{key}"), text);
                 }
@@ -234,7 +244,11 @@ pub fn validate_lease(o: &Value, errors: &mut FieldErrors) {
         if let Some(n) = o.at(&["spec", key]).and_then(Value::as_i64)
             && n < least
         {
-            errors.invalid(&format!("spec.{key}"), &n.into(), if least == 1 { "must be greater than 0" } else { "must be greater than or equal to 0" });
+            errors.invalid(
+                &format!("spec.{key}"),
+                &n.into(),
+                if least == 1 { "must be greater than 0" } else { "must be greater than or equal to 0" },
+            );
         }
     }
 }

@@ -38,7 +38,12 @@ pub fn validate_pv(o: &Value, errors: &mut FieldErrors) {
     if o.at(&["spec", "capacity", "storage"]).is_none() {
         errors.required("spec.capacity", "");
     }
-    one_of(&o.at(&["spec", "persistentVolumeReclaimPolicy"]).cloned().unwrap_or_default(), "spec.persistentVolumeReclaimPolicy", &["Delete", "Recycle", "Retain"], errors);
+    one_of(
+        &o.at(&["spec", "persistentVolumeReclaimPolicy"]).cloned().unwrap_or_default(),
+        "spec.persistentVolumeReclaimPolicy",
+        &["Delete", "Recycle", "Retain"],
+        errors,
+    );
 }
 
 pub fn validate_pvc(o: &Value, errors: &mut FieldErrors) {
@@ -67,7 +72,10 @@ pub fn validate_pvc_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
         spec
     };
     if fixed(new) != fixed(old) {
-        errors.forbidden("spec", "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims");
+        errors.forbidden(
+            "spec",
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
+        );
     }
 }
 

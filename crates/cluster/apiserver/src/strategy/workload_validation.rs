@@ -92,7 +92,13 @@ pub fn validate_selector_update(new: &Value, old: &Value, errors: &mut FieldErro
 
 pub fn validate_stateful_set_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     const MUTABLE: [&str; 7] = [
-        "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
+        "replicas",
+        "ordinals",
+        "template",
+        "updateStrategy",
+        "revisionHistoryLimit",
+        "persistentVolumeClaimRetentionPolicy",
+        "minReadySeconds",
     ];
     let fixed = |o: &Value| {
         let mut spec = o.get("spec").cloned().unwrap_or_default();
@@ -123,7 +129,8 @@ pub fn validate_job_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     for key in ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex"] {
         immutable(new, old, &["spec", key], errors);
     }
-    let suspended = old.at(&["spec", "suspend"]) == Some(&Value::Bool(true)) && old.at(&["status", "startTime"]).is_none();
+    let suspended =
+        old.at(&["spec", "suspend"]) == Some(&Value::Bool(true)) && old.at(&["status", "startTime"]).is_none();
     if !suspended {
         immutable(new, old, &["spec", "template"], errors);
     }
@@ -139,10 +146,18 @@ pub fn validate_cron_job(o: &Value, errors: &mut FieldErrors) {
         errors.required("spec.schedule", "");
     } else if !schedule.starts_with('@') && schedule.split_whitespace().count() != 5 {
         let count = schedule.split_whitespace().count();
-        errors.invalid("spec.schedule", &schedule.into(), &format!("expected exactly 5 fields, found {count}: [{schedule}]"));
+        errors.invalid(
+            "spec.schedule",
+            &schedule.into(),
+            &format!("expected exactly 5 fields, found {count}: [{schedule}]"),
+        );
     }
     if schedule.contains("TZ") {
-        errors.invalid("spec.schedule", &schedule.into(), "cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
+        errors.invalid(
+            "spec.schedule",
+            &schedule.into(),
+            "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+        );
     }
     let policy = o.at(&["spec", "concurrencyPolicy"]).cloned().unwrap_or_default();
     one_of(&policy, "spec.concurrencyPolicy", &["Allow", "Forbid", "Replace"], errors);

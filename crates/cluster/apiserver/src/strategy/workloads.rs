@@ -162,7 +162,10 @@ mod tests {
     fn defaults_are_upstreams() {
         let mut d = json!({"spec":{"template":{"spec":{"containers":[{"name":"a","image":"x"}]}}}});
         default_deployment(&mut d);
-        assert_eq!(d["spec"]["strategy"], json!({"type":"RollingUpdate","rollingUpdate":{"maxUnavailable":"25%","maxSurge":"25%"}}));
+        assert_eq!(
+            d["spec"]["strategy"],
+            json!({"type":"RollingUpdate","rollingUpdate":{"maxUnavailable":"25%","maxSurge":"25%"}})
+        );
         assert_eq!(d["spec"]["template"]["spec"]["restartPolicy"], "Always");
         let mut j = json!({"metadata":{"name":"j","uid":"u"},"spec":{"template":{"spec":{}}}});
         default_job(&mut j);

@@ -18,8 +18,8 @@ pub fn deadline(validity: Validity, luck: f64) -> Timestamp {
     validity.not_before.checked_add(after).unwrap_or(validity.not_after)
 }
 
-/// Keeps a certificate fresh for ever; asks at once where there is none.
-pub async fn keep(client: Client, store: Store, ask: Ask, shutdown: Shutdown) {
+/// Keeps a certificate fresh for ever; asks at once where there is none. `renewed` is told of every new one.
+pub async fn keep(client: Client, store: Store, ask: Ask, shutdown: Shutdown, renewed: impl Fn() + Send) {
     let mut pause = Duration::from_secs(5);
     let luck = rand::random::<f64>();
     loop {
@@ -35,6 +35,7 @@ pub async fn keep(client: Client, store: Store, ask: Ask, shutdown: Shutdown) {
         match done {
             Ok(()) => {
                 tracing::info!(signer = ask.signer, "certificate renewed");
+                renewed();
                 pause = Duration::from_secs(5);
             }
             Err(error) => {

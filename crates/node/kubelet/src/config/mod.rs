@@ -266,7 +266,7 @@ impl KubeletConfig {
             "tlsCertFile and tlsPrivateKeyFile belong together"
         );
         ensure!(
-            !(self.server_tls_bootstrap && !self.tls_cert_file.is_empty()),
+            !self.server_tls_bootstrap || self.tls_cert_file.is_empty(),
             "serverTLSBootstrap and tlsCertFile exclude each other"
         );
         Ok(())

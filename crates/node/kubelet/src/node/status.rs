@@ -82,9 +82,21 @@ impl Reporter {
             condition.last_heartbeat_time = Some(now.clone());
         }
         let patch = json!({"status": patch(&status)});
+        self.tell(&known, ready);
         api.patch_status(&self.kubelet.node_name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
         self.sent = Some((status, Instant::now()));
         Ok(ready)
+    }
+
+    /// An event when the node becomes ready or stops being so.
+    fn tell(&self, known: &NodeStatus, ready: bool) {
+        let was = known.conditions.iter().flatten().find(|c| c.type_ == "Ready").map(|c| c.status == "True");
+        if was == Some(ready) {
+            return;
+        }
+        let name = &self.kubelet.node_name;
+        let reason = if ready { "NodeReady" } else { "NodeNotReady" };
+        self.kubelet.events.node(name, false, reason, format!("Node {name} status is now: {reason}"));
     }
 
     async fn compute(&self) -> NodeStatus {

@@ -25,6 +25,13 @@ pub fn admit(pod: &Pod) -> Result<(), (String, String)> {
         return refuse("UnsupportedFeature", &format!("{what} is not supported by this kubelet"));
     }
     for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+        if container.restart_policy_rules.iter().flatten().any(|rule| rule.action != "Restart") {
+            let message = format!(
+                "restartPolicyRules of container {}: only the action Restart is supported by this kubelet",
+                container.name
+            );
+            return refuse("UnsupportedFeature", &message);
+        }
         if container.volume_devices.as_ref().is_some_and(|d| !d.is_empty()) {
             return refuse(
                 "UnsupportedFeature",

@@ -178,7 +178,7 @@ pub fn restarts(pod: &Pod, container: &Spec, exit_code: i32) -> bool {
         let listed = codes.values.iter().flatten().any(|v| *v == exit_code);
         let matches = if codes.operator == "In" { listed } else { !listed };
         if matches {
-            return rule.action == "Restart" || rule.action == "RestartAllContainers";
+            return rule.action == "Restart";
         }
     }
     let pod_policy = pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref());

@@ -18,10 +18,10 @@ use super::step::{Action, Failure, Intent, Memory, SANDBOX, Step, VOLUMES, grace
 use super::{admit, clean, ephemeral, kill};
 use crate::kubelet::Kubelet;
 use crate::names::PodKey;
-use crate::objects::Handle;
+use crate::objects::{Changes, Handle};
 use crate::probe::Probes;
 use crate::references;
-use crate::volumes::{Volumes, payload::Tokens};
+use crate::volumes::{Volumes, limit, payload::Tokens};
 
 /// What is wanted of a pod.
 #[derive(Debug, Clone)]
@@ -43,6 +43,7 @@ enum Done {
     Killed(String),
     Stopped(String),
     TornDown(Result<(), String>),
+    Exceeded(Option<String>),
 }
 
 /// Objects a pod holds.
@@ -61,6 +62,8 @@ impl Drop for Held {
 
 /// Without news a pod is looked at again after this.
 const RESYNC: Duration = Duration::from_secs(60);
+/// Volumes with a limit are measured this often at most.
+const MEASURE: Duration = Duration::from_secs(10);
 
 /// One pod's worker.
 pub struct Worker {
@@ -77,6 +80,7 @@ pub struct Worker {
     verdict: Option<(String, String)>,
     last: Option<PodStatus>,
     backing_off: BTreeSet<String>,
+    measured: Option<tokio::time::Instant>,
     torn_down: bool,
     tearing: bool,
     done: (mpsc::UnboundedSender<Done>, mpsc::UnboundedReceiver<Done>),
@@ -105,6 +109,7 @@ impl Worker {
             verdict: None,
             last: pod.status.clone().filter(|s| s.start_time.is_some()),
             backing_off: BTreeSet::new(),
+            measured: None,
             torn_down: false,
             tearing: false,
             done: mpsc::unbounded_channel(),
@@ -129,7 +134,7 @@ impl Worker {
                 Round::Again => continue,
                 Round::Wait(wake) => wake,
             };
-            let resync = tokio::time::Instant::now() + RESYNC;
+            let resync = tokio::time::Instant::now() + if self.measured.is_some() { MEASURE } else { RESYNC };
             let until =
                 [wake, self.tokens.due()].into_iter().flatten().min().map_or(resync, |t| instant(t).min(resync));
             tokio::select! {
@@ -162,6 +167,7 @@ impl Worker {
         let now = Timestamp::now();
         self.remember(&pod, &seen);
         self.check_deadline(&pod, now);
+        self.check_sizes(&pod);
         let intent = self.intent(&wanted);
         let out = step(&pod, &seen, &self.memory, &intent, now);
         let over = out.finished;
@@ -228,6 +234,23 @@ impl Worker {
             self.kubelet.events.pod(pod, None, false, "DeadlineExceeded", &message);
             self.verdict = Some(("DeadlineExceeded".into(), message));
         }
+    }
+
+    /// Measures emptyDir volumes that have a limit, now and then; nothing tells when a directory has grown.
+    fn check_sizes(&mut self, pod: &Pod) {
+        let recently = self.measured.is_some_and(|m| m.elapsed() < MEASURE);
+        if recently || self.verdict.is_some() || self.torn_down {
+            return;
+        }
+        let limited = limit::limited(pod, &self.volumes);
+        if limited.is_empty() {
+            return;
+        }
+        self.measured = Some(tokio::time::Instant::now());
+        let done = self.done.0.clone();
+        tokio::task::spawn_blocking(move || {
+            let _ = done.send(Done::Exceeded(limit::exceeded(&limited)));
+        });
     }
 
     /// Brings what is remembered in line with what is.
@@ -343,75 +366,84 @@ impl Worker {
         });
     }
 
+    /// Takes note of a finished action.
     fn take(&mut self, done: Done) {
         let pod = self.wanted.borrow().pod.clone();
         match done {
-            Done::Mounted(result) => {
-                self.memory.mounting = false;
-                match result {
-                    Ok((volumes, tokens)) => {
-                        (self.volumes, self.tokens) = (volumes, tokens);
-                        self.memory.volumes_ready = true;
-                        self.memory.failures.remove(VOLUMES);
-                    }
-                    Err(message) => {
-                        self.kubelet.events.pod(&pod, None, true, "FailedMount", &message);
-                        self.fail(VOLUMES, "ContainerCreating", message, 120);
-                    }
-                }
-            }
-            Done::Sandbox(result) => {
-                self.memory.creating_sandbox = false;
-                match result {
-                    Ok(()) => {
-                        self.memory.failures.remove(SANDBOX);
-                        if self.held_downward() {
-                            self.refresh.notify_one();
-                        }
-                    }
-                    Err(message) => {
-                        self.kubelet.events.pod(&pod, None, true, "FailedCreatePodSandBox", &message);
-                        self.fail(SANDBOX, "ContainerCreating", message, 60);
-                    }
-                }
-            }
-            Done::Started(name, result) => {
-                self.memory.starting.remove(&name);
-                match result {
-                    Ok(()) => {
-                        self.memory.failures.remove(&name);
-                    }
-                    // The runtime's own record says how it ended; the restart pause does the rest.
-                    Err(error) if error.created => {
-                        self.memory.failures.remove(&name);
-                        if error.reason == "RunContainerError" {
-                            self.fail(&name, error.reason, error.message, 300);
-                        }
-                    }
-                    Err(error) => self.fail(&name, error.reason, error.message, 300),
-                }
-            }
+            Done::Mounted(result) => self.mounted(&pod, result),
+            Done::Sandbox(result) => self.sandbox_made(&pod, result),
+            Done::Started(name, result) => self.started(&name, result),
             Done::Killed(id) => {
                 self.memory.killing.remove(&id);
             }
             Done::Stopped(id) => {
                 self.memory.stopping.remove(&id);
             }
-            Done::TornDown(result) => {
-                self.tearing = false;
-                match result {
-                    Ok(()) => self.torn_down = true,
-                    Err(error) => {
-                        tracing::warn!(pod = %self.key, error, "take down the pod's volumes");
-                        let poke = self.poke.clone();
-                        tokio::spawn(async move {
-                            tokio::time::sleep(Duration::from_secs(2)).await;
-                            poke.notify_one();
-                        });
-                    }
-                }
+            Done::Exceeded(None) => {}
+            Done::Exceeded(Some(message)) => {
+                self.kubelet.events.pod(&pod, None, true, "Evicted", &message);
+                self.verdict = Some(("Evicted".to_owned(), message));
+            }
+            Done::TornDown(result) => self.taken_down(result),
+        }
+    }
+
+    fn mounted(&mut self, pod: &Pod, result: Result<(Volumes, Tokens), String>) {
+        self.memory.mounting = false;
+        match result {
+            Ok((volumes, tokens)) => {
+                (self.volumes, self.tokens) = (volumes, tokens);
+                self.memory.volumes_ready = true;
+                self.memory.failures.remove(VOLUMES);
+            }
+            Err(message) => {
+                self.kubelet.events.pod(pod, None, true, "FailedMount", &message);
+                self.fail(VOLUMES, "ContainerCreating", message, 30);
             }
         }
+    }
+
+    fn sandbox_made(&mut self, pod: &Pod, result: Result<(), String>) {
+        self.memory.creating_sandbox = false;
+        match result {
+            Ok(()) => {
+                self.memory.failures.remove(SANDBOX);
+                if self.held_downward() {
+                    self.refresh.notify_one();
+                }
+            }
+            Err(message) => {
+                self.kubelet.events.pod(pod, None, true, "FailedCreatePodSandBox", &message);
+                self.fail(SANDBOX, "ContainerCreating", message, 15);
+            }
+        }
+    }
+
+    fn started(&mut self, name: &str, result: Result<(), StartError>) {
+        self.memory.starting.remove(name);
+        match result {
+            Err(error) if !error.created || error.reason == "RunContainerError" => {
+                self.fail(name, error.reason, error.message, 300);
+            }
+            // Where the container exists, the runtime's own record says how it ended; the restart pause does the rest.
+            Ok(()) | Err(_) => {
+                self.memory.failures.remove(name);
+            }
+        }
+    }
+
+    fn taken_down(&mut self, result: Result<(), String>) {
+        self.tearing = false;
+        let Err(error) = result else {
+            self.torn_down = true;
+            return;
+        };
+        tracing::warn!(pod = %self.key, error, "take down the pod's volumes");
+        let poke = self.poke.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            poke.notify_one();
+        });
     }
 
     /// Notes a failed attempt; the pause doubles from 1 s (volumes and sandbox) or 10 s (containers) up to `longest` seconds.
@@ -447,32 +479,8 @@ impl Worker {
             refers.config_maps.iter().filter_map(|n| objects.config_map(namespace, n).ok()).collect();
         let secrets: Vec<_> = refers.secrets.iter().filter_map(|n| objects.secret(namespace, n).ok()).collect();
         let stop = CancellationToken::new();
-        let mut changes: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
-        let mut follow = |make: Box<dyn Fn() -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>| {
-            let (refresh, stop) = (self.refresh.clone(), stop.clone());
-            changes.push(Box::pin(async move {
-                loop {
-                    tokio::select! { () = stop.cancelled() => return, () = make() => refresh.notify_one() }
-                }
-            }));
-        };
-        for handle in &config_maps {
-            let weak = Arc::downgrade(handle);
-            follow(Box::new(move || match weak.upgrade() {
-                Some(h) => Box::pin(h.changes()),
-                None => Box::pin(std::future::pending()),
-            }));
-        }
-        for handle in &secrets {
-            let weak = Arc::downgrade(handle);
-            follow(Box::new(move || match weak.upgrade() {
-                Some(h) => Box::pin(h.changes()),
-                None => Box::pin(std::future::pending()),
-            }));
-        }
-        for change in changes {
-            tokio::spawn(change);
-        }
+        config_maps.iter().for_each(|handle| follow(handle.changes(), &self.refresh, &stop));
+        secrets.iter().for_each(|handle| follow(handle.changes(), &self.refresh, &stop));
         self.held = Held { _config_maps: config_maps, _secrets: secrets, stop };
     }
 
@@ -556,6 +564,16 @@ impl Worker {
         tracing::info!(pod = %self.key, uid = self.key.uid, "the pod is gone");
         Round::End
     }
+}
+
+/// Passes changes of an object on until `stop`.
+fn follow<K: Send + Sync + 'static>(mut changes: Changes<K>, refresh: &Arc<Notify>, stop: &CancellationToken) {
+    let (refresh, stop) = (refresh.clone(), stop.clone());
+    tokio::spawn(async move {
+        loop {
+            tokio::select! { () = stop.cancelled() => return, () = changes.next() => refresh.notify_one() }
+        }
+    });
 }
 
 fn instant(at: Timestamp) -> tokio::time::Instant {

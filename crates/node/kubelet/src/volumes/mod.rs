@@ -13,6 +13,7 @@
 pub mod atomic;
 pub mod files;
 pub mod hostpath;
+pub mod limit;
 pub mod mounts;
 pub mod payload;
 pub mod subpath;

@@ -59,7 +59,7 @@ fn open(root: &OwnedFd, sub: &Path) -> rustix::io::Result<OwnedFd> {
 /// Makes what is missing with the volume's own mode, so that whoever may write the volume may write there.
 fn make(root: &OwnedFd, sub: &Path) -> Result<OwnedFd, String> {
     let mode =
-        rustix::fs::fstat(root).map(|s| Mode::from_raw_mode(s.st_mode & 0o777)).map_err(|e| format!("stat: {e}"))?;
+        rustix::fs::fstat(root).map(|s| Mode::from_raw_mode(s.st_mode & 0o2777)).map_err(|e| format!("stat: {e}"))?;
     let mut at = PathBuf::new();
     for part in sub.components() {
         let parent = if at.as_os_str().is_empty() { open(root, Path::new(".")) } else { open(root, &at) };
