@@ -42,7 +42,7 @@ pub fn preempt(pod: &PodInfo, snapshot: &Snapshot, around: &Surroundings<'_>) ->
         })
     };
     let candidates = (0..nodes.len()).filter(|i| nodes.get(*i).is_some_and(|n| hopeful(n))).take(CANDIDATES);
-    candidates.filter_map(|i| on_node(pod, snapshot, i, around)).min_by_key(|(cost, _)| cost.clone()).map(|(_, p)| p)
+    candidates.filter_map(|i| on_node(pod, snapshot, i, around)).min_by_key(|(cost, _)| *cost).map(|(_, p)| p)
 }
 
 /// Its victims of an earlier pass are still on their way out.
