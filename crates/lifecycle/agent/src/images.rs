@@ -8,13 +8,14 @@ use std::io::Read;
 use anyhow::{Context, Result, anyhow};
 use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::images_client::ImagesClient;
+use containerd_client::services::v1::leases_client::LeasesClient;
 use containerd_client::services::v1::{
-    CreateImageRequest, DeleteImageRequest, GetImageRequest, Image, WriteAction, WriteContentRequest,
+    CreateImageRequest, CreateRequest, DeleteRequest, GetImageRequest, Image, UpdateImageRequest, WriteAction, WriteContentRequest,
 };
+use containerd_client::tonic::metadata::MetadataValue;
 use containerd_client::tonic::transport::Channel;
 use containerd_client::tonic::{Code, Request};
 use containerd_client::types::Descriptor;
-use containerd_client::with_namespace;
 use kinit_resource::{Observed, sha256};
 use serde_json::{Value, json};
 
@@ -39,28 +40,63 @@ pub(crate) async fn observe(name: &str, archive_sha256: &str) -> Result<Observed
 
 async fn get(channel: &Channel, name: &str) -> Result<Option<Image>> {
     let request = GetImageRequest { name: name.to_owned() };
-    match ImagesClient::new(channel.clone()).get(with_namespace!(request, NAMESPACE)).await {
+    match ImagesClient::new(channel.clone()).get(leased(request, "")).await {
         Ok(answer) => Ok(answer.into_inner().image),
         Err(status) if status.code() == Code::NotFound => Ok(None),
         Err(status) => Err(anyhow!("{}", status.message())).with_context(|| format!("look for image {name}")),
     }
 }
 
+/// A request in the kubelet's namespace, under a lease unless that is empty.
+fn leased<T>(message: T, lease: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("containerd-namespace", MetadataValue::from_static(NAMESPACE));
+    if let Ok(lease) = MetadataValue::try_from(lease)
+        && !lease.is_empty()
+    {
+        request.metadata_mut().insert("containerd-lease", lease);
+    }
+    request
+}
+
 /// Imports a docker-archive; an image of that name from another archive is replaced.
 pub(crate) async fn import(name: &str, archive: &str, archive_sha256: &str) -> Result<()> {
     let parts = read_archive(archive).with_context(|| format!("read {archive}"))?;
     let channel = connect().await?;
-    for layer in &parts.layers {
-        write(&channel, layer, HashMap::new()).await?;
+    // Content that no image names yet would be collected as garbage at any moment; the lease keeps it.
+    let lease = format!("kinit-{archive_sha256}");
+    let mut leases = LeasesClient::new(channel.clone());
+    let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), expiry()?)]);
+    let made = leases.create(leased(CreateRequest { id: lease.clone(), labels }, "")).await;
+    if let Err(status) = made.as_ref()
+        && status.code() != Code::AlreadyExists
+    {
+        return Err(anyhow!("{}", status.message())).context("lease room for an image");
     }
-    write(&channel, &parts.config, HashMap::new()).await?;
+    let done = import_parts(&channel, &lease, name, &parts, archive_sha256).await;
+    // It expires by itself, were this to fail.
+    leases.delete(leased(DeleteRequest { id: lease, sync: false }, "")).await.ok();
+    done
+}
+
+/// In an hour, RFC 3339.
+fn expiry() -> Result<String> {
+    let end = time::OffsetDateTime::now_utc() + time::Duration::hours(1);
+    end.format(&time::format_description::well_known::Rfc3339).context("format a time")
+}
+
+async fn import_parts(channel: &Channel, lease: &str, name: &str, parts: &Parts, archive_sha256: &str) -> Result<()> {
+    for layer in &parts.layers {
+        write(channel, lease, layer, HashMap::new()).await?;
+    }
+    write(channel, lease, &parts.config, HashMap::new()).await?;
     // containerd's garbage collector follows these labels from the manifest to its parts.
     let mut labels = HashMap::from([("containerd.io/gc.ref.content.config".to_owned(), digest(&parts.config))]);
     for (i, layer) in parts.layers.iter().enumerate() {
         labels.insert(format!("containerd.io/gc.ref.content.l.{i}"), digest(layer));
     }
     let manifest = parts.manifest()?;
-    write(&channel, &manifest, labels).await?;
+    write(channel, lease, &manifest, labels).await?;
     let labels = HashMap::from([
         (LABEL.to_owned(), archive_sha256.to_owned()),
         ("io.cri-containerd.image".to_owned(), "managed".to_owned()),
@@ -73,23 +109,14 @@ pub(crate) async fn import(name: &str, archive: &str, archive_sha256: &str) -> R
         size: i64::try_from(manifest.len()).context("manifest size")?,
         annotations: HashMap::new(),
     };
+    let image = Some(Image { name: name.to_owned(), labels, target: Some(target), ..Default::default() });
     let mut images = ImagesClient::new(channel.clone());
-    if get(&channel, name).await?.is_some() {
-        let request = DeleteImageRequest { name: name.to_owned(), sync: true, ..Default::default() };
-        images
-            .delete(with_namespace!(request, NAMESPACE))
-            .await
-            .map_err(|s| anyhow!("{}", s.message()))
-            .context("replace the image")?;
-    }
-    let image = Image { name: name.to_owned(), labels, target: Some(target), ..Default::default() };
-    let request = CreateImageRequest { image: Some(image), ..Default::default() };
-    images
-        .create(with_namespace!(request, NAMESPACE))
-        .await
-        .map_err(|s| anyhow!("{}", s.message()))
-        .context("name the image")?;
-    Ok(())
+    let named = if get(channel, name).await?.is_some() {
+        images.update(leased(UpdateImageRequest { image, ..Default::default() }, lease)).await.map(drop)
+    } else {
+        images.create(leased(CreateImageRequest { image, ..Default::default() }, lease)).await.map(drop)
+    };
+    named.map_err(|s| anyhow!("{}", s.message())).context("name the image")
 }
 
 fn digest(bytes: &[u8]) -> String {
@@ -99,7 +126,7 @@ fn digest(bytes: &[u8]) -> String {
 const CHUNK: usize = 1 << 20;
 
 /// Writes content by its digest; what is there already is left alone.
-async fn write(channel: &Channel, bytes: &[u8], labels: HashMap<String, String>) -> Result<()> {
+async fn write(channel: &Channel, lease: &str, bytes: &[u8], labels: HashMap<String, String>) -> Result<()> {
     let expected = digest(bytes);
     let total = i64::try_from(bytes.len()).context("content size")?;
     let reference = format!("kinit-{expected}");
@@ -127,7 +154,7 @@ async fn write(channel: &Channel, bytes: &[u8], labels: HashMap<String, String>)
         ..Default::default()
     });
     let request = futures::stream::iter(messages);
-    let answer = ContentClient::new(channel.clone()).write(with_namespace!(request, NAMESPACE)).await;
+    let answer = ContentClient::new(channel.clone()).write(leased(request, lease)).await;
     let exists = |status: &containerd_client::tonic::Status| status.code() == Code::AlreadyExists;
     let mut stream = match answer {
         Ok(stream) => stream.into_inner(),

@@ -112,6 +112,7 @@ pub fn controller_manager(cluster: &Cluster) -> Vec<Arg> {
         ("cluster-cidr", net.pod_subnet.clone()),
         ("service-cluster-ip-range", net.service_subnet.clone()),
         ("cluster-name", cluster.metadata.name.clone()),
+        ("node-monitor-grace-period", "40s".to_owned()),
         ("profiling", "false".to_owned()),
     ]);
     merge(ours, &cluster.spec.controller_manager.extra_args)

@@ -17,6 +17,8 @@ use crate::{BOOTSTRAP_KUBECONFIG, KUBELET_CERTIFICATE, KUBERNETES, PKI};
 pub struct HostFacts {
     /// Whether processes may lower their `oom_score_adj`.
     pub can_lower_oom_score: bool,
+    /// Whether the host has the one cgroup v2 hierarchy.
+    pub cgroup_v2: bool,
     /// Whether systemd-resolved runs, so that pods need its list of real servers.
     pub has_resolved: bool,
 }
@@ -317,6 +319,7 @@ impl Desired<'_> {
         struct Containerd {
             pause_image: &'static str,
             restrict_oom_score_adj: bool,
+            systemd_cgroup: bool,
         }
         #[derive(Serialize)]
         struct Kubelet<'a> {
@@ -324,9 +327,10 @@ impl Desired<'_> {
             dns: String,
             domain: &'a str,
             resolv_conf: &'static str,
+            cgroup_driver: &'static str,
         }
         let phase = Phase::KubeletStart;
-        let values = Containerd { pause_image: PAUSE_IMAGE, restrict_oom_score_adj: !self.facts.can_lower_oom_score };
+        let values = Containerd { pause_image: PAUSE_IMAGE, restrict_oom_score_adj: !self.facts.can_lower_oom_score, systemd_cgroup: self.facts.cgroup_v2 };
         let config = "/etc/containerd/config.toml";
         self.file(phase, config, 0o644, template::render(template::CONTAINERD, &values)?);
         self.running(phase, "containerd", vec![config.to_owned()]);
@@ -341,6 +345,8 @@ impl Desired<'_> {
             dns: self.cluster.service_ip(10).to_string(),
             domain: &self.cluster.spec.networking.dns_domain,
             resolv_conf: if self.facts.has_resolved { "/run/systemd/resolve/resolv.conf" } else { "/etc/resolv.conf" },
+            // With v1 hierarchies systemd and runc race for a new scope's groups.
+            cgroup_driver: if self.facts.cgroup_v2 { "systemd" } else { "cgroupfs" },
         };
         self.directory(phase, "/etc/kubernetes/manifests", 0o700, "root:root");
         self.directory(phase, "/var/lib/kubelet", 0o700, "root:root");
@@ -386,7 +392,7 @@ mod tests {
     fn list(host: usize) -> Vec<(Phase, Resource)> {
         let cluster = kinit_config::load(kinit_config::example()).unwrap();
         let bundle = Bundle { hyperkube: "ab".repeat(32), images: vec![] };
-        let facts = HostFacts { can_lower_oom_score: true, has_resolved: false };
+        let facts = HostFacts { can_lower_oom_score: true, has_resolved: false, cgroup_v2: true };
         desired(&cluster, &cluster.spec.hosts[host], facts, &bundle).unwrap()
     }
 

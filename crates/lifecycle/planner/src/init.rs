@@ -271,7 +271,7 @@ mod tests {
 
     fn seen(cluster: &Cluster, see: impl Fn(&str, &Resource) -> Observed) -> BTreeMap<String, HostObservation> {
         let bundle = Bundle { hyperkube: "ab".repeat(32), images: vec![] };
-        let facts = HostFacts { can_lower_oom_score: true, has_resolved: false };
+        let facts = HostFacts { can_lower_oom_score: true, has_resolved: false, cgroup_v2: true };
         let observe = |host: &kinit_config::HostSpec| {
             desired(cluster, host, facts, &bundle)
                 .unwrap()
