@@ -32,9 +32,20 @@ fn fetch() -> Result<PathBuf> {
     let mut command = Command::new("apt-get");
     command.current_dir(&unfinished).arg(format!("-oDir={}", root.display()));
     command.arg(format!("-oDir::State::status={}/var/lib/dpkg/status", root.display()));
-    command.args(["-oDir::Cache::pkgcache=", "-oDir::Cache::srcpkgcache=", "-oAPT::Sandbox::User=root", "-oDebug::NoLocking=1", "-qq", "download", PACKAGE]);
+    command.args([
+        "-oDir::Cache::pkgcache=",
+        "-oDir::Cache::srcpkgcache=",
+        "-oAPT::Sandbox::User=root",
+        "-oDebug::NoLocking=1",
+        "-qq",
+        "download",
+        PACKAGE,
+    ]);
     run(&mut command).context("download kubectl")?;
-    let package = std::fs::read_dir(&unfinished)?.filter_map(Result::ok).map(|e| e.path()).find(|p| p.extension().is_some_and(|x| x == "deb"));
+    let package = std::fs::read_dir(&unfinished)?
+        .filter_map(Result::ok)
+        .map(|e| e.path())
+        .find(|p| p.extension().is_some_and(|x| x == "deb"));
     let package = package.context("apt-get downloaded nothing")?;
     run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&unfinished)).context("unpack kubectl")?;
     std::fs::remove_file(package)?;

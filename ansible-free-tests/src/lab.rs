@@ -43,7 +43,8 @@ impl Ran {
 impl Lab {
     /// Boots hosts. The bundle comes from `KINIT_BUNDLE`, which `cargo xtask test` sets.
     pub fn up(name: &str, loadbalancers: u8, control_planes: u8, workers: u8) -> Result<Self> {
-        let bundle = std::env::var_os("KINIT_BUNDLE").context("KINIT_BUNDLE is not set; run the tests by `cargo xtask test`")?;
+        let bundle =
+            std::env::var_os("KINIT_BUNDLE").context("KINIT_BUNDLE is not set; run the tests by `cargo xtask test`")?;
         let kinit = Path::new(&bundle).join("kinit");
         let name = format!("{name}-{}", std::process::id());
         let counts = [("--loadbalancers", loadbalancers), ("--control-planes", control_planes), ("--workers", workers)];
@@ -100,7 +101,10 @@ impl Lab {
         use std::io::Write;
         let mut command = Command::new(kubectl::path()?);
         command.env("KUBECONFIG", self.dir.join("admin.conf")).args(arguments);
-        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
         let mut child = command.spawn().context("start kubectl")?;
         child.stdin.take().context("kubectl has no input")?.write_all(input.as_bytes())?;
         Ok(Ran::from(&child.wait_with_output()?))

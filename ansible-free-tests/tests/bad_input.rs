@@ -13,7 +13,8 @@ fn lab() -> &'static Lab {
 
 /// Nothing of kinit's may be on the host.
 fn untouched(lab: &Lab) {
-    let found = lab.ssh("cp1", "ls -d /etc/kubernetes /var/lib/kinit /usr/local/lib/kinit 2>/dev/null || true").unwrap();
+    let found =
+        lab.ssh("cp1", "ls -d /etc/kubernetes /var/lib/kinit /usr/local/lib/kinit 2>/dev/null || true").unwrap();
     assert_eq!(found, "", "the host was changed");
 }
 
@@ -24,7 +25,11 @@ fn init(file: &str, more: &[&str]) -> ansible_free_tests::Ran {
 #[test]
 fn an_unreachable_host_is_named() {
     let lab = lab();
-    let file = lab.variant("unreachable.yaml", |text| format!("{text}  - name: w9\n    address: 10.77.251.9\n    roles: [worker]\n")).unwrap();
+    let file = lab
+        .variant("unreachable.yaml", |text| {
+            format!("{text}  - name: w9\n    address: 10.77.251.9\n    roles: [worker]\n")
+        })
+        .unwrap();
     let ran = init(&file, &["--connect-timeout", "2"]);
     assert_eq!(ran.code, 4, "{}", ran.err);
     assert!(ran.err.contains("w9: connect to 10.77.251.9:22"), "{}", ran.err);
@@ -39,7 +44,11 @@ fn an_unknown_host_key_is_refused_without_the_flag_and_remembered_with_it() {
     let file = lab.variant("unknown.yaml", |text| text.replace("/known_hosts", "/known_here")).unwrap();
     let ran = init(&file, &["--dry-run"]);
     assert_eq!(ran.code, 4, "{}", ran.err);
-    assert!(ran.err.contains("the host is not known; its key is SHA256:") && ran.err.contains("--accept-new-host-keys"), "{}", ran.err);
+    assert!(
+        ran.err.contains("the host is not known; its key is SHA256:") && ran.err.contains("--accept-new-host-keys"),
+        "{}",
+        ran.err
+    );
     let ran = init(&file, &["--dry-run", "--accept-new-host-keys"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert!(init(&file, &["--dry-run"]).code == 0, "the key was not remembered");
@@ -64,7 +73,11 @@ fn a_wrong_ssh_key_says_which_were_tried() {
     let lab = lab();
     let key = lab.dir.join("wrong_key");
     std::fs::remove_file(&key).ok();
-    let made = std::process::Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status().unwrap();
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key)
+        .status()
+        .unwrap();
     assert!(made.success());
     let file = lab.variant("wrong-key.yaml", |text| text.replace("/id_ed25519", "/wrong_key")).unwrap();
     let ran = init(&file, &[]);
@@ -97,7 +110,11 @@ fn mistakes_in_the_file_are_told_with_their_path() {
         ("roles: [control-plane]", "role: [control-plane]", "spec.hosts[0].role: unknown field"),
         ("name: cp1", "name: CP_1", "spec.hosts[0].name"),
         ("spec:", "spec:\n  networking: {podSubnet: 10.96.0.0/16}", "overlap"),
-        ("  hosts:", "  hosts:\n  - {name: cp1, address: 192.0.2.1, roles: [worker]}", "is the name of spec.hosts[0] too"),
+        (
+            "  hosts:",
+            "  hosts:\n  - {name: cp1, address: 192.0.2.1, roles: [worker]}",
+            "is the name of spec.hosts[0] too",
+        ),
         ("  hosts:", "  hosts:\n  - {name: cp0, address: 192.0.2.1, roles: [control-plane]}", "an even number"),
         ("kinit.dev/v1alpha1", "kubeadm.k8s.io/v1beta4", "this kinit reads apiVersion kinit.dev/v1alpha1"),
     ] {

@@ -13,7 +13,8 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const DEMO_IMAGE: &str = "kinit.dev/demo:0.1.0";
 const DEMO_TOOLS: &[&str] = &[
     "sh", "httpd", "wget", "nslookup", "cat", "ls", "echo", "hostname", "sleep", "mkdir", "nc", "env", "id", "head",
-    "touch", "test", "true", "false", "seq", "date", "ip", "grep", "tail", "df", "mount", "stat", "wc",
+    "touch", "test", "true", "false", "seq", "date", "ip", "grep", "tail", "df", "mount", "stat", "wc", "printf",
+    "ping",
 ];
 
 /// Builds the programs and returns the folder they are in.

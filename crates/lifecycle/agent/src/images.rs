@@ -10,7 +10,8 @@ use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::images_client::ImagesClient;
 use containerd_client::services::v1::leases_client::LeasesClient;
 use containerd_client::services::v1::{
-    CreateImageRequest, CreateRequest, DeleteRequest, GetImageRequest, Image, UpdateImageRequest, WriteAction, WriteContentRequest,
+    CreateImageRequest, CreateRequest, DeleteRequest, GetImageRequest, Image, UpdateImageRequest, WriteAction,
+    WriteContentRequest,
 };
 use containerd_client::tonic::metadata::MetadataValue;
 use containerd_client::tonic::transport::Channel;

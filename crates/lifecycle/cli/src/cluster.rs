@@ -97,18 +97,19 @@ pub async fn init(args: InitArgs) -> Result<()> {
     if let Some(file) = &args.timing {
         std::fs::write(file, timing.json().to_string()).with_context(|| format!("write {}", file.display()))?;
     }
+    // Written even after a failure: it is what finding the cause needs.
+    let kubeconfig = args.kubeconfig.unwrap_or_else(|| args.common.file.with_file_name("admin.conf"));
+    let written = match init.admin_kubeconfig().await {
+        Ok(text) => write_private(&kubeconfig, &text).map(|()| true)?,
+        Err(_) => false,
+    };
     result?;
     if args.common.output == Output::Text && changes > 0 {
         println!("{}", timing.table());
     }
-    let kubeconfig = args.kubeconfig.unwrap_or_else(|| args.common.file.with_file_name("admin.conf"));
-    let complete = skipped.is_empty() || !skipped.contains(&Phase::Kubeconfig);
-    if complete {
-        write_private(&kubeconfig, &init.admin_kubeconfig().await?)?;
-    }
     let plural = if changes == 1 { "" } else { "s" };
     println!("{changes} change{plural} in {:.1} s", started.elapsed().as_secs_f64());
-    if complete {
+    if written {
         println!("export KUBECONFIG={}", std::path::absolute(&kubeconfig).unwrap_or(kubeconfig).display());
     }
     Ok(())

@@ -22,7 +22,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Shows that the cluster works, and what to try next.
 pub async fn run(playground: &Playground) -> Result<()> {
     let kubeconfig = playground.dir.join("admin.conf");
-    ensure!(kubeconfig.exists(), "there is no cluster yet: kinit init -f {}", playground.dir.join("cluster.yaml").display());
+    ensure!(
+        kubeconfig.exists(),
+        "there is no cluster yet: kinit init -f {}",
+        playground.dir.join("cluster.yaml").display()
+    );
     let client = kinit_client::from_kubeconfig(&kubeconfig, "kinit").await?;
     show_nodes(&client).await?;
     create(&Api::<Deployment>::default_namespaced(client.clone()), deployment(playground)).await?;
@@ -46,9 +50,15 @@ async fn show_nodes(client: &Client) -> Result<()> {
     println!("{:<8} {:<10} VERSION", "NODE", "STATUS");
     for node in nodes.list(&ListParams::default()).await.context("list nodes")? {
         let status = node.status.as_ref();
-        let ready = status.and_then(|s| s.conditions.as_ref()).is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+        let ready = status
+            .and_then(|s| s.conditions.as_ref())
+            .is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
         let version = status.and_then(|s| s.node_info.as_ref()).map(|i| i.kubelet_version.as_str()).unwrap_or("?");
-        println!("{:<8} {:<10} {version}", node.metadata.name.as_deref().unwrap_or("?"), if ready { "Ready" } else { "NotReady" });
+        println!(
+            "{:<8} {:<10} {version}",
+            node.metadata.name.as_deref().unwrap_or("?"),
+            if ready { "Ready" } else { "NotReady" }
+        );
     }
     Ok(())
 }
@@ -88,7 +98,9 @@ fn service() -> Value {
 }
 
 fn visitor(node: &str) -> Value {
-    let ask = format!("for i in 1 2 3 4 5 6; do wget -q -T 5 -O - http://{NAME}.default.svc.cluster.local || exit 1; done");
+    // The image's wget cannot resolve names; nc can.
+    let get = format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {NAME}.default.svc.cluster.local 80");
+    let ask = format!("for i in 1 2 3 4 5 6; do {get} | tail -n 1 | grep {NAME} || exit 1; done");
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": VISITOR },
         "spec": {
@@ -139,7 +151,12 @@ async fn ready_pods(client: &Client) -> Result<Vec<(String, String)>> {
         bail!("the watch ended")
     };
     let waited = tokio::time::timeout(PATIENCE, follow).await;
-    waited.map_err(|_| anyhow!("the demonstration's pods did not become Ready within {} s; see `kubectl describe pods -l app={NAME}`", PATIENCE.as_secs()))??;
+    waited.map_err(|_| {
+        anyhow!(
+            "the demonstration's pods did not become Ready within {} s; see `kubectl describe pods -l app={NAME}`",
+            PATIENCE.as_secs()
+        )
+    })??;
     Ok(ready.into_iter().collect())
 }
 
@@ -148,11 +165,19 @@ async fn visit(client: &Client, node: &str) -> Result<String> {
     let api: Api<Pod> = Api::default_namespaced(client.clone());
     api.delete(VISITOR, &DeleteParams::default().grace_period(0)).await.ok();
     let gone = kube::runtime::wait::await_condition(api.clone(), VISITOR, |pod: Option<&Pod>| pod.is_none());
-    tokio::time::timeout(PATIENCE, gone).await.map_err(|_| anyhow!("pod {VISITOR} of an earlier demonstration does not go"))?.ok();
+    tokio::time::timeout(PATIENCE, gone)
+        .await
+        .map_err(|_| anyhow!("pod {VISITOR} of an earlier demonstration does not go"))?
+        .ok();
     create(&api, visitor(node)).await?;
-    let phase = |pod: Option<&Pod>| pod.and_then(|p| p.status.as_ref()).and_then(|s| s.phase.clone()).unwrap_or_default();
-    let ended = kube::runtime::wait::await_condition(api.clone(), VISITOR, move |pod: Option<&Pod>| matches!(phase(pod).as_str(), "Succeeded" | "Failed"));
-    let pod = tokio::time::timeout(PATIENCE, ended).await.map_err(|_| anyhow!("pod {VISITOR} did not end; see `kubectl describe pod {VISITOR}`"))?;
+    let phase =
+        |pod: Option<&Pod>| pod.and_then(|p| p.status.as_ref()).and_then(|s| s.phase.clone()).unwrap_or_default();
+    let ended = kube::runtime::wait::await_condition(api.clone(), VISITOR, move |pod: Option<&Pod>| {
+        matches!(phase(pod).as_str(), "Succeeded" | "Failed")
+    });
+    let pod = tokio::time::timeout(PATIENCE, ended)
+        .await
+        .map_err(|_| anyhow!("pod {VISITOR} did not end; see `kubectl describe pod {VISITOR}`"))?;
     let log = api.logs(VISITOR, &LogParams::default()).await.with_context(|| format!("read the log of {VISITOR}"))?;
     let succeeded = pod.ok().flatten().and_then(|p| p.status).and_then(|s| s.phase).is_some_and(|p| p == "Succeeded");
     ensure!(succeeded, "the Service did not answer by name: {log}");

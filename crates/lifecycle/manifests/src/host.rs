@@ -330,7 +330,11 @@ impl Desired<'_> {
             cgroup_driver: &'static str,
         }
         let phase = Phase::KubeletStart;
-        let values = Containerd { pause_image: PAUSE_IMAGE, restrict_oom_score_adj: !self.facts.can_lower_oom_score, systemd_cgroup: self.facts.cgroup_v2 };
+        let values = Containerd {
+            pause_image: PAUSE_IMAGE,
+            restrict_oom_score_adj: !self.facts.can_lower_oom_score,
+            systemd_cgroup: self.facts.cgroup_v2,
+        };
         let config = "/etc/containerd/config.toml";
         self.file(phase, config, 0o644, template::render(template::CONTAINERD, &values)?);
         self.running(phase, "containerd", vec![config.to_owned()]);

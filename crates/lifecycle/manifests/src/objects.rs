@@ -6,8 +6,8 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ConfigMap, Container, ContainerPort, HTTPGetAction, PodAffinityTerm, PodAntiAffinity,
-    PodSpec, PodTemplateSpec, Probe, ResourceRequirements, Secret, SecurityContext, Service, ServiceAccount,
-    ServicePort, ServiceSpec, Toleration, WeightedPodAffinityTerm,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, Secret, SecurityContext, Service,
+    ServiceAccount, ServicePort, ServiceSpec, Sysctl, Toleration, WeightedPodAffinityTerm,
 };
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -287,6 +287,16 @@ fn dns_pod(cluster: &Cluster) -> PodSpec {
         service_account_name: Some(DNS.to_owned()),
         priority_class_name: Some("system-cluster-critical".to_owned()),
         dns_policy: Some("Default".to_owned()),
+        // Port 53 without root and without a capability: a safe sysctl of the pod's own network namespace.
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(65532),
+            sysctls: Some(vec![Sysctl {
+                name: "net.ipv4.ip_unprivileged_port_start".to_owned(),
+                value: "53".to_owned(),
+            }]),
+            ..Default::default()
+        }),
         tolerations: Some(vec![
             toleration("CriticalAddonsOnly", None),
             toleration("node-role.kubernetes.io/control-plane", Some("NoSchedule")),

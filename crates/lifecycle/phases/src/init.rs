@@ -60,7 +60,8 @@ impl Init {
             let facts = facts.get(&host.name).with_context(|| format!("{}: no facts", host.name))?;
             let has_resolved =
                 facts.listening.iter().any(|(port, holder)| *port == 53 && holder == "systemd-resolved.service");
-            let facts = HostFacts { can_lower_oom_score: facts.can_lower_oom_score, cgroup_v2: facts.cgroup_v2, has_resolved };
+            let facts =
+                HostFacts { can_lower_oom_score: facts.can_lower_oom_score, cgroup_v2: facts.cgroup_v2, has_resolved };
             wanted.insert(host.name.clone(), desired(&self.cluster, host, facts, &self.bundle.bundle)?);
         }
         let wanted = &wanted;

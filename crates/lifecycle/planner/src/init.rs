@@ -117,13 +117,17 @@ fn lane<'a>(
     let mut restarted = false;
     for (_, resource, observed) in seen {
         let touched = match (resource, observed) {
-            (Resource::Unit { state: UnitState::Running { reads }, .. }, Observed::AsWanted) => reads.iter().find(|r| changed.contains(*r)),
+            (Resource::Unit { state: UnitState::Running { reads }, .. }, Observed::AsWanted) => {
+                reads.iter().find(|r| changed.contains(*r))
+            }
             _ => None,
         };
         let change = match (compare(resource, observed), touched) {
             (Some(change), _) => Some(change),
             (None, Some(file)) => compare(resource, &Observed::Differs(format!("{file} changes"))),
-            (None, None) if restarted && matches!(resource, Resource::Healthy { .. }) => compare(resource, &Observed::Missing),
+            (None, None) if restarted && matches!(resource, Resource::Healthy { .. }) => {
+                compare(resource, &Observed::Missing)
+            }
             (None, None) => None,
         };
         let Some(change) = change else { continue };
@@ -338,7 +342,9 @@ mod tests {
     fn a_new_binary_restarts_what_runs_it_in_the_phases_after() {
         let cluster = cluster();
         let hosts = seen(&cluster, |host, resource| match resource {
-            Resource::Link { path, .. } if path.ends_with("/kubelet") => Observed::Differs("links to another build".into()),
+            Resource::Link { path, .. } if path.ends_with("/kubelet") => {
+                Observed::Differs("links to another build".into())
+            }
             other => well(host, other),
         });
         let text = init(&cluster, &hosts, &[], &all_marked()).unwrap().to_string();
