@@ -1,5 +1,7 @@
 //! Bad input stops a run before anything is changed, and says where, what and what to do.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::sync::OnceLock;
 
 use ansible_free_tests::Lab;

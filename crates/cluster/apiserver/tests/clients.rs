@@ -1,5 +1,7 @@
 //! The server as kube-rs sees it, on a real etcd. Skipped, with the reason printed, where etcd is not installed.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};

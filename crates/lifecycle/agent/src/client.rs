@@ -186,7 +186,7 @@ impl Agent {
 
     /// Makes a key on this host and returns the request for its certificate.
     pub async fn request_leaf(&self, leaf: &LeafSpec) -> Result<String> {
-        self.text(&Request::Request(Box::new(leaf.clone()))).await
+        self.text(&Request::MakeKey(Box::new(leaf.clone()))).await
     }
 
     /// Signs a request with this host's authority.

@@ -1,6 +1,7 @@
 //! What kinit changed on this host, so that reset can give it back as it was.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -63,7 +64,9 @@ impl Ledger {
         let Ok(old) = std::fs::read(path) else { return Ok(()) };
         let backup = format!("{HOME}/replaced/{}", path.trim_start_matches('/').replace('/', "%"));
         std::fs::create_dir_all(format!("{HOME}/replaced")).context("create the folder for replaced files")?;
-        files::write_private(&backup, &old)?;
+        // The copy has the original's mode, for the way back.
+        let mode = std::fs::metadata(path).with_context(|| format!("look at {path}"))?.mode() & 0o7777;
+        files::write(&backup, &old, mode, "root:root")?;
         Self::note(|l| {
             l.replaced.insert(path.to_owned(), backup);
         })

@@ -1,6 +1,7 @@
 //! Giving the host back as it was.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -59,8 +60,7 @@ pub(crate) async fn run() -> Result<Vec<String>> {
         note(path, files::remove(path));
     }
     for (path, backup) in &ledger.replaced {
-        let restored = std::fs::rename(backup, path).with_context(|| format!("put back {path}"));
-        note(path, restored);
+        note(path, put_back(backup, path));
     }
     for (key, value) in &ledger.sysctls {
         note(key, kernel::write_sysctl(key, value));
@@ -76,6 +76,13 @@ pub(crate) async fn run() -> Result<Vec<String>> {
     }
     failures.extend(residue(&ledger)?);
     Ok(failures)
+}
+
+/// Writes a file's old content, with its old mode; the two may be on different file systems.
+fn put_back(backup: &str, path: &str) -> Result<()> {
+    let old = std::fs::read(backup).with_context(|| format!("read the copy of {path}"))?;
+    let mode = std::fs::metadata(backup).with_context(|| format!("look at the copy of {path}"))?.mode() & 0o7777;
+    files::write(path, &old, mode, "root:root")
 }
 
 /// A folder of a package that was there before kinit stays.

@@ -63,7 +63,7 @@ async fn answer(request: Request, state: &mut State) -> Result<Reply> {
             secrets::write(shared, &pair, public_only)?;
             Reply::Done
         }
-        Request::Request(leaf) => Reply::Text(secrets::request(&leaf, state)?),
+        Request::MakeKey(leaf) => Reply::Text(secrets::request(&leaf, state)?),
         Request::Sign { authority, request, subject } => Reply::Text(secrets::sign(authority, &request, &subject)?),
         Request::Install { leaf, certificate } => {
             secrets::install(&leaf, &certificate, state)?;

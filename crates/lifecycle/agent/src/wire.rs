@@ -46,7 +46,7 @@ pub(crate) enum Request {
     /// Write a shared secret, or its public half.
     Write { shared: Shared, pair: Pair, public_only: bool },
     /// Make a key for a leaf certificate and keep it in memory; answer with the request.
-    Request(Box<LeafSpec>),
+    MakeKey(Box<LeafSpec>),
     /// Sign a request with an authority of this host.
     Sign { authority: Authority, request: String, subject: Subject },
     /// Write the certificate for the key made before.

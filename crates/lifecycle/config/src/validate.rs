@@ -167,7 +167,8 @@ fn one_host(path: &str, host: &HostSpec, errors: &mut Errors) {
             );
         }
     }
-    if !host.is_node() && !(host.labels.is_empty() && host.taints.is_empty()) {
+    let marked = !host.labels.is_empty() || !host.taints.is_empty();
+    if marked && !host.is_node() {
         errors.add(path, "labels and taints need a role with a Node: control-plane or worker");
     }
 }

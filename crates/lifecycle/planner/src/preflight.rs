@@ -221,7 +221,8 @@ mod tests {
     #[test]
     fn good_hosts_pass_and_each_fault_has_a_name() {
         assert_eq!(checks(|_| ()), []);
-        let table: Vec<(Box<dyn Fn(&mut Facts)>, &str)> = vec![
+        type Fault = Box<dyn Fn(&mut Facts)>;
+        let table: Vec<(Fault, &str)> = vec![
             (Box::new(|f| f.uid = 1000), "IsPrivilegedUser"),
             (Box::new(|f| f.os_id = "fedora".into()), "SystemVerification"),
             (Box::new(|f| f.machine = "aarch64".into()), "SystemVerification-Architecture"),

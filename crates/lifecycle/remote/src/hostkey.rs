@@ -8,6 +8,9 @@ use russh::keys::{HashAlg, PublicKey};
 
 use crate::known_hosts::{self, KnownHosts, Verdict};
 
+/// Asks a person about a host and its key's fingerprint.
+pub type Question = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
+
 /// What to do about a host that is not known.
 #[derive(Clone)]
 pub enum OnUnknown {
@@ -16,7 +19,7 @@ pub enum OnUnknown {
     /// Accept, and remember.
     Accept,
     /// Ask (the host and its key's fingerprint), and remember if the answer is yes.
-    Ask(Arc<dyn Fn(&str, &str) -> bool + Send + Sync>),
+    Ask(Question),
 }
 
 /// Where trust comes from.

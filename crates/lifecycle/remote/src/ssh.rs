@@ -155,7 +155,8 @@ impl Transport for Ssh {
             while let Some(message) = read.wait().await {
                 match message {
                     ChannelMsg::Data { data } => {
-                        if feed.write_all(&data).await.is_err() {
+                        let delivered = feed.write_all(&data).await;
+                        if delivered.is_err() {
                             break;
                         }
                     }
