@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use kinit_playground::Cache;
 
 /// trixie's package of kubectl 1.32.
-const PACKAGE: &str = "kubernetes-client";
+const PACKAGE: &str = "kubectl";
 
 static PATH: OnceLock<Result<PathBuf, String>> = OnceLock::new();
 
