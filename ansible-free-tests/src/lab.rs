@@ -41,6 +41,15 @@ impl Ran {
 }
 
 impl Lab {
+    /// A playground that stands already, for work on a test: `KINIT_LAB` names it.
+    #[must_use]
+    pub fn standing() -> Option<Self> {
+        let name = std::env::var("KINIT_LAB").ok()?;
+        let kinit = Path::new(&std::env::var_os("KINIT_BUNDLE")?).join("kinit");
+        let dir = Playground::open(&name).ok()?.dir;
+        Some(Self { name, kinit, dir })
+    }
+
     /// Boots hosts. The bundle comes from `KINIT_BUNDLE`, which `cargo xtask test` sets.
     pub fn up(name: &str, loadbalancers: u8, control_planes: u8, workers: u8) -> Result<Self> {
         let bundle =

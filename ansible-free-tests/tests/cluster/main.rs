@@ -10,25 +10,34 @@ use std::time::Instant;
 
 use ansible_free_tests::{Kubectl, Lab};
 
+/// With `KINIT_LAB` (a playground's name) and `KINIT_PART` set, that part alone runs on a cluster that stands: for work on the part.
 #[test]
 fn a_cluster_lives() {
-    let lab = Lab::up("life", 1, 3, 2).unwrap();
-    let init = lab.on_cluster("init", &[]).unwrap().ok("kinit init").unwrap();
-    println!("{init}");
-    let part = |name: &str, run: &dyn Fn()| {
-        let started = Instant::now();
-        run();
-        println!("-- {name}: {:.0} s", started.elapsed().as_secs_f64());
+    let (standing, only) = (Lab::standing(), std::env::var("KINIT_PART").ok());
+    let lab = standing.unwrap_or_else(|| {
+        let lab = Lab::up("life", 1, 3, 2).unwrap();
+        println!("{}", lab.on_cluster("init", &[]).unwrap().ok("kinit init").unwrap());
+        lab
+    });
+    let part = |name: &str, run: &dyn Fn(&Lab)| {
+        if only.as_deref().is_none_or(|only| only == name) {
+            let started = Instant::now();
+            run(&lab);
+            println!("-- {name}: {:.0} s", started.elapsed().as_secs_f64());
+        }
     };
-    part("nodes", &|| all_nodes_are_ready(&lab));
-    part("second init", &|| a_second_init_changes_nothing(&lab));
-    part("demo", &|| pods_find_each_other_by_name(&lab));
-    part("kubectl 1.32", &|| verbs::all_work(&lab, Kubectl::Trixie));
-    part("kubectl 1.36", &|| verbs::all_work(&lab, Kubectl::Sid));
-    part("loss of control planes", &|| availability::any_control_plane_may_die(&lab));
-    part("loss of a worker", &|| availability::a_worker_may_die(&lab));
-    part("reset", &|| reset_leaves_nothing(&lab));
-    lab.down().unwrap();
+    part("nodes", &all_nodes_are_ready);
+    part("second init", &a_second_init_changes_nothing);
+    part("demo", &pods_find_each_other_by_name);
+    part("kubectl 1.32", &|lab| verbs::all_work(lab, Kubectl::Trixie));
+    part("kubectl 1.36", &|lab| verbs::all_work(lab, Kubectl::Sid));
+    part("loss of control planes", &availability::any_control_plane_may_die);
+    part("loss of a worker", &availability::a_worker_may_die);
+    part("namespaces go", &verbs::namespaces_go);
+    part("reset", &reset_leaves_nothing);
+    if only.is_none() {
+        lab.down().unwrap();
+    }
 }
 
 fn all_nodes_are_ready(lab: &Lab) {

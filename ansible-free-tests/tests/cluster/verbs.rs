@@ -27,7 +27,13 @@ pub fn all_work(lab: &Lab, kubectl: Kubectl) {
     desk.apply();
     desk.roll_out();
     desk.talk_to_pods();
-    desk.say(&["delete", "namespace", &desk.namespace, "--timeout=60s"]);
+    desk.say(&["delete", "namespace", &desk.namespace, "--wait=false"]);
+}
+
+/// Namespaces end with all that is in them.
+pub fn namespaces_go(lab: &Lab) {
+    let gone = ["wait", "--for=delete", "namespace/verbs-trixie", "namespace/verbs-sid", "--timeout=90s"];
+    lab.kubectl(&gone).unwrap().ok("wait for the namespaces' end").unwrap();
 }
 
 impl Desk<'_> {
@@ -56,7 +62,7 @@ impl Desk<'_> {
 
     fn about_the_cluster(&self) {
         self.hears(&["version"], &["Server Version: v1.36.0+kinit."]);
-        self.hears(&["cluster-info"], &["Kubernetes control plane", "is running at", "CoreDNS is running at"]);
+        self.hears(&["cluster-info", "-n", "kube-system"], &["Kubernetes control plane", "KubeDNS", "is running at"]);
         self.hears(&["api-resources"], &["deployments", "deploy", "apps/v1", "configmaps", "cm"]);
         self.hears(
             &["api-resources", "--verbs=list", "--namespaced=false", "-o", "name"],
@@ -113,7 +119,7 @@ impl Desk<'_> {
             ""
         );
         self.hears(
-            &["get", "pods", "-A", "--field-selector", "spec.nodeName=cp1", "-o", "wide"],
+            &["get", "pods", "-A", "--field-selector", "spec.nodeName=w1", "-o", "wide"],
             &["NAMESPACE", "NODE", "NOMINATED NODE"],
         );
         let refused = self.try_say(&["get", "configmap", "--field-selector", "data.a=1"], "");
@@ -135,7 +141,7 @@ impl Desk<'_> {
         }
         let diff = self.try_say(&["diff", "-f", "-"], &manifest.replace("\"1\"", "\"9\""));
         assert!(diff.code == 1 && diff.out.contains("+  a: \"9\""), "{}{}", diff.out, diff.err);
-        let unknown = self.try_say(&["apply", "-f", "-"], &manifest.replace("data:", "datum:"));
+        let unknown = self.try_say(&["apply", "-f", "-"], &manifest.replace("\ndata:", "\ndatum:"));
         assert!(unknown.code == 1 && unknown.err.contains(r#"unknown field "datum""#), "{}", unknown.err);
     }
 
