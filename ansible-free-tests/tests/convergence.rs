@@ -40,6 +40,7 @@ fn a_killed_init_is_finished_by_the_next() {
         let reset = lab.on_cluster("reset", &["--force"]).unwrap().ok("kinit reset").unwrap();
         assert!(reset.contains("no residue"), "{reset}");
         if round >= BARE {
+            hosts_have_their_own_back(&lab);
             // Later kills hit all of a run, however fast this machine is.
             length = length.max(moment + took.min(Duration::from_secs(20)) / 2);
         }
@@ -82,6 +83,12 @@ fn install_packages(lab: &Lab) {
             all.spawn(move || lab.ssh(host, &command).unwrap());
         }
     });
+}
+
+/// The administrator's packages run as they did, with what was theirs and nothing of the cluster's.
+fn hosts_have_their_own_back(lab: &Lab) {
+    let look = "systemctl is-active etcd haproxy containerd; ls /var/lib/etcd; ctr -n k8s.io images ls -q | grep -c kinit; true";
+    assert_eq!(lab.ssh("cp2", look).unwrap(), "active\nactive\nactive\ndefault\n0\n");
 }
 
 /// xorshift64*: enough to pick moments, and the same everywhere.

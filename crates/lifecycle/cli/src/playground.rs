@@ -170,10 +170,13 @@ fn on(named: &Named, host: &str, act: impl Fn(&Playground, &Host) -> Result<()>)
     act(&playground, playground.topology.host(host)?)
 }
 
+/// Hosts share the machine's disk, which others fill: shares of it say nothing about the hosts.
+const KUBELET: &str = "  kubelet:\n    evictionHard:\n      memory.available: 100Mi\n      nodefs.available: 1Gi\n      imagefs.available: 1Gi\n    imageGCHighThresholdPercent: 100\n";
+
 /// The cluster file for a playground's hosts.
 fn cluster_file(playground: &Playground) -> String {
     let mut text = format!(
-        "apiVersion: kinit.dev/v1alpha1\nkind: Cluster\nmetadata:\n  name: {}\nspec:\n  ssh:\n    identityFile: {}\n    knownHostsFile: {}\n  hosts:\n",
+        "apiVersion: kinit.dev/v1alpha1\nkind: Cluster\nmetadata:\n  name: {}\nspec:\n  ssh:\n    identityFile: {}\n    knownHostsFile: {}\n{KUBELET}  hosts:\n",
         playground.name,
         playground.ssh_key().display(),
         playground.known_hosts().display()
