@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 
@@ -36,7 +37,7 @@ fn http_get(path: &str) -> Result<http::Request<Vec<u8>>> {
 pub async fn for_nodes(client: &Client, names: Vec<String>, deadline: Duration) -> Result<()> {
     let api: Api<Node> = Api::all(client.clone());
     let missing = |nodes: &BTreeMap<String, Node>| -> Vec<String> {
-        names.iter().filter(|name| !nodes.get(*name).is_some_and(is_ready)).cloned().collect()
+        names.iter().filter_map(|name| not_ready(name, nodes.get(name))).collect()
     };
     watch_until(api, watcher::Config::default(), deadline, "nodes to be Ready", missing).await
 }
@@ -50,9 +51,15 @@ pub async fn for_nodes_to_exist(client: &Client, names: Vec<String>, deadline: D
     watch_until(api, watcher::Config::default(), deadline, "nodes to register", missing).await
 }
 
-fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+/// Why a node is not Ready, in the kubelet's words.
+fn not_ready(name: &str, node: Option<&Node>) -> Option<String> {
+    let Some(node) = node else { return Some(format!("{name} (it has not registered)")) };
+    let mut conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    match conditions.find(|c| c.type_ == "Ready") {
+        Some(condition) if condition.status == "True" => None,
+        Some(condition) => Some(format!("{name} ({})", condition.message.as_deref().unwrap_or("no reason given"))),
+        None => Some(format!("{name} (its kubelet has said nothing yet)")),
+    }
 }
 
 /// Waits until DNS has an endpoint that is ready.
@@ -64,7 +71,41 @@ pub async fn for_dns(client: &Client, deadline: Duration) -> Result<()> {
         let ready = endpoints.any(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false));
         if ready { Vec::new() } else { vec!["kube-dns".to_owned()] }
     };
-    watch_until(api, config, deadline, "an endpoint of kube-dns to be ready", missing).await
+    match watch_until(api, config, deadline, "an endpoint of kube-dns to be ready", missing).await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(error.context(troubles_of_dns(client).await)),
+    }
+}
+
+/// What its pods say, for the error that their users will see.
+async fn troubles_of_dns(client: &Client) -> String {
+    let api: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
+    match api.list(&ListParams::default().labels("k8s-app=kube-dns")).await {
+        Ok(pods) if pods.items.is_empty() => "kube-dns has no pods".to_owned(),
+        Ok(pods) => pods.items.iter().map(trouble).collect::<Vec<_>>().join("; "),
+        Err(error) => format!("kube-dns: list its pods: {error}"),
+    }
+}
+
+fn trouble(pod: &Pod) -> String {
+    let status = pod.status.as_ref();
+    let waiting = status.iter().flat_map(|s| s.container_statuses.iter().flatten()).find_map(|c| {
+        let waiting = c.state.as_ref()?.waiting.as_ref()?;
+        Some(
+            [waiting.reason.as_deref(), waiting.message.as_deref()]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(": "),
+        )
+    });
+    let condition = status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten())
+        .find(|c| c.status == "False")
+        .and_then(|c| c.message.clone());
+    let why = waiting.or(condition).unwrap_or_else(|| "no reason given".to_owned());
+    format!("pod {} is not ready: {why}", pod.metadata.name.as_deref().unwrap_or("?"))
 }
 
 /// Follows a watch until nothing is missing any more.
