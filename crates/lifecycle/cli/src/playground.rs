@@ -171,7 +171,7 @@ fn on(named: &Named, host: &str, act: impl Fn(&Playground, &Host) -> Result<()>)
 }
 
 /// Hosts share the machine's disk, which others fill: shares of it say nothing about the hosts.
-const KUBELET: &str = "  kubelet:\n    evictionHard:\n      memory.available: 100Mi\n      nodefs.available: 1Gi\n      imagefs.available: 1Gi\n";
+const KUBELET: &str = "  kubelet:\n    evictionHard:\n      memory.available: 100Mi\n      nodefs.available: 1Gi\n      imagefs.available: 1Gi\n    imageGCHighThresholdPercent: 100\n";
 
 /// The cluster file for a playground's hosts.
 fn cluster_file(playground: &Playground) -> String {

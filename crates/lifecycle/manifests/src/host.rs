@@ -1,7 +1,5 @@
 //! Everything a host should have, in the order in which it is brought about.
 
-use std::collections::BTreeMap;
-
 use kinit_config::{Arg, Cluster, HostSpec, Role};
 use kinit_pki::{Authority, Leaf};
 use kinit_resource::{Content, FileSpec, LeafForm, LeafSpec, Place, Resource, Shared, UnitState};
@@ -330,7 +328,8 @@ impl Desired<'_> {
             domain: &'a str,
             resolv_conf: &'static str,
             cgroup_driver: &'static str,
-            eviction_hard: &'a BTreeMap<String, String>,
+            // In order: a template's map has none, and the file must not change by itself.
+            eviction_hard: Vec<(&'a String, &'a String)>,
             image_gc_high: Option<u8>,
         }
         let phase = Phase::KubeletStart;
@@ -352,7 +351,7 @@ impl Desired<'_> {
             address: &self.host.address,
             dns: self.cluster.service_ip(10).to_string(),
             domain: &self.cluster.spec.networking.dns_domain,
-            eviction_hard: &self.cluster.spec.kubelet.eviction_hard,
+            eviction_hard: self.cluster.spec.kubelet.eviction_hard.iter().collect(),
             image_gc_high: self.cluster.spec.kubelet.image_gc_high_threshold_percent,
             resolv_conf: if self.facts.has_resolved { "/run/systemd/resolve/resolv.conf" } else { "/etc/resolv.conf" },
             // With v1 hierarchies systemd and runc race for a new scope's groups.
@@ -456,5 +455,23 @@ mod tests {
             text.contains("    server cp3 192.0.2.13:6443\n") && text.contains("ca-file /etc/kubernetes/pki/ca.crt"),
             "{text}"
         );
+    }
+
+    /// A file that comes out otherwise the next time would be a change, and a restart.
+    #[test]
+    fn the_same_cluster_gives_the_same_files() {
+        let mut cluster = kinit_config::load(kinit_config::example()).unwrap();
+        let limits = ["memory.available", "nodefs.available", "imagefs.available", "pid.available"];
+        cluster.spec.kubelet.eviction_hard = limits.map(|s| (s.to_owned(), "5%".to_owned())).into();
+        let host = cluster.spec.hosts[1].clone();
+        let bundle = Bundle { hyperkube: "ab".repeat(32), images: vec![] };
+        let facts = HostFacts { can_lower_oom_score: true, has_resolved: false, cgroup_v2: true };
+        let make = || desired(&cluster, &host, facts, &bundle).unwrap();
+        let first = make();
+        let text = format!("{first:?}");
+        assert!(text.contains("evictionHard:\\n  imagefs.available: \\\"5%\\\"\\n  memory.available"), "{text}");
+        for _ in 0..16 {
+            assert_eq!(make(), first);
+        }
     }
 }
