@@ -13,7 +13,7 @@ use crate::downward::Place;
 use crate::expand::expand;
 use crate::kubelet::Kubelet;
 use crate::names::{self, PodKey};
-use crate::pod::step;
+use crate::pod::policy;
 use crate::resources;
 use crate::volumes::Volumes;
 
@@ -114,11 +114,11 @@ fn annotations(from: &Inputs<'_>) -> BTreeMap<String, String> {
     let text =
         |f: &Option<String>, default: &str| f.clone().filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned());
     let mut out: BTreeMap<String, String> = [
-        (names::CONTAINER_HASH, step::hash(spec)),
+        (names::CONTAINER_HASH, policy::hash(spec)),
         (names::RESTART_COUNT, from.attempt.to_string()),
         (names::TERMINATION_PATH, text(&spec.termination_message_path, "/dev/termination-log")),
         (names::TERMINATION_POLICY, text(&spec.termination_message_policy, "File")),
-        (names::POD_GRACE, step::grace_of(from.pod).to_string()),
+        (names::POD_GRACE, policy::grace_of(from.pod).to_string()),
     ]
     .into_iter()
     .map(|(k, v)| (k.to_owned(), v))

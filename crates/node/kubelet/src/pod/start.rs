@@ -133,7 +133,7 @@ pub async fn container(
     let Some(hook) = hook else { return Ok(()) };
     if let Err(error) = hooks::run(kubelet, hook, spec, &id, start.pod_ips.first().map(String::as_str)).await {
         event(true, "FailedPostStartHook", format!("PostStartHook failed: {error}"));
-        super::kill::stop(kubelet, &id, super::step::grace_of(pod)).await;
+        super::kill::stop(kubelet, &id, super::policy::grace_of(pod)).await;
         return Err(StartError { reason: "PostStartHookError", message: error, created: true });
     }
     Ok(())

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::observe::{Container, Life, Observed, time};
-use super::step::{is_sidecar, restarts};
+use super::policy::{is_sidecar, restarts};
 use crate::resources;
 
 /// What the status is made from, beside the pod and what runs.

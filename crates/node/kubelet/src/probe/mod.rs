@@ -16,8 +16,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::kubelet::Kubelet;
+use crate::pod::memory::Verdict;
 use crate::pod::observe::{self, Life, Observed, time};
-use crate::pod::step::{Verdict, is_sidecar};
+use crate::pod::policy::is_sidecar;
 
 /// What probes say, by container id.
 #[derive(Debug, Default)]
