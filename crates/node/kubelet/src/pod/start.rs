@@ -5,6 +5,8 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kinit_cri::v1::{CreateContainerRequest, RunPodSandboxRequest, StartContainerRequest};
 
+use tokio_util::sync::CancellationToken;
+
 use super::hooks;
 use crate::downward::Place;
 use crate::image;
@@ -73,6 +75,8 @@ pub struct Start {
     pub pod_ips: Vec<String>,
     /// Id of the container whose processes this one is to see.
     pub target: Option<String>,
+    /// The pod is to end: whatever takes long is given up.
+    pub ending: CancellationToken,
 }
 
 /// Pulls, creates and starts a container, and runs its postStart hook.
@@ -85,7 +89,13 @@ pub async fn container(
 ) -> Result<(), StartError> {
     let event = |warning, reason: &str, note: String| kubelet.events.pod(pod, Some(&spec.name), warning, reason, note);
     let fail = |reason: &'static str, message: String| StartError { reason, message, created: false };
-    let image = image::ensure(kubelet, pod, key, spec).await.map_err(|e| {
+    let ended = || fail("ContainerCreating", "the pod is to end".to_owned());
+    let pulled = tokio::select! {
+        biased;
+        () = start.ending.cancelled() => return Err(ended()),
+        pulled = image::ensure(kubelet, pod, key, spec) => pulled,
+    };
+    let image = pulled.map_err(|e| {
         if e.reason == "ErrImagePull" {
             event(true, "Failed", "Error: ErrImagePull".to_owned());
         }
@@ -112,6 +122,9 @@ pub async fn container(
     if let Some(parent) = log_path.parent() {
         volumes::make_directory(parent, 0o755).map_err(|m| fail("CreateContainerError", m))?;
     }
+    if start.ending.is_cancelled() {
+        return Err(ended());
+    }
     let request = CreateContainerRequest {
         pod_sandbox_id: start.sandbox.clone(),
         config: Some(config),
@@ -131,7 +144,12 @@ pub async fn container(
     link_log(kubelet, key, &spec.name, &id, &log_path);
     let hook = spec.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
     let Some(hook) = hook else { return Ok(()) };
-    if let Err(error) = hooks::run(kubelet, hook, spec, &id, start.pod_ips.first().map(String::as_str)).await {
+    let hooked = tokio::select! {
+        // The container runs: it is ended like all others.
+        () = start.ending.cancelled() => return Ok(()),
+        hooked = hooks::run(kubelet, hook, spec, &id, start.pod_ips.first().map(String::as_str)) => hooked,
+    };
+    if let Err(error) = hooked {
         event(true, "FailedPostStartHook", format!("PostStartHook failed: {error}"));
         super::kill::stop(kubelet, &id, super::policy::grace_of(pod)).await;
         return Err(StartError { reason: "PostStartHookError", message: error, created: true });

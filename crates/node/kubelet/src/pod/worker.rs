@@ -13,10 +13,11 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::memory::Memory;
 use super::observe::{Observed, observe};
-use super::step::step;
+use super::step::{Intent, step};
 use super::{admit, clean};
 use crate::kubelet::Kubelet;
 use crate::names::PodKey;
@@ -54,10 +55,14 @@ pub struct Worker {
     tokens: Tokens,
     held: Held,
     refresh: Arc<Notify>,
+    /// Something volumes are made from changed while they were being made.
+    stale: bool,
     verdict: Option<(String, String)>,
     last: Option<PodStatus>,
     backing_off: BTreeSet<String>,
     measured: Option<tokio::time::Instant>,
+    /// Cancelled once the pod is to end, for good.
+    ending: CancellationToken,
     torn_down: bool,
     tearing: bool,
     done: (mpsc::UnboundedSender<Done>, mpsc::UnboundedReceiver<Done>),
@@ -87,6 +92,8 @@ impl Worker {
             last: pod.status.clone().filter(|s| s.start_time.is_some()),
             backing_off: BTreeSet::new(),
             measured: None,
+            ending: CancellationToken::new(),
+            stale: false,
             torn_down: false,
             tearing: false,
             done: mpsc::unbounded_channel(),
@@ -100,7 +107,9 @@ impl Worker {
     /// Runs to the pod's end.
     pub async fn run(mut self) {
         let pod = self.wanted.borrow().pod.clone();
-        if let Err((reason, message)) = admit::admit(&pod) {
+        // What ran before this kubelet started goes on, whatever would be refused today.
+        let ran = self.last.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Running"));
+        if !ran && let Err((reason, message)) = admit::admit(&pod) {
             self.kubelet.events.pod(&pod, None, true, &reason, &message);
             self.verdict = Some((reason, message));
         }
@@ -112,16 +121,17 @@ impl Worker {
                 Round::Wait(wake) => wake,
             };
             let resync = tokio::time::Instant::now() + if self.measured.is_some() { MEASURE } else { RESYNC };
-            let until =
-                [wake, self.tokens.due()].into_iter().flatten().min().map_or(resync, |t| instant(t).min(resync));
+            // Tokens that are being renewed are not due a second time.
+            let due = self.tokens.due().filter(|_| !self.memory.mounting);
+            let until = [wake, due].into_iter().flatten().min().map_or(resync, |t| instant(t).min(resync));
             tokio::select! {
                 changed = self.wanted.changed() => if changed.is_err() { return },
                 () = self.poke.notified() => {}
-                () = self.refresh.notified() => self.mount_again().await,
+                () = self.refresh.notified() => self.mount_again(),
                 Some(done) = self.done.1.recv() => self.take(done),
                 () = tokio::time::sleep_until(until) => {
-                    if self.tokens.due().is_some_and(|d| d <= Timestamp::now()) {
-                        self.mount_again().await;
+                    if due.is_some_and(|d| d <= Timestamp::now()) {
+                        self.mount_again();
                     }
                 }
             }
@@ -146,6 +156,9 @@ impl Worker {
         self.check_deadline(&pod, now);
         self.check_sizes(&pod);
         let intent = self.intent(&wanted);
+        if matches!(intent, Intent::Terminate { .. }) {
+            self.ending.cancel();
+        }
         let out = step(&pod, &seen, &self.memory, &intent, now);
         let over = out.finished;
         if over && !self.torn_down {

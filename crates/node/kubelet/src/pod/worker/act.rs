@@ -73,6 +73,7 @@ impl Worker {
             attempt,
             volumes: self.volumes.clone(),
             pod_ips: ips,
+            ending: self.ending.clone(),
             target: ephemeral::target(&pod, &container).and_then(|t| seen.latest(&t).map(|c| c.id.clone())),
         };
         let (kubelet, key, done) = (self.kubelet.clone(), self.key.clone(), self.done.0.clone());

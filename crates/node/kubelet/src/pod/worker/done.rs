@@ -14,6 +14,7 @@ use crate::volumes::{Volumes, payload::Tokens};
 /// An action is through.
 pub(super) enum Done {
     Mounted(Result<(Volumes, Tokens), String>),
+    Refreshed(Tokens, Result<Volumes, String>),
     Sandbox(Result<(), String>),
     Started(String, Result<(), StartError>),
     Killed(String),
@@ -28,6 +29,7 @@ impl Worker {
         let pod = self.wanted.borrow().pod.clone();
         match done {
             Done::Mounted(result) => self.mounted(&pod, result),
+            Done::Refreshed(tokens, result) => self.refreshed(&pod, tokens, result),
             Done::Sandbox(result) => self.sandbox_made(&pod, result),
             Done::Started(name, result) => self.started(&name, result),
             Done::Killed(id) => {
@@ -45,6 +47,24 @@ impl Worker {
         }
     }
 
+    fn refreshed(&mut self, pod: &Pod, tokens: Tokens, result: Result<Volumes, String>) {
+        self.memory.mounting = false;
+        // Those that could not be had carry the time of the next attempt.
+        self.tokens = tokens;
+        match result {
+            Ok(volumes) => self.volumes = volumes,
+            Err(error) => self.kubelet.events.pod(pod, None, true, "FailedMount", error),
+        }
+        self.catch_up();
+    }
+
+    /// What changed while volumes were being made was not seen by them.
+    fn catch_up(&mut self) {
+        if std::mem::take(&mut self.stale) {
+            self.refresh.notify_one();
+        }
+    }
+
     pub(super) fn mounted(&mut self, pod: &Pod, result: Result<(Volumes, Tokens), String>) {
         self.memory.mounting = false;
         match result {
@@ -58,6 +78,7 @@ impl Worker {
                 self.fail(VOLUMES, "ContainerCreating", message, 30);
             }
         }
+        self.catch_up();
     }
 
     pub(super) fn sandbox_made(&mut self, pod: &Pod, result: Result<(), String>) {

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
+use super::done::Done;
 use crate::objects::{Changes, Handle};
 use crate::pod::memory::VOLUMES;
 use crate::pod::start;
@@ -49,24 +50,30 @@ impl Worker {
             .any(|v| v.downward_api.is_some() || v.projected.is_some())
     }
 
-    /// Brings live volumes up to date.
-    pub(super) async fn mount_again(&mut self) {
+    /// Brings live volumes up to date, in a task of its own: the API may be slow to answer.
+    pub(super) fn mount_again(&mut self) {
+        if self.memory.mounting {
+            self.stale = true;
+            return;
+        }
         if !self.memory.volumes_ready {
             // They may fail for want of what has just come.
             self.memory.failures.remove(VOLUMES);
             return;
         }
-        if self.tearing || self.torn_down || self.memory.mounting {
+        if self.tearing || self.torn_down {
             return;
         }
-        let pod = self.wanted.borrow().pod.clone();
+        self.memory.mounting = true;
+        let (kubelet, key, done) = (self.kubelet.clone(), self.key.clone(), self.done.0.clone());
+        let (pod, mut tokens) = (self.wanted.borrow().pod.clone(), self.tokens.clone());
         let ips: Vec<String> =
             self.last.iter().flat_map(|s| s.pod_ips.iter().flatten()).map(|ip| ip.ip.clone()).collect();
-        let place = start::place(&self.kubelet, &ips);
-        match crate::volumes::set_up(&self.kubelet, &pod, &self.key, &place, &mut self.tokens).await {
-            Ok(volumes) => self.volumes = volumes,
-            Err(error) => self.kubelet.events.pod(&pod, None, true, "FailedMount", error),
-        }
+        tokio::spawn(async move {
+            let place = start::place(&kubelet, &ips);
+            let result = crate::volumes::set_up(&kubelet, &pod, &key, &place, &mut tokens).await;
+            let _ = done.send(Done::Refreshed(tokens, result));
+        });
     }
 }
 
