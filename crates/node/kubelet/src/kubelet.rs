@@ -13,6 +13,7 @@ use crate::dns::Resolver;
 use crate::events::Events;
 use crate::names::Paths;
 use crate::objects::Objects;
+use crate::pod::ledger::Ledger;
 use crate::pod::writer::Writer;
 
 /// The kubelet's parts; made once, shared by all tasks.
@@ -41,6 +42,8 @@ pub struct Kubelet {
     pub node_cpu_milli: i128,
     /// Pod cgroups.
     pub cgroups: Cgroups,
+    /// What pods were granted.
+    pub ledger: Ledger,
     /// Where statuses go.
     pub writer: Writer,
     /// The cluster's Services, for environment variables.

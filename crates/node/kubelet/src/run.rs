@@ -32,6 +32,7 @@ use crate::node::facts::{self, Machine};
 use crate::node::register::Registration;
 use crate::node::{self, lease};
 use crate::objects::Objects;
+use crate::pod::ledger::Ledger;
 use crate::pod::manager::Manager;
 use crate::pod::mirror::Mirrors;
 use crate::pod::writer::Writer;
@@ -78,6 +79,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
         node_memory: machine.memory,
         node_cpu_milli: i128::from(machine.cpus) * 1000,
         cgroups: Cgroups::new(config.systemd_cgroups(), &config.cgroup_root, config.pod_pids_limit),
+        ledger: Ledger::new(node::status::allocatable_of(&config, &machine)),
         writer: Writer::default(),
         services,
         client,

@@ -19,8 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::conditions::{Measured, conditions};
 use super::facts::{self, Machine};
+use crate::config::KubeletConfig;
 use crate::kubelet::Kubelet;
 use crate::quantity;
+use crate::resources::Asked;
 
 /// Keeps the status up to date for ever; `posted` is cancelled once the API knows it.
 pub async fn run(kubelet: Arc<Kubelet>, machine: Machine, port: u16, posted: CancellationToken, shutdown: Shutdown) {
@@ -153,18 +155,7 @@ impl Reporter {
             [("cpu", ""), ("memory", "memory.available"), ("ephemeral-storage", "nodefs.available")]
         {
             let Some(total) = capacity.get(resource).and_then(|q| quantity::milli(&q.0)) else { continue };
-            let reserved: i128 = [&config.system_reserved, &config.kube_reserved]
-                .iter()
-                .filter_map(|list| list.get(resource).and_then(|q| quantity::milli(q)))
-                .sum();
-            let threshold = match config.eviction_hard.get(signal) {
-                Some(t) => match t.strip_suffix('%').and_then(|p| p.parse::<i128>().ok()) {
-                    Some(percent) => total * percent / 100,
-                    None => quantity::milli(t).unwrap_or(0),
-                },
-                None => 0,
-            };
-            let left = (total - reserved - threshold).max(0);
+            let left = left(config, resource, signal, total);
             let text = match resource {
                 "cpu" if left % 1000 == 0 => (left / 1000).to_string(),
                 "cpu" => format!("{left}m"),
@@ -195,6 +186,30 @@ impl Reporter {
             system_uuid: m.system_uuid.clone(),
             swap: None,
         }
+    }
+}
+
+/// What is left of a resource for pods, in thousandths.
+fn left(config: &KubeletConfig, resource: &str, signal: &str, total: i128) -> i128 {
+    let reserved: i128 = [&config.system_reserved, &config.kube_reserved]
+        .iter()
+        .filter_map(|list| list.get(resource).and_then(|q| quantity::milli(q)))
+        .sum();
+    let threshold = match config.eviction_hard.get(signal) {
+        Some(t) => match t.strip_suffix('%').and_then(|p| p.parse::<i128>().ok()) {
+            Some(percent) => total * percent / 100,
+            None => quantity::milli(t).unwrap_or(0),
+        },
+        None => 0,
+    };
+    (total - reserved - threshold).max(0)
+}
+
+/// CPU and memory that pods may have in all.
+pub fn allocatable_of(config: &KubeletConfig, machine: &Machine) -> Asked {
+    Asked {
+        cpu: left(config, "cpu", "", i128::from(machine.cpus) * 1000),
+        memory: left(config, "memory", "memory.available", i128::from(machine.memory) * 1000) / 1000,
     }
 }
 

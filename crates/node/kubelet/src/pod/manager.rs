@@ -71,6 +71,7 @@ impl Manager {
                 token.cancelled().await;
             }
             worker.run().await;
+            manager.kubelet.ledger.leave(&key.uid);
             manager.slots.lock().remove(&key.uid);
             ended.cancel();
             manager.changed.notify_waiters();

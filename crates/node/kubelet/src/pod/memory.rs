@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::jiff::Timestamp;
 
 use super::backoff::BackOff;
+use crate::resources::{Kernel, PodLimits};
 
 /// A container that must die and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,10 +48,18 @@ pub struct Memory {
     pub condemned: BTreeMap<String, Verdict>,
     /// Ids of running containers that have passed their startup probe (or have none).
     pub started: BTreeSet<String>,
-    /// Failed attempts by container name; `""` stands for the volumes, `"/"` for the sandbox.
+    /// Failed attempts by container name; `""` stands for the volumes, `"/"` for the sandbox, `"="` for a resize.
     pub failures: BTreeMap<String, Failure>,
     /// Restart pauses by container name.
     pub backoff: BackOff,
+    /// Ids of containers that were ended to be made anew, whatever their restart policy says.
+    pub renewed: BTreeSet<String>,
+    /// Limits of the pod's cgroup.
+    pub limits: Option<PodLimits>,
+    /// Limits are being changed.
+    pub resizing: bool,
+    /// What running containers were last given, by id.
+    pub given: BTreeMap<String, Kernel>,
 }
 
 impl Memory {
@@ -67,6 +76,10 @@ impl Memory {
             started: BTreeSet::new(),
             failures: BTreeMap::new(),
             backoff: BackOff::new(longest),
+            renewed: BTreeSet::new(),
+            limits: None,
+            resizing: false,
+            given: BTreeMap::new(),
         }
     }
 
@@ -74,6 +87,7 @@ impl Memory {
     pub fn busy(&self) -> bool {
         self.mounting
             || self.creating_sandbox
+            || self.resizing
             || !self.starting.is_empty()
             || !self.killing.is_empty()
             || !self.stopping.is_empty()
@@ -82,5 +96,7 @@ impl Memory {
 
 /// Key of [`Memory::failures`] for volumes.
 pub const VOLUMES: &str = "";
+/// Key of [`Memory::failures`] for changes of limits.
+pub const RESIZE: &str = "=";
 /// Key of [`Memory::failures`] for the sandbox.
 pub const SANDBOX: &str = "/";

@@ -1,5 +1,7 @@
 //! Which containers are started again, and when a pod's work is done.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 
 use super::observe::{Life, Observed};
@@ -41,13 +43,15 @@ pub fn init_restarts(pod: &Pod, container: &Spec) -> bool {
 }
 
 /// Whether the pod's work is done for good: every container has ended and none is started again, or initialization failed.
-pub fn is_done(pod: &Pod, seen: &Observed) -> bool {
+pub fn is_done(pod: &Pod, seen: &Observed, renewed: &BTreeSet<String>) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let failed_init = spec.init_containers.iter().flatten().filter(|c| !is_sidecar(c)).any(|c| {
         seen.latest(&c.name).is_some_and(|s| s.life == Life::Exited && s.exit_code != 0 && !init_restarts(pod, c))
     });
-    let over =
-        |c: &Spec| seen.latest(&c.name).is_some_and(|s| s.life == Life::Exited && !restarts(pod, c, s.exit_code));
+    let over = |c: &Spec| {
+        seen.latest(&c.name)
+            .is_some_and(|s| s.life == Life::Exited && !renewed.contains(&s.id) && !restarts(pod, c, s.exit_code))
+    };
     let regular_running = spec.containers.iter().any(|c| seen.latest(&c.name).is_some_and(|s| s.life == Life::Running));
     (failed_init && !regular_running) || (!spec.containers.is_empty() && spec.containers.iter().all(over))
 }

@@ -20,6 +20,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::memory::{Memory, SANDBOX, VOLUMES};
 use super::observe::{Container, Life, Observed};
 use super::policy::{grace_of, is_done, is_sidecar};
+use super::resize::Resize;
 use turn::Turn;
 
 /// What the pod is to do.
@@ -66,7 +67,11 @@ pub enum Action {
         message: String,
         /// Seconds between the stop signal and the kill.
         grace: i64,
+        /// It is made anew afterwards, whatever its restart policy says.
+        renew: bool,
     },
+    /// Change limits of the pod and of containers that run.
+    Resize(Resize),
 }
 
 /// The answer.
@@ -83,7 +88,8 @@ pub struct Step {
 }
 
 impl Step {
-    fn wake_at(&mut self, at: Timestamp) {
+    /// Asks to be looked at again at `at` at the latest.
+    pub fn wake_at(&mut self, at: Timestamp) {
         self.wake = Some(self.wake.map_or(at, |w| w.min(at)));
     }
 }
@@ -92,7 +98,9 @@ impl Step {
 pub fn step(pod: &Pod, seen: &Observed, memory: &Memory, intent: &Intent, now: Timestamp) -> Step {
     match intent {
         Intent::Terminate { grace } => terminate(pod, seen, memory, *grace, "Stopping container"),
-        Intent::Run if is_done(pod, seen) => terminate(pod, seen, memory, grace_of(pod), "Stopping container"),
+        Intent::Run if is_done(pod, seen, &memory.renewed) => {
+            terminate(pod, seen, memory, grace_of(pod), "Stopping container")
+        }
         Intent::Run => run(pod, seen, memory, now),
     }
 }
@@ -116,6 +124,7 @@ fn terminate(pod: &Pod, seen: &Observed, memory: &Memory, grace: i64, what: &str
                 container: container.name.clone(),
                 message,
                 grace,
+                renew: false,
             });
         }
     };
@@ -151,6 +160,7 @@ fn run(pod: &Pod, seen: &Observed, memory: &Memory, now: Timestamp) -> Step {
     }
     let here = |name: &str| seen.latest(name).filter(|c| c.sandbox == sandbox.id);
     let initialized = spec.containers.iter().any(|c| here(&c.name).is_some());
+    super::resize::enforce(pod, seen, memory, now, &mut out);
     let mut turn = Turn { pod, memory, now, out: &mut out };
     let mut blocked = false;
     for container in spec.init_containers.iter().flatten() {
@@ -189,6 +199,7 @@ fn prepare(seen: &Observed, memory: &Memory, now: Timestamp, out: &mut Step) {
             container: container.name.clone(),
             message,
             grace: 0,
+            renew: true,
         });
     }
     if seen.running().next().is_some() || memory.creating_sandbox {

@@ -3,6 +3,7 @@
 mod act;
 mod done;
 mod end;
+mod grant;
 mod hold;
 mod report;
 
@@ -15,13 +16,16 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::ledger::Refusal;
 use super::memory::Memory;
 use super::observe::{Observed, observe};
+use super::resize::{self, Allocation};
 use super::step::{Intent, step};
 use super::{admit, clean};
 use crate::kubelet::Kubelet;
 use crate::names::PodKey;
 use crate::probe::Probes;
+use crate::resources;
 use crate::volumes::{Volumes, payload::Tokens};
 use done::Done;
 use end::MEASURE;
@@ -50,6 +54,11 @@ pub struct Worker {
     wanted: watch::Receiver<Wanted>,
     poke: Arc<Notify>,
     memory: Memory,
+    allocation: Allocation,
+    /// The newest pod with what it was granted.
+    pod: Arc<Pod>,
+    refusal: Option<Refusal>,
+    was_resizing: bool,
     probes: Probes,
     volumes: Volumes,
     tokens: Tokens,
@@ -81,7 +90,12 @@ impl Worker {
         let longest = kubelet.config.crash_loop_back_off.max_container_restart_period;
         let pod = wanted.borrow().pod.clone();
         let probes = Probes::new(poke.clone(), pod.status.as_ref());
+        let allocation = grant::known(&kubelet, &key, &pod);
+        let granted = Arc::new(resize::with(&pod, &allocation));
         Self {
+            allocation,
+            refusal: None,
+            was_resizing: false,
             memory: Memory::new(longest),
             probes,
             volumes: Volumes::new(),
@@ -89,6 +103,7 @@ impl Worker {
             held: Held::default(),
             refresh: Arc::new(Notify::new()),
             verdict: None,
+            pod: granted,
             last: pod.status.clone().filter(|s| s.start_time.is_some()),
             backing_off: BTreeSet::new(),
             measured: None,
@@ -114,6 +129,10 @@ impl Worker {
             self.verdict = Some((reason, message));
         }
         self.hold(&pod);
+        let ended = self.last.as_ref().is_some_and(|s| matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")));
+        if !ended && self.verdict.is_none() {
+            self.kubelet.ledger.enter(&self.key.uid, resources::asked(&self.pod));
+        }
         loop {
             let wake = match self.round().await {
                 Round::End => return,
@@ -143,7 +162,9 @@ impl Worker {
 
     async fn round(&mut self) -> Round {
         let wanted = self.wanted.borrow_and_update().clone();
-        let pod = wanted.pod.clone();
+        let intent = self.intent(&wanted);
+        let pod = self.granted(&wanted.pod, &intent);
+        self.pod = pod.clone();
         let seen = match observe(&self.kubelet.runtime, &self.key.uid).await {
             Ok(seen) => seen,
             Err(error) => {
@@ -161,6 +182,9 @@ impl Worker {
         }
         let out = step(&pod, &seen, &self.memory, &intent, now);
         let over = out.finished;
+        if over {
+            self.kubelet.ledger.leave(&self.key.uid);
+        }
         if over && !self.torn_down {
             if !self.tearing {
                 self.tear_down(&pod);

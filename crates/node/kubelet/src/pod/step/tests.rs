@@ -24,6 +24,7 @@ fn container(name: &str, life: Life, exit_code: i32) -> Container {
         message: String::new(),
         image: String::new(),
         image_ref: String::new(),
+        kernel: None,
         hash: String::new(),
         log_path: String::new(),
         log_is_last_word: false,
@@ -47,6 +48,7 @@ fn words(step: &Step) -> Vec<String> {
             Action::CreateSandbox { attempt } => format!("sandbox {attempt}"),
             Action::StopSandbox { id } => format!("stop {id}"),
             Action::Start { container, attempt } => format!("start {container} {attempt}"),
+            Action::Resize(resize) => format!("resize {}", resize.changes.len()),
             Action::Kill { container, grace, .. } => format!("kill {container} {grace}"),
         })
         .collect()

@@ -7,6 +7,7 @@ use super::{Action, Step};
 use crate::pod::memory::{Failure, Memory};
 use crate::pod::observe::{Container, Life, Observed, time};
 use crate::pod::policy::{grace_of, hash, init_restarts, restarts};
+use crate::pod::resize;
 
 /// Walks over a pod's containers and notes what is to be done.
 pub(super) struct Turn<'a> {
@@ -39,9 +40,10 @@ impl Turn<'_> {
             },
             Some(s) if s.life == Life::Running => self.watch(container, s),
             Some(s) if s.life == Life::Unknown => {
-                self.kill(s, "Container is in an unknown state, try killing it before restart", 0)
+                self.kill(s, "Container is in an unknown state, try killing it before restart", 0, false)
             }
             Some(s) if s.life == Life::Created => self.start(container, seen, None),
+            Some(s) if self.memory.renewed.contains(&s.id) => self.start(container, seen, None),
             Some(s) if sidecar || restarts(self.pod, container, s.exit_code) => self.start(container, seen, Some(s)),
             Some(_) => {}
         }
@@ -50,17 +52,20 @@ impl Turn<'_> {
     fn watch(&mut self, container: &Spec, status: &Container) {
         if let Some(verdict) = self.memory.condemned.get(&status.id) {
             let grace = verdict.grace.unwrap_or_else(|| grace_of(self.pod));
-            self.kill(status, &verdict.message, grace);
+            self.kill(status, &verdict.message, grace, false);
         } else if !status.hash.is_empty() && status.hash != hash(container) {
             let message = format!("Container {} definition changed, will be restarted", container.name);
-            self.kill(status, &message, grace_of(self.pod));
+            self.kill(status, &message, grace_of(self.pod), true);
+        } else if resize::needs_restart(container, status, self.memory) {
+            let message = format!("Container {} resize requires restart, will be restarted", container.name);
+            self.kill(status, &message, grace_of(self.pod), true);
         }
     }
 
-    fn kill(&mut self, status: &Container, message: &str, grace: i64) {
+    fn kill(&mut self, status: &Container, message: &str, grace: i64, renew: bool) {
         if !self.memory.killing.contains_key(&status.id) {
             let (id, container) = (status.id.clone(), status.name.clone());
-            self.out.actions.push(Action::Kill { id, container, message: message.to_owned(), grace });
+            self.out.actions.push(Action::Kill { id, container, message: message.to_owned(), grace, renew });
         }
     }
 
@@ -95,8 +100,8 @@ impl Turn<'_> {
             return self.out.wake_at(failure.until);
         }
         // One at a time, as upstream: a postStart hook holds back the containers after it.
-        let queued = self.out.actions.iter().any(|a| matches!(a, Action::Start { .. }));
-        if queued || !self.memory.starting.is_empty() {
+        let queued = self.out.actions.iter().any(|a| matches!(a, Action::Start { .. } | Action::Resize(_)));
+        if queued || self.memory.resizing || !self.memory.starting.is_empty() {
             return;
         }
         let attempt = seen.latest(name).map_or(0, |c| c.attempt.saturating_add(1));

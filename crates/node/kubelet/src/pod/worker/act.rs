@@ -11,7 +11,7 @@ use super::done::Done;
 use crate::pod::observe::Observed;
 use crate::pod::start::{self, Start};
 use crate::pod::step::Action;
-use crate::pod::{ephemeral, kill};
+use crate::pod::{enforce, ephemeral, kill};
 
 impl Worker {
     pub(super) fn act(&mut self, pod: &Arc<Pod>, seen: &Observed, action: Action) {
@@ -25,6 +25,7 @@ impl Worker {
         match action {
             Action::MountVolumes => {
                 self.memory.mounting = true;
+                self.memory.limits = Some(crate::resources::pod(&pod));
                 let tokens = self.tokens.clone();
                 tokio::spawn(async move {
                     let result = start::mount(&kubelet, &pod, &key, &ips, tokens).await;
@@ -49,7 +50,17 @@ impl Worker {
                 });
             }
             Action::Start { container, attempt } => self.start(pod, seen, container, attempt, ips),
-            Action::Kill { id, container, message, grace } => {
+            Action::Resize(change) => {
+                self.memory.resizing = true;
+                tokio::spawn(async move {
+                    let result = enforce::enforce(&kubelet, &pod, &key, &change).await;
+                    let _ = done.send(Done::Resized(change, result));
+                });
+            }
+            Action::Kill { id, container, message, grace, renew } => {
+                if renew {
+                    self.memory.renewed.insert(id.clone());
+                }
                 self.memory.killing.insert(id.clone(), grace);
                 tokio::spawn(async move {
                     kill::kill(&kubelet, &pod, &container, &id, &message, grace, ips.first().map(String::as_str)).await;

@@ -7,7 +7,8 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::Worker;
 use crate::pod::ephemeral;
-use crate::pod::memory::{Failure, SANDBOX, VOLUMES};
+use crate::pod::memory::{Failure, RESIZE, SANDBOX, VOLUMES};
+use crate::pod::resize::Resize;
 use crate::pod::start::StartError;
 use crate::volumes::{Volumes, payload::Tokens};
 
@@ -15,6 +16,7 @@ use crate::volumes::{Volumes, payload::Tokens};
 pub(super) enum Done {
     Mounted(Result<(Volumes, Tokens), String>),
     Refreshed(Tokens, Result<Volumes, String>),
+    Resized(Resize, Result<(), String>),
     Sandbox(Result<(), String>),
     Started(String, Result<(), StartError>),
     Killed(String),
@@ -32,6 +34,7 @@ impl Worker {
             Done::Refreshed(tokens, result) => self.refreshed(&pod, tokens, result),
             Done::Sandbox(result) => self.sandbox_made(&pod, result),
             Done::Started(name, result) => self.started(&name, result),
+            Done::Resized(resize, result) => self.resized(&pod, resize, result),
             Done::Killed(id) => {
                 self.memory.killing.remove(&id);
             }
@@ -71,6 +74,7 @@ impl Worker {
             Ok((volumes, tokens)) => {
                 (self.volumes, self.tokens) = (volumes, tokens);
                 self.memory.volumes_ready = true;
+                self.save();
                 self.memory.failures.remove(VOLUMES);
             }
             Err(message) => {
@@ -79,6 +83,21 @@ impl Worker {
             }
         }
         self.catch_up();
+    }
+
+    fn resized(&mut self, pod: &Pod, resize: Resize, result: Result<(), String>) {
+        self.memory.resizing = false;
+        match result {
+            Ok(()) => {
+                self.memory.failures.remove(RESIZE);
+                self.memory.limits = Some(resize.settle.unwrap_or(resize.lift));
+                self.memory.given.extend(resize.changes.into_iter().map(|c| (c.id, c.to)));
+            }
+            Err(message) => {
+                self.kubelet.events.pod(pod, None, true, "ResizeError", &message);
+                self.fail(RESIZE, "Error", message, 60);
+            }
+        }
     }
 
     pub(super) fn sandbox_made(&mut self, pod: &Pod, result: Result<(), String>) {
@@ -127,7 +146,7 @@ impl Worker {
     /// Notes a failed attempt; the pause doubles from 1 s (volumes and sandbox) or 10 s (containers) up to `longest` seconds.
     pub(super) fn fail(&mut self, what: &str, reason: &str, message: String, longest: i64) {
         let now = Timestamp::now();
-        let first = if matches!(what, VOLUMES | SANDBOX) {
+        let first = if matches!(what, VOLUMES | SANDBOX | RESIZE) {
             1
         } else if reason == "CreateContainerConfigError" {
             5

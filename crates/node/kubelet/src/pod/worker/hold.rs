@@ -66,7 +66,7 @@ impl Worker {
         }
         self.memory.mounting = true;
         let (kubelet, key, done) = (self.kubelet.clone(), self.key.clone(), self.done.0.clone());
-        let (pod, mut tokens) = (self.wanted.borrow().pod.clone(), self.tokens.clone());
+        let (pod, mut tokens) = (self.pod.clone(), self.tokens.clone());
         let ips: Vec<String> =
             self.last.iter().flat_map(|s| s.pod_ips.iter().flatten()).map(|ip| ip.ip.clone()).collect();
         tokio::spawn(async move {

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{Wanted, Worker};
 use crate::pod::observe::Observed;
-use crate::pod::status::{Facts, status};
+use crate::pod::status::{CONDITIONS, Facts, status};
 use crate::pod::step::Step;
 
 impl Worker {
@@ -35,7 +35,9 @@ impl Worker {
             // Ended long ago, and its containers are gone: what the API knows is all there is.
             return;
         }
-        let pod = &wanted.pod;
+        let pod = self.pod.clone();
+        let pod = pod.as_ref();
+        let resizing = if over { None } else { self.resize_in_progress(pod, seen) };
         let old = merge(pod.status.as_ref(), self.last.as_ref());
         let (started, ready) = self.probes.read(|r| (r.started.clone(), r.ready.clone()));
         let facts = Facts {
@@ -45,6 +47,9 @@ impl Worker {
             host_ips: &self.kubelet.host_ips,
             over,
             verdict: self.verdict.clone(),
+            pending_resize: self.refusal.clone().filter(|_| !over).map(|r| (r.reason.to_owned(), r.message)),
+            resizing,
+            renewed: self.memory.renewed.clone(),
             old: old.as_ref(),
         };
         let mut new = status(pod, seen, &facts, now);
@@ -72,9 +77,8 @@ fn merge(api: Option<&PodStatus>, last: Option<&PodStatus>) -> Option<PodStatus>
     let mut base = last.or(api)?.clone();
     let mut conditions: BTreeMap<String, _> =
         base.conditions.take().into_iter().flatten().map(|c| (c.type_.clone(), c)).collect();
-    const OURS: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
     for condition in api.iter().flat_map(|s| s.conditions.iter().flatten()) {
-        if !OURS.contains(&condition.type_.as_str()) || !conditions.contains_key(&condition.type_) {
+        if !CONDITIONS.contains(&condition.type_.as_str()) || !conditions.contains_key(&condition.type_) {
             conditions.insert(condition.type_.clone(), condition.clone());
         }
     }
