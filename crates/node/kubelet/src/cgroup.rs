@@ -86,6 +86,11 @@ impl Cgroups {
         }
     }
 
+    /// How many processes and threads a pod has; `None` when its cgroup cannot be read.
+    pub fn processes(&self, pod: &Pod, key: &PodKey) -> Option<u64> {
+        fs::processes(&PathBuf::from(self.parent(pod, key)))
+    }
+
     /// Makes `kubepods` and the classes below it.
     pub async fn create_top(&self) -> Result<()> {
         for class in [None, Some("burstable"), Some("besteffort")] {

@@ -11,6 +11,8 @@ use crate::cgroup::Cgroups;
 use crate::config::KubeletConfig;
 use crate::dns::Resolver;
 use crate::events::Events;
+use crate::evict::Pressure;
+use crate::image_gc::Collector;
 use crate::names::Paths;
 use crate::objects::Objects;
 use crate::pod::ledger::Ledger;
@@ -42,6 +44,10 @@ pub struct Kubelet {
     pub node_cpu_milli: i128,
     /// Pod cgroups.
     pub cgroups: Cgroups,
+    /// What the node runs short of.
+    pub pressure: Pressure,
+    /// What is known of images.
+    pub images: Collector,
     /// What pods were granted.
     pub ledger: Ledger,
     /// Where statuses go.

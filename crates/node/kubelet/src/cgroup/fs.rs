@@ -70,6 +70,14 @@ pub fn weight(shares: i64) -> u64 {
     1 + ((shares - 2) * 9999) / 262_142
 }
 
+/// `pids.current` of a cgroup.
+pub fn processes(path: &Path) -> Option<u64> {
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let top = Path::new(ROOT);
+    let top = if is_v2() { top.to_owned() } else { top.join("pids") };
+    std::fs::read_to_string(top.join(relative).join("pids.current")).ok()?.trim().parse().ok()
+}
+
 /// Removes a cgroup that nothing runs in, with the empty ones below it.
 pub fn remove(path: &Path) -> Result<()> {
     let relative = path.strip_prefix("/").unwrap_or(path);

@@ -18,8 +18,9 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::conditions::{Measured, conditions};
-use super::facts::{self, Machine};
+use super::facts::Machine;
 use crate::config::KubeletConfig;
+use crate::evict::rank::Signal;
 use crate::kubelet::Kubelet;
 use crate::quantity;
 use crate::resources::Asked;
@@ -114,7 +115,8 @@ impl Reporter {
                 ..Default::default()
             })
             .collect();
-        let capacity = self.capacity(measured.disk_total);
+        let disk = measured.levels.get(&Signal::NodeFs).and_then(|l| u64::try_from(l.total).ok()).unwrap_or(0);
+        let capacity = self.capacity(disk);
         let mut addresses: Vec<NodeAddress> =
             kubelet.host_ips.iter().map(|ip| NodeAddress { type_: "InternalIP".into(), address: ip.clone() }).collect();
         addresses.push(NodeAddress { type_: "Hostname".into(), address: kubelet.node_name.clone() });
@@ -248,19 +250,8 @@ async fn images(kubelet: &Kubelet) -> Vec<ContainerImage> {
 
 /// Asks the runtime and the kernel.
 async fn measure(kubelet: &Kubelet) -> Measured {
-    let mut out = Measured {
-        memory_available: facts::meminfo("MemAvailable").unwrap_or(i64::MAX),
-        memory_total: kubelet.node_memory,
-        pids: facts::pids(),
-        ..Measured::default()
-    };
-    match facts::disk(&kubelet.paths.root) {
-        Ok((total, free, inodes, inodes_free)) => {
-            (out.disk_total, out.disk_available, out.inodes_total, out.inodes_free) =
-                (total, free, inodes, inodes_free);
-        }
-        Err(error) => tracing::warn!(error = format!("{error:#}"), "measure the kubelet's file system"),
-    }
+    let lasting = kubelet.pressure.conditions(kubelet.config.eviction_pressure_transition_period);
+    let mut out = Measured { levels: crate::evict::measure::levels(kubelet).await, lasting, ..Measured::default() };
     match kubelet.runtime.status(StatusRequest { verbose: false }).await {
         Ok(answer) => {
             for condition in answer.status.into_iter().flat_map(|s| s.conditions).filter(|c| !c.status) {

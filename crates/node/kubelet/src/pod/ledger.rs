@@ -29,12 +29,13 @@ pub struct Ledger {
     /// What pods may have in all.
     allocatable: Asked,
     books: Mutex<Books>,
+    left: Notify,
 }
 
 impl Ledger {
     /// Nothing granted yet.
     pub fn new(allocatable: Asked) -> Self {
-        Self { allocatable, books: Mutex::default() }
+        Self { allocatable, books: Mutex::default(), left: Notify::new() }
     }
 
     /// A pod is here with what it has.
@@ -48,6 +49,18 @@ impl Ledger {
         books.waiting.remove(uid);
         if books.granted.remove(uid).is_some() {
             books.waiting.values().for_each(|w| w.notify_one());
+            self.left.notify_waiters();
+        }
+    }
+
+    /// Waits until a pod has ended; the caller bounds the time.
+    pub async fn gone(&self, uid: &str) {
+        loop {
+            let left = self.left.notified();
+            if !self.books.lock().granted.contains_key(uid) {
+                return;
+            }
+            left.await;
         }
     }
 

@@ -3,10 +3,13 @@
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use kinit_cri::v1::{CreateContainerRequest, RunPodSandboxRequest, StartContainerRequest};
+use kinit_cri::v1::{
+    ContainerStatusRequest, CreateContainerRequest, RemoveContainerRequest, RunPodSandboxRequest, StartContainerRequest,
+};
 
 use tokio_util::sync::CancellationToken;
 
+use super::admit::Host;
 use super::hooks;
 use crate::downward::Place;
 use crate::image;
@@ -101,6 +104,8 @@ pub async fn container(
         }
         fail(e.reason, e.message)
     })?;
+    let asks = spec.volume_mounts.iter().flatten().any(|m| m.recursive_read_only.is_some());
+    let host = if asks { Host::look(&kubelet.runtime).await } else { Host::default() };
     let inputs = Inputs {
         pod,
         key,
@@ -110,6 +115,7 @@ pub async fn container(
         image_user: security::image_user(&image),
         volumes: &start.volumes,
         pod_ips: &start.pod_ips,
+        host,
         target: start.target.as_deref(),
     };
     let config = make::container::config(kubelet, &inputs).await.map_err(|message| {
@@ -135,6 +141,10 @@ pub async fn container(
         fail("CreateContainerError", e.message().to_owned())
     })?;
     let id = id.container_id;
+    check_stop_signal(kubelet, spec, &id).await.map_err(|message| {
+        event(true, "Failed", format!("Error: {message}"));
+        fail("CreateContainerConfigError", message)
+    })?;
     event(false, "Created", format!("Created container: {}", spec.name));
     kubelet.runtime.start_container(StartContainerRequest { container_id: id.clone() }).await.map_err(|e| {
         event(true, "Failed", format!("Error: {}", e.message()));
@@ -155,6 +165,22 @@ pub async fn container(
         return Err(StartError { reason: "PostStartHookError", message: error, created: true });
     }
     Ok(())
+}
+
+/// Runtimes that do not know `lifecycle.stopSignal` pass it over in silence: what they made goes again.
+async fn check_stop_signal(kubelet: &Kubelet, spec: &Container, id: &str) -> Result<(), String> {
+    let Some(name) = spec.lifecycle.as_ref().and_then(|l| l.stop_signal.as_deref()) else { return Ok(()) };
+    let wanted = make::container::stop_signal(spec) as i32;
+    let request = ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
+    let status = kubelet.runtime.container_status(request).await.map_err(|e| e.to_string())?.status;
+    if status.is_some_and(|s| s.stop_signal == wanted) {
+        return Ok(());
+    }
+    let request = RemoveContainerRequest { container_id: id.to_owned() };
+    if let Err(error) = kubelet.runtime.remove_container(request).await {
+        tracing::debug!(container = id, %error, "remove a container that cannot have its stop signal");
+    }
+    Err(format!("lifecycle.stopSignal {name}: the container runtime does not support it"))
 }
 
 /// `/var/log/containers/…` for log collectors; a missing link is no reason to fail.

@@ -33,6 +33,8 @@ pub struct Facts<'a> {
     pub pending_resize: Option<(String, String)>,
     /// Limits are being changed; inside, what is in the way.
     pub resizing: Option<Option<String>>,
+    /// The node ends the pod: the message of `DisruptionTarget`.
+    pub disruption: Option<String>,
     /// Ids of containers that were ended to be made anew.
     pub renewed: BTreeSet<String>,
     /// The status known so far.
@@ -314,7 +316,9 @@ fn conditions(pod: &Pod, seen: &Observed, status: &PodStatus, facts: &Facts<'_>,
     } else {
         containers_ready.clone()
     };
+    let by_kubelet = || Some("TerminationByKubelet".to_owned());
     let resizes = [
+        facts.disruption.clone().map(|message| ("DisruptionTarget", (true, by_kubelet(), Some(message)))),
         facts.pending_resize.clone().map(|(reason, message)| (RESIZE_PENDING, (true, Some(reason), Some(message)))),
         facts
             .resizing

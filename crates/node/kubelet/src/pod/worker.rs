@@ -22,6 +22,7 @@ use super::observe::{Observed, observe};
 use super::resize::{self, Allocation};
 use super::step::{Intent, step};
 use super::{admit, clean};
+use crate::evict;
 use crate::kubelet::Kubelet;
 use crate::names::PodKey;
 use crate::probe::Probes;
@@ -42,6 +43,8 @@ pub struct Wanted {
     pub api_uid: Option<String>,
     /// From a file.
     pub is_static: bool,
+    /// The node runs short and this pod is to go: the message of its eviction.
+    pub evicted: Option<String>,
 }
 
 /// Without news a pod is looked at again after this.
@@ -67,6 +70,8 @@ pub struct Worker {
     /// Something volumes are made from changed while they were being made.
     stale: bool,
     verdict: Option<(String, String)>,
+    /// The message of the condition `DisruptionTarget`: the node ends the pod, at once.
+    disruption: Option<String>,
     last: Option<PodStatus>,
     backing_off: BTreeSet<String>,
     measured: Option<tokio::time::Instant>,
@@ -103,6 +108,7 @@ impl Worker {
             held: Held::default(),
             refresh: Arc::new(Notify::new()),
             verdict: None,
+            disruption: None,
             pod: granted,
             last: pod.status.clone().filter(|s| s.start_time.is_some()),
             backing_off: BTreeSet::new(),
@@ -124,7 +130,7 @@ impl Worker {
         let pod = self.wanted.borrow().pod.clone();
         // What ran before this kubelet started goes on, whatever would be refused today.
         let ran = self.last.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Running"));
-        if !ran && let Err((reason, message)) = admit::admit(&pod) {
+        if !ran && let Err((reason, message)) = self.admit(&pod).await {
             self.kubelet.events.pod(&pod, None, true, &reason, &message);
             self.verdict = Some((reason, message));
         }
@@ -160,8 +166,19 @@ impl Worker {
         }
     }
 
+    async fn admit(&self, pod: &Pod) -> Result<(), (String, String)> {
+        let lasting = self.kubelet.config.eviction_pressure_transition_period;
+        evict::admit(pod, &self.kubelet.pressure.conditions(lasting))?;
+        admit::admit(pod, &admit::Host::look(&self.kubelet.runtime).await)
+    }
+
     async fn round(&mut self) -> Round {
         let wanted = self.wanted.borrow_and_update().clone();
+        if let Some(message) = wanted.evicted.clone().filter(|_| self.verdict.is_none()) {
+            self.kubelet.events.pod(&wanted.pod, None, true, "Evicted", &message);
+            self.verdict = Some(("Evicted".to_owned(), message.clone()));
+            self.disruption = Some(message);
+        }
         let intent = self.intent(&wanted);
         let pod = self.granted(&wanted.pod, &intent);
         self.pod = pod.clone();

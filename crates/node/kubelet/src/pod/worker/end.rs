@@ -27,6 +27,10 @@ impl Worker {
                 grace: pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| grace_of(pod)),
             };
         }
+        if self.disruption.is_some() {
+            // Upstream's immediateEvictionGracePeriodSeconds: what is short cannot wait for preStop hooks.
+            return Intent::Terminate { grace: 1 };
+        }
         if self.verdict.is_some() || ended { Intent::Terminate { grace: grace_of(pod) } } else { Intent::Run }
     }
 

@@ -49,6 +49,7 @@ impl Worker {
             verdict: self.verdict.clone(),
             pending_resize: self.refusal.clone().filter(|_| !over).map(|r| (r.reason.to_owned(), r.message)),
             resizing,
+            disruption: self.disruption.clone(),
             renewed: self.memory.renewed.clone(),
             old: old.as_ref(),
         };
