@@ -131,6 +131,8 @@ impl Runtime {
         list_containers(ListContainersRequest) -> ListContainersResponse, "ListContainers", REQUEST);
     call!(runtime, /// A container in full.
         container_status(ContainerStatusRequest) -> ContainerStatusResponse, "ContainerStatus", REQUEST);
+    call!(runtime, /// Changes the limits of a container that runs.
+        update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse, "UpdateContainerResources", REQUEST);
     call!(runtime, /// Tells the runtime that a container's log file was moved away.
         reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse, "ReopenContainerLog", REQUEST);
     call!(runtime, /// Asks for a URL to stream a new process's input and output.

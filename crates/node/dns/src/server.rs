@@ -62,6 +62,9 @@ impl Handler {
         if request.metadata.op_code != OpCode::Query {
             return Reply::code(ResponseCode::NotImp);
         }
+        if request.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
+            return Reply::code(ResponseCode::BADVERS);
+        }
         let Ok(info) = request.request_info() else { return Reply::code(ResponseCode::FormErr) };
         let question = info.query.original();
         if question.query_class() != DNSClass::IN {
@@ -105,6 +108,11 @@ impl Handler {
     }
 }
 
+/// The largest packet for a client: what it says it takes, within what gets through (RFC 6891, 6.2.3 and 6.2.5).
+fn payload(edns: Option<&Edns>) -> u16 {
+    edns.map_or(512, |edns| edns.max_payload().clamp(512, PAYLOAD))
+}
+
 /// Clients take the first address: each is first in its turn.
 fn shuffle(answers: &mut [Record]) {
     for i in (1..answers.len()).rev() {
@@ -123,7 +131,7 @@ impl RequestHandler for Handler {
         metadata.authoritative = reply.authoritative;
         metadata.recursion_available = true;
         let mut edns = Edns::new();
-        edns.set_max_payload(PAYLOAD);
+        edns.set_max_payload(payload(request.edns.as_ref()));
         let mut builder = MessageResponseBuilder::from_message_request(request);
         if request.edns.is_some() {
             builder.edns(&edns);
@@ -141,3 +149,6 @@ impl RequestHandler for Handler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -288,14 +288,14 @@ fn reverse_address(name: &Name) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::Namespace;
     use k8s_openapi::api::discovery::v1::EndpointSlice;
     use kinit_client::informer::Store;
     use serde_json::{Value, json};
 
-    fn zone() -> Zone {
+    pub fn zone() -> Zone {
         let (services, slices, namespaces) =
             (Store::<Service>::new(), Store::<EndpointSlice>::new(), Store::<Namespace>::new());
         let service = |name: &str, spec: Value| {
@@ -323,7 +323,20 @@ mod tests {
             }))
             .unwrap(),
         );
+        service("many", json!({"clusterIP": "None", "ports": [{"name": "x", "port": 1}]}));
+        let many: Vec<Value> =
+            (0..200).map(|i| json!({"addresses": [format!("10.245.0.{i}")], "conditions": {"ready": true}})).collect();
+        slices.apply(
+            serde_json::from_value(json!({
+                "metadata": {"name": "many-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "many"}},
+                "addressType": "IPv4", "ports": [{"name": "x", "port": 1}], "endpoints": many
+            }))
+            .unwrap(),
+        );
         namespaces.apply(serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap());
+        services.mark_synced();
+        slices.mark_synced();
+        namespaces.mark_synced();
         Zone::new("cluster.local", Data::new(services, slices, namespaces)).unwrap()
     }
 

@@ -65,8 +65,12 @@ impl Cgroups {
 
     /// Makes the pod's cgroup with its limits.
     pub async fn create(&self, pod: &Pod, key: &PodKey) -> Result<()> {
+        self.set(pod, key, resources::pod(pod)).await
+    }
+
+    /// Gives the pod's cgroup these limits; makes it if it is not there.
+    pub async fn set(&self, pod: &Pod, key: &PodKey, limits: PodLimits) -> Result<()> {
         let chain = Self::chain(pod, key);
-        let limits = resources::pod(pod);
         match self.driver {
             Driver::Cgroupfs => fs::create(&PathBuf::from(self.chain_path(&chain)), &limits, self.pids),
             Driver::Systemd => systemd::create(&slice_of(&self.chain_path(&chain)), &limits, self.pids).await,
@@ -80,6 +84,11 @@ impl Cgroups {
             Driver::Cgroupfs => fs::remove(&PathBuf::from(path)),
             Driver::Systemd => systemd::remove(&slice_of(&path)).await,
         }
+    }
+
+    /// How many processes and threads a pod has; `None` when its cgroup cannot be read.
+    pub fn processes(&self, pod: &Pod, key: &PodKey) -> Option<u64> {
+        fs::processes(&PathBuf::from(self.parent(pod, key)))
     }
 
     /// Makes `kubepods` and the classes below it.

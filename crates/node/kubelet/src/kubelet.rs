@@ -11,8 +11,11 @@ use crate::cgroup::Cgroups;
 use crate::config::KubeletConfig;
 use crate::dns::Resolver;
 use crate::events::Events;
+use crate::evict::Pressure;
+use crate::image_gc::Collector;
 use crate::names::Paths;
 use crate::objects::Objects;
+use crate::pod::ledger::Ledger;
 use crate::pod::writer::Writer;
 
 /// The kubelet's parts; made once, shared by all tasks.
@@ -41,6 +44,12 @@ pub struct Kubelet {
     pub node_cpu_milli: i128,
     /// Pod cgroups.
     pub cgroups: Cgroups,
+    /// What the node runs short of.
+    pub pressure: Pressure,
+    /// What is known of images.
+    pub images: Collector,
+    /// What pods were granted.
+    pub ledger: Ledger,
     /// Where statuses go.
     pub writer: Writer,
     /// The cluster's Services, for environment variables.

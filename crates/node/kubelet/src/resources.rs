@@ -93,18 +93,64 @@ pub fn quota(milli: i128) -> i64 {
     i64::try_from(milli * i128::from(PERIOD) / 1000).unwrap_or(i64::MAX).max(MIN_QUOTA)
 }
 
+/// What the kernel enforces on a container, `None` where it has no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel {
+    /// CPU shares.
+    pub shares: i64,
+    /// CPU quota per 100 ms in microseconds.
+    pub quota: Option<i64>,
+    /// Memory in bytes.
+    pub memory: Option<i64>,
+}
+
+impl Kernel {
+    /// What a container is to have.
+    pub fn wanted(container: &Container) -> Self {
+        let (requests, limits) = lists(container.resources.as_ref());
+        let cpu_limit = milli_of(limits, "cpu").filter(|m| *m > 0);
+        // Without a request the limit stands in for it.
+        let cpu_request = milli_of(requests, "cpu").or(cpu_limit).unwrap_or(0);
+        Self {
+            shares: shares(cpu_request),
+            quota: cpu_limit.map(quota),
+            memory: units_of(limits, "memory").filter(|m| *m > 0),
+        }
+    }
+
+    /// What the runtime says a container has; `None` when it says nothing.
+    pub fn told(linux: &LinuxContainerResources) -> Option<Self> {
+        let some = |v: i64| Some(v).filter(|v| *v > 0);
+        let quota = some(linux.cpu_quota).map(|q| q * PERIOD / some(linux.cpu_period).unwrap_or(PERIOD));
+        (linux.cpu_shares > 0).then(|| Self {
+            shares: linux.cpu_shares,
+            quota,
+            memory: some(linux.memory_limit_in_bytes),
+        })
+    }
+
+    /// The message that changes a container that runs; what has no limit any more is told so.
+    pub fn message(self) -> LinuxContainerResources {
+        LinuxContainerResources {
+            cpu_period: PERIOD,
+            cpu_quota: self.quota.unwrap_or(-1),
+            cpu_shares: self.shares,
+            memory_limit_in_bytes: self.memory.unwrap_or(-1),
+            memory_swap_limit_in_bytes: self.memory.unwrap_or(-1),
+            ..Default::default()
+        }
+    }
+}
+
 /// A container's share of the kernel.
 pub fn container(pod: &Pod, container: &Container, node_memory: i64) -> LinuxContainerResources {
-    let (requests, limits) = lists(container.resources.as_ref());
-    let cpu_limit = milli_of(limits, "cpu");
-    // Without a request the limit stands in for it.
-    let cpu_request = milli_of(requests, "cpu").or(cpu_limit).unwrap_or(0);
+    let wanted = Kernel::wanted(container);
     LinuxContainerResources {
         cpu_period: PERIOD,
-        cpu_quota: cpu_limit.map_or(0, quota),
-        cpu_shares: shares(cpu_request),
-        memory_limit_in_bytes: units_of(limits, "memory").unwrap_or(0),
-        memory_swap_limit_in_bytes: units_of(limits, "memory").unwrap_or(0),
+        cpu_quota: wanted.quota.unwrap_or(0),
+        cpu_shares: wanted.shares,
+        memory_limit_in_bytes: wanted.memory.unwrap_or(0),
+        memory_swap_limit_in_bytes: wanted.memory.unwrap_or(0),
         oom_score_adj: oom_score(pod, container, node_memory),
         ..Default::default()
     }
@@ -137,6 +183,37 @@ pub struct PodLimits {
     pub quota: Option<i64>,
     /// Memory; none when any container has none.
     pub memory: Option<i64>,
+}
+
+impl PodLimits {
+    /// Room for both: the larger of each.
+    pub fn with(self, other: Self) -> Self {
+        Self {
+            shares: self.shares.max(other.shares),
+            quota: self.quota.zip(other.quota).map(|(a, b)| a.max(b)),
+            memory: self.memory.zip(other.memory).map(|(a, b)| a.max(b)),
+        }
+    }
+}
+
+/// CPU in thousandths and memory in bytes that a pod asks for (`resourcehelper.PodRequests`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// CPU in thousandths.
+    pub cpu: i128,
+    /// Memory in bytes.
+    pub memory: i128,
+}
+
+/// What a pod asks for.
+pub fn asked(pod: &Pod) -> Asked {
+    let Some(spec) = &pod.spec else { return Asked::default() };
+    let of = |resource: &str| {
+        let level = milli_of(lists(spec.resources.as_ref()).0, resource);
+        let sum = || total(spec, |c| Some(milli_of(lists(c.resources.as_ref()).0, resource).unwrap_or(0)));
+        level.or_else(sum).unwrap_or(0) + milli_of(spec.overhead.as_ref(), resource).unwrap_or(0)
+    };
+    Asked { cpu: of("cpu"), memory: of("memory") / 1000 }
 }
 
 /// `cm.ResourceConfigForPod`: sums over containers and sidecars, at least what any init container needs, plus overhead.

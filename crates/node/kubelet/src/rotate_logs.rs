@@ -38,14 +38,39 @@ async fn once(kubelet: &Kubelet, most: u64, files: usize) -> Result<(), kinit_cr
         let request = ContainerStatusRequest { container_id: container.id.clone(), verbose: false };
         let Ok(answer) = kubelet.runtime.container_status(request).await else { continue };
         let Some(path) = answer.status.map(|s| PathBuf::from(s.log_path)).filter(|p| p.is_absolute()) else { continue };
-        if std::fs::metadata(&path).map_or(0, |m| m.len()) < most {
-            continue;
-        }
-        if let Err(error) = rotate(kubelet, &container.id, &path, files).await {
+        let length = std::fs::metadata(&path).ok().map(|m| m.len());
+        let done = match todo(length, most) {
+            Todo::Nothing => continue,
+            Todo::Rotate => rotate(kubelet, &container.id, &path, files).await,
+            Todo::Reopen => reopen(kubelet, &container.id).await.map_err(|e| e.to_string()),
+        };
+        if let Err(error) = done {
             tracing::warn!(log = %path.display(), error, "rotate a container's log");
         }
     }
     Ok(())
+}
+
+/// What a log needs.
+#[derive(Debug, PartialEq, Eq)]
+enum Todo {
+    Nothing,
+    Rotate,
+    /// A running container has no log: this process died between moving it away and saying so.
+    Reopen,
+}
+
+fn todo(length: Option<u64>, most: u64) -> Todo {
+    match length {
+        None => Todo::Reopen,
+        Some(length) if length >= most => Todo::Rotate,
+        Some(_) => Todo::Nothing,
+    }
+}
+
+async fn reopen(kubelet: &Kubelet, id: &str) -> Result<(), kinit_cri::CriError> {
+    let request = ReopenContainerLogRequest { container_id: id.to_owned() };
+    kubelet.runtime.reopen_container_log(request).await.map(drop)
 }
 
 async fn rotate(kubelet: &Kubelet, id: &str, path: &Path, files: usize) -> Result<(), String> {
@@ -53,8 +78,7 @@ async fn rotate(kubelet: &Kubelet, id: &str, path: &Path, files: usize) -> Resul
     name.push(Timestamp::now().strftime(".%Y%m%d-%H%M%S").to_string());
     let old = PathBuf::from(name);
     std::fs::rename(path, &old).map_err(|e| e.to_string())?;
-    let request = ReopenContainerLogRequest { container_id: id.to_owned() };
-    if let Err(error) = kubelet.runtime.reopen_container_log(request).await {
+    if let Err(error) = reopen(kubelet, id).await {
         // The runtime goes on writing to the old file: give it its name back.
         std::fs::rename(&old, path).map_err(|e| e.to_string())?;
         return Err(error.to_string());
@@ -80,6 +104,15 @@ pub fn rotated(path: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_log_needs() {
+        for (length, expected) in
+            [(None, Todo::Reopen), (Some(0), Todo::Nothing), (Some(9), Todo::Nothing), (Some(10), Todo::Rotate)]
+        {
+            assert_eq!(todo(length, 10), expected, "{length:?}");
+        }
+    }
 
     #[test]
     fn finds_old_files_of_this_log_only() {

@@ -26,12 +26,15 @@ use crate::cgroup::Cgroups;
 use crate::config::KubeletConfig;
 use crate::dns::Resolver;
 use crate::events::Events;
+use crate::evict::{self, Pressure};
+use crate::image_gc::{self, Collector};
 use crate::kubelet::Kubelet;
 use crate::names::Paths;
 use crate::node::facts::{self, Machine};
 use crate::node::register::Registration;
 use crate::node::{self, lease};
 use crate::objects::Objects;
+use crate::pod::ledger::Ledger;
 use crate::pod::manager::Manager;
 use crate::pod::mirror::Mirrors;
 use crate::pod::writer::Writer;
@@ -78,6 +81,9 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
         node_memory: machine.memory,
         node_cpu_milli: i128::from(machine.cpus) * 1000,
         cgroups: Cgroups::new(config.systemd_cgroups(), &config.cgroup_root, config.pod_pids_limit),
+        ledger: Ledger::new(node::status::allocatable_of(&config, &machine)),
+        pressure: Pressure::default(),
+        images: Collector::default(),
         writer: Writer::default(),
         services,
         client,
@@ -101,6 +107,8 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     tokio::spawn(manager.clone().follow_runtime());
     tokio::spawn(manager.clone().keep_house(all_ready.clone()));
     health(&kubelet.config, shutdown.clone());
+    tokio::spawn(image_gc::run(kubelet.clone(), shutdown.clone()));
+    tokio::spawn(evict::run(kubelet.clone(), manager.clone(), shutdown.clone()));
     tokio::spawn(rotate_logs::run(kubelet.clone(), shutdown.clone()));
     let server = serve(&args, &kubelet, &manager, ip, shutdown.clone())?;
     tokio::spawn(async move {

@@ -57,7 +57,7 @@ impl Udp {
 mod tests {
     use super::*;
     use crate::services::collect;
-    use crate::services::tests::{service, slice};
+    use crate::services::tests::{at, service, slice};
     use kinit_nftables::conntrack::Tuple;
     use serde_json::json;
 
@@ -67,7 +67,7 @@ mod tests {
         s.ports.as_mut().unwrap()[0].protocol = Some("UDP".into());
         let spec =
             json!({"type": "NodePort", "ports": [{"name": "http", "port": 53, "protocol": "UDP", "nodePort": 30053}]});
-        let udp = Udp::of(&collect(&[service(spec)], &[s.into()], "a"));
+        let udp = Udp::of(&collect(&[service(spec)], &[s.into()], at("a")));
         let flow = |to: &str, port: u16, from: &str, from_port: u16, protocol: u8| {
             let client: Ipv4Addr = "10.244.9.9".parse().unwrap();
             let tuple = |source: Ipv4Addr, destination: Ipv4Addr, source_port, destination_port| Tuple {

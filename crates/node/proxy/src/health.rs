@@ -45,6 +45,10 @@ impl Freshness {
         *self.0.lock() = State { updated: Some(Timestamp::now()), waiting_since: None };
     }
 
+    fn is_healthy(&self) -> bool {
+        self.0.lock().waiting_since.is_none_or(|since| since.elapsed() < PATIENCE)
+    }
+
     fn answer(&self) -> Response<Full<Bytes>> {
         let state = self.0.lock();
         let healthy = state.waiting_since.is_none_or(|since| since.elapsed() < PATIENCE);
@@ -86,7 +90,7 @@ pub fn wanted(ports: &[ServicePort]) -> BTreeMap<u16, (String, usize)> {
     for port in ports {
         if let Some(number) = port.health_port {
             let entry = wanted.entry(number).or_insert_with(|| (port.service.clone(), 0));
-            entry.1 = entry.1.max(port.on_node.iter().filter(|e| e.local).count());
+            entry.1 = entry.1.max(port.ready_here);
         }
     }
     wanted
@@ -98,13 +102,14 @@ type Shown = Arc<Mutex<(String, usize)>>;
 /// The open health ports.
 pub struct HealthPorts {
     open: HashMap<u16, (Shutdown, Shown)>,
+    freshness: Freshness,
     shutdown: Shutdown,
 }
 
 impl HealthPorts {
-    /// None yet.
-    pub fn new(shutdown: Shutdown) -> Self {
-        Self { open: HashMap::new(), shutdown }
+    /// None yet. While the rules are not `freshness`, no port says yes.
+    pub fn new(freshness: Freshness, shutdown: Shutdown) -> Self {
+        Self { open: HashMap::new(), freshness, shutdown }
     }
 
     /// Opens, closes and updates ports.
@@ -125,10 +130,11 @@ impl HealthPorts {
             match tokio::net::TcpListener::bind(address).await {
                 Ok(listener) => {
                     let (stop, current) = (self.shutdown.child_token(), Arc::new(Mutex::new(state)));
-                    let shown = current.clone();
+                    let (shown, freshness) = (current.clone(), self.freshness.clone());
                     tokio::spawn(serve(listener, None, stop.clone(), move |_request| {
                         let (service, count) = shown.lock().clone();
-                        async move { node_answer(&service, count) }
+                        let healthy = freshness.is_healthy();
+                        async move { node_answer(&service, count, healthy) }
                     }));
                     self.open.insert(number, (stop, current));
                 }
@@ -139,10 +145,28 @@ impl HealthPorts {
     }
 }
 
-fn node_answer(service: &str, count: usize) -> Response<Full<Bytes>> {
+/// `pkg/proxy/healthcheck/service_health.go`: balancers may weigh nodes by the header.
+fn node_answer(service: &str, count: usize, healthy: bool) -> Response<Full<Bytes>> {
     let (namespace, name) = service.split_once('/').unwrap_or(("", service));
     let body = json!({
-        "service": {"namespace": namespace, "name": name}, "localEndpoints": count, "serviceProxyHealthy": true
+        "service": {"namespace": namespace, "name": name}, "localEndpoints": count, "serviceProxyHealthy": healthy
     });
-    response(if count > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body.to_string())
+    let status = if count > 0 && healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut answer = response(status, body.to_string());
+    answer.headers_mut().insert("x-load-balancing-endpoint-weight", count.into());
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_says_yes_with_endpoints_and_fresh_rules() {
+        for (count, healthy, status) in [(2, true, 200), (0, true, 503), (2, false, 503)] {
+            let answer = node_answer("n/s", count, healthy);
+            let weight = answer.headers()["x-load-balancing-endpoint-weight"].to_str().unwrap().to_owned();
+            assert_eq!((answer.status().as_u16(), weight), (status, count.to_string()));
+        }
+    }
 }

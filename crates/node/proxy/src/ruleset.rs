@@ -359,7 +359,7 @@ fn dnat_to(endpoint: &Endpoint) -> [Expr; 3] {
 mod tests {
     use super::*;
     use crate::services::collect;
-    use crate::services::tests::{service, slice};
+    use crate::services::tests::{at, service, slice};
     use serde_json::{Value, json};
 
     fn options() -> Options {
@@ -368,7 +368,7 @@ mod tests {
 
     fn compile(spec: Value, endpoints: &[(&str, &str)]) -> Table {
         let endpoints: Vec<_> = endpoints.iter().map(|(ip, node)| (*ip, *node, true, true, false)).collect();
-        table(&collect(&[service(spec)], &[slice(&endpoints)], "here"), &options())
+        table(&collect(&[service(spec)], &[slice(&endpoints)], at("here")), &options())
     }
 
     fn verdict<'a>(table: &'a Table, set: &str) -> Vec<&'a Data> {
@@ -427,5 +427,46 @@ mod tests {
         let two = compile(json!({}), &[("10.244.1.1", "here"), ("10.244.2.1", "there")]);
         let other = compile(json!({}), &[("10.244.1.1", "here"), ("10.244.3.1", "there")]);
         assert_eq!(kinit_nftables::diff(Some(&two), &other).len(), 2, "one element out, one in");
+    }
+
+    #[test]
+    fn policies_and_affinity_reach_the_rules() {
+        let (here, there, third) = (("10.244.1.1", "here"), ("10.244.2.1", "there"), ("10.244.1.2", "here"));
+        let all = [here, there, third];
+        let node_port = |more: Value| {
+            let mut spec = json!({"type": "NodePort", "ports": [{"name": "http", "port": 80, "nodePort": 30080}]});
+            more.as_object().unwrap().iter().for_each(|(k, v)| spec[k] = v.clone());
+            spec
+        };
+        let rules =
+            |table: &Table, chain: &str| table.chains.get(&format!("{chain}-n/s/tcp/http")).map(|c| c.rules.len());
+        // (spec, endpoints) -> rules of (service, local, external), and how long clients are remembered
+        for (spec, endpoints, expected, life) in [
+            (json!({}), &all[..], (Some(1), None, None), None),
+            (node_port(json!({})), &all, (Some(1), None, Some(2)), None),
+            (node_port(json!({"externalTrafficPolicy": "Local"})), &all, (Some(1), Some(1), Some(4)), None),
+            (json!({"internalTrafficPolicy": "Local"}), &all, (Some(1), Some(1), None), None),
+            (json!({"sessionAffinity": "ClientIP"}), &all, (Some(4), None, None), Some(10_800)),
+            (
+                json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}}),
+                &all,
+                (Some(4), None, None),
+                Some(60),
+            ),
+        ] {
+            let table = compile(spec.clone(), endpoints);
+            let found = (rules(&table, "service"), rules(&table, "local"), rules(&table, "external"));
+            assert_eq!(found, expected, "{spec}");
+            let lives: std::collections::BTreeSet<_> = table.sets.values().filter_map(|s| s.learned).collect();
+            assert_eq!(
+                lives.into_iter().collect::<Vec<_>>(),
+                life.map(std::time::Duration::from_secs).into_iter().collect::<Vec<_>>(),
+                "{spec}"
+            );
+            // With policy Local nothing leaves the node: the chain's own endpoints are those of this node.
+            if let Some(map) = table.sets.get("endpoints-local-n/s/tcp/http") {
+                assert_eq!(map.elements.len(), 2, "{spec}");
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kinit_client::from_kubeconfig;
 use kinit_client::informer::{Store, spawn};
@@ -16,8 +16,8 @@ use kinit_component_base::Shutdown;
 use kinit_component_base::health::Checks;
 use kinit_component_base::serve::serve_health;
 use kinit_nftables::{Family, Nftables, Observed, Table};
-use kube::Api;
 use kube::runtime::watcher::Config;
+use kube::{Api, ResourceExt};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -25,9 +25,10 @@ use crate::args::Args;
 use crate::flows::Udp;
 use crate::health::{Freshness, HealthPorts, serve_healthz, wanted};
 use crate::ruleset::{Options, TABLE, table};
-use crate::services::{ServicePort, collect};
+use crate::services::{Place, ServicePort, collect};
 
 const NAME: &str = "kube-proxy";
+const ZONE: &str = "topology.kubernetes.io/zone";
 /// Changes come in bursts: this long is waited for the rest of one.
 const GATHER: Duration = Duration::from_millis(10);
 /// How often is checked that nobody else changed the table (one small question to the kernel).
@@ -63,11 +64,15 @@ async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     // Headless Services need no rules, and those with a proxy of their own none of ours.
     let ours = Config::default().labels("!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name");
     let services = spawn(Api::<Service>::all(client.clone()), ours.clone(), &shutdown);
-    let slices = spawn(Api::<EndpointSlice>::all(client), ours, &shutdown);
+    let slices = spawn(Api::<EndpointSlice>::all(client.clone()), ours, &shutdown);
+    let node = args.node_name().context("find this node's name")?;
+    let only = Config::default().fields(&format!("metadata.name={node}"));
+    let nodes = spawn(Api::<Node>::all(client), only, &shutdown);
     let freshness = Freshness::new();
     let changed = Arc::new(Notify::new());
     watch(&services, &changed, &freshness);
     watch(&slices, &changed, &freshness);
+    follow_zone(&nodes, &changed);
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
     tasks.spawn(serve_healthz(args.healthz_bind_address, freshness.clone(), shutdown.clone()));
     tasks.spawn(serve_health(args.metrics_bind_address, Checks::with_ping(), shutdown.clone()));
@@ -81,9 +86,10 @@ async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
         kernel: Nftables::open().context("open nftables")?,
         services,
         slices,
-        node: args.node_name().context("find this node's name")?,
+        nodes,
+        node,
         options,
-        health_ports: HealthPorts::new(shutdown.clone()),
+        health_ports: HealthPorts::new(freshness.clone(), shutdown.clone()),
         freshness,
         applied: None,
         udp: Udp::default(),
@@ -109,10 +115,27 @@ where
     });
 }
 
+/// Tells of a new zone; all else about the node (its status changes every few seconds) is no concern of ours.
+fn follow_zone(nodes: &Arc<Store<Node>>, changed: &Arc<Notify>) {
+    let (changed, known) = (changed.clone(), parking_lot::Mutex::new(None));
+    let store = Arc::downgrade(nodes);
+    nodes.on_change(move |_| {
+        let Some(store) = store.upgrade() else { return };
+        let zone = store.list().first().and_then(|n| n.labels().get(ZONE).cloned());
+        let mut known = known.lock();
+        if *known != zone {
+            *known = zone;
+            changed.notify_one();
+        }
+    });
+}
+
 struct Proxy {
     kernel: Nftables,
     services: Arc<Store<Service>>,
     slices: Arc<Store<EndpointSlice>>,
+    /// This node's object alone.
+    nodes: Arc<Store<Node>>,
     node: String,
     options: Options,
     health_ports: HealthPorts,
@@ -151,7 +174,9 @@ impl Proxy {
     async fn sync(&mut self) -> Result<()> {
         let start = Instant::now();
         self.was_tampered_with();
-        let ports: Vec<ServicePort> = collect(&self.services.list(), &self.slices.list(), &self.node);
+        let zone = self.nodes.get(&self.node).and_then(|n| n.labels().get(ZONE).cloned());
+        let ports: Vec<ServicePort> =
+            collect(&self.services.list(), &self.slices.list(), Place { node: &self.node, zone: zone.as_deref() });
         let table = table(&ports, &self.options);
         let sent = tokio::task::block_in_place(|| self.kernel.apply(self.applied.as_ref(), &table));
         let sent = match sent {

@@ -94,6 +94,17 @@ pub struct ServicePort {
     pub cluster: Vec<Endpoint>,
     /// Endpoints for policy Local.
     pub on_node: Vec<Endpoint>,
+    /// How many endpoints on this node are ready: what balancers are told.
+    pub ready_here: usize,
+}
+
+/// Where this proxy is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Place<'a> {
+    /// The node's name.
+    pub node: &'a str,
+    /// The node's zone, if it says one.
+    pub zone: Option<&'a str>,
 }
 
 /// An endpoint with its conditions, before the choice.
@@ -103,10 +114,22 @@ struct Candidate {
     ready: bool,
     serving: bool,
     terminating: bool,
+    /// Whether its hints name this node; `None` without such hints.
+    for_node: Option<bool>,
+    /// Whether its hints name this zone; `None` without such hints.
+    for_zone: Option<bool>,
+}
+
+/// Whom `trafficDistribution` leaves, told by hints of the endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Near {
+    Anywhere,
+    Node,
+    Zone,
 }
 
 /// All service ports, in the order of their ids. Headless and external-name Services have none, nor those that another proxy serves.
-pub fn collect(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node: &str) -> Vec<ServicePort> {
+pub fn collect(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], place: Place<'_>) -> Vec<ServicePort> {
     let mut by_service: BTreeMap<String, Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in slices.iter().filter(|s| s.address_type == "IPv4") {
         if let Some(service) = slice.labels().get("kubernetes.io/service-name") {
@@ -119,14 +142,14 @@ pub fn collect(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node: &
         .flat_map(|service| {
             let key = format!("{}/{}", service.namespace().unwrap_or_default(), service.name_any());
             let slices = by_service.get(&key).map(Vec::as_slice).unwrap_or_default();
-            service_ports(service, &key, slices, node)
+            service_ports(service, &key, slices, place)
         })
         .collect();
     ports.sort_by(|a, b| a.id.cmp(&b.id));
     ports
 }
 
-fn service_ports(service: &Service, key: &str, slices: &[&EndpointSlice], node: &str) -> Vec<ServicePort> {
+fn service_ports(service: &Service, key: &str, slices: &[&EndpointSlice], place: Place<'_>) -> Vec<ServicePort> {
     let Some(spec) = &service.spec else { return Vec::new() };
     let foreign = service.labels().contains_key("service.kubernetes.io/service-proxy-name");
     let cluster_ip = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip).find_map(|ip| ip.parse().ok());
@@ -147,7 +170,7 @@ fn service_ports(service: &Service, key: &str, slices: &[&EndpointSlice], node: 
             continue;
         };
         let name = port.name.clone().unwrap_or_default();
-        let candidates = candidates(slices, &name, protocol, node);
+        let candidates = candidates(slices, &name, protocol, place);
         let internal_local = local(&spec.internal_traffic_policy);
         all.push(ServicePort {
             id: format!("{key}/{}/{}", protocol.name(), if name.is_empty() { port_number.to_string() } else { name }),
@@ -163,8 +186,9 @@ fn service_ports(service: &Service, key: &str, slices: &[&EndpointSlice], node: 
             external_local,
             internal_local,
             health_port: spec.health_check_node_port.and_then(number).filter(|_| external_local),
-            cluster: choose(&candidates, |_| true),
-            on_node: choose(&candidates, |e| e.local),
+            cluster: choose(&candidates, near(&candidates), |_| true),
+            on_node: choose(&candidates, Near::Anywhere, |e| e.local),
+            ready_here: candidates.iter().filter(|c| c.ready && c.endpoint.local).count(),
         });
     }
     all
@@ -178,7 +202,7 @@ fn balancer_ips(service: &Service) -> Vec<Ipv4Addr> {
     ours.filter_map(|i| i.ip.as_ref()?.parse().ok()).collect()
 }
 
-fn candidates(slices: &[&EndpointSlice], name: &str, protocol: Protocol, node: &str) -> Vec<Candidate> {
+fn candidates(slices: &[&EndpointSlice], name: &str, protocol: Protocol, place: Place<'_>) -> Vec<Candidate> {
     let mut found: BTreeMap<(Ipv4Addr, u16), Candidate> = BTreeMap::new();
     for slice in slices {
         let port = slice.ports.iter().flatten().find(|p| {
@@ -189,8 +213,13 @@ fn candidates(slices: &[&EndpointSlice], name: &str, protocol: Protocol, node: &
             let Some(ip) = endpoint.addresses.first().and_then(|a| a.parse().ok()) else { continue };
             let conditions = endpoint.conditions.clone().unwrap_or_default();
             let ready = conditions.ready.unwrap_or(true);
+            let hints = endpoint.hints.as_ref();
+            let nodes = hints.and_then(|h| h.for_nodes.as_ref()).filter(|l| !l.is_empty());
+            let zones = hints.and_then(|h| h.for_zones.as_ref()).filter(|l| !l.is_empty());
             let candidate = Candidate {
-                endpoint: Endpoint { ip, port, local: endpoint.node_name.as_deref() == Some(node) },
+                for_node: nodes.map(|l| l.iter().any(|n| n.name == place.node)),
+                for_zone: zones.map(|l| l.iter().any(|z| Some(z.name.as_str()) == place.zone)),
+                endpoint: Endpoint { ip, port, local: endpoint.node_name.as_deref() == Some(place.node) },
                 ready,
                 serving: conditions.serving.unwrap_or(ready),
                 terminating: conditions.terminating.unwrap_or(false),
@@ -205,14 +234,35 @@ fn candidates(slices: &[&EndpointSlice], name: &str, protocol: Protocol, node: &
     found.into_values().collect()
 }
 
-/// Ready endpoints; without any, those that still serve while they end (`CategorizeEndpoints`).
-fn choose(candidates: &[Candidate], eligible: impl Fn(&Endpoint) -> bool) -> Vec<Endpoint> {
+/// Hints count when every ready endpoint has them and one is meant for here: a cluster that is half-way through a change
+/// must not lose endpoints (`topologyModeFromHints`).
+fn near(candidates: &[Candidate]) -> Near {
+    let ready = || candidates.iter().filter(|c| c.ready);
+    let meant = |hint: fn(&Candidate) -> Option<bool>| {
+        ready().all(|c| hint(c).is_some()) && ready().any(|c| hint(c) == Some(true))
+    };
+    if meant(|c| c.for_node) {
+        Near::Node
+    } else if meant(|c| c.for_zone) {
+        Near::Zone
+    } else {
+        Near::Anywhere
+    }
+}
+
+/// Ready endpoints that are near; without any, those that still serve while they end (`CategorizeEndpoints`).
+fn choose(candidates: &[Candidate], near: Near, eligible: impl Fn(&Endpoint) -> bool) -> Vec<Endpoint> {
     let pick = |test: &dyn Fn(&Candidate) -> bool| -> Vec<Endpoint> {
         let chosen: BTreeSet<Endpoint> =
             candidates.iter().filter(|c| eligible(&c.endpoint) && test(c)).map(|c| c.endpoint).collect();
         chosen.into_iter().collect()
     };
-    let ready = pick(&|c| c.ready);
+    let is_near = |c: &Candidate| match near {
+        Near::Anywhere => true,
+        Near::Node => c.for_node == Some(true),
+        Near::Zone => c.for_zone == Some(true),
+    };
+    let ready = pick(&|c| c.ready && is_near(c));
     if ready.is_empty() { pick(&|c| c.serving && c.terminating) } else { ready }
 }
 
@@ -235,6 +285,10 @@ pub(crate) mod tests {
             )
             .unwrap(),
         )
+    }
+
+    pub fn at(node: &str) -> Place<'_> {
+        Place { node, zone: None }
     }
 
     /// (address, node, ready, serving, terminating)
@@ -265,7 +319,7 @@ pub(crate) mod tests {
             (vec![ep("10.0.0.1", "a", ending), ep("10.0.0.2", "b", ending)], vec![1, 2], vec![1]),
             (vec![ep("10.0.0.1", "a", dead)], vec![], vec![]),
         ] {
-            let ports = collect(&[service(json!({}))], &[slice(&endpoints)], "a");
+            let ports = collect(&[service(json!({}))], &[slice(&endpoints)], at("a"));
             let last = |l: &[Endpoint]| l.iter().map(|e| e.ip.octets()[3]).collect::<Vec<_>>();
             assert_eq!((last(&ports[0].cluster), last(&ports[0].on_node)), (cluster, local), "{endpoints:?}");
         }
@@ -280,9 +334,62 @@ pub(crate) mod tests {
             (json!({"type": "ExternalName"}), 0),
             (json!({"ports": [{"name": "a", "port": 1}, {"name": "b", "port": 1, "protocol": "UDP"}]}), 2),
         ] {
-            assert_eq!(collect(&[service(spec.clone())], &[], "a").len(), count, "{spec}");
+            assert_eq!(collect(&[service(spec.clone())], &[], at("a")).len(), count, "{spec}");
         }
-        let port = &collect(&[service(json!({"sessionAffinity": "ClientIP"}))], &[], "a")[0];
+        let port = &collect(&[service(json!({"sessionAffinity": "ClientIP"}))], &[], at("a"))[0];
         assert_eq!((port.affinity, port.id.as_str()), (Some(Duration::from_secs(10_800)), "n/s/tcp/http"));
+    }
+
+    #[test]
+    fn hints_keep_traffic_near() {
+        let zones = |l: &[&str]| json!({"forZones": l.iter().map(|z| json!({"name": z})).collect::<Vec<_>>()});
+        let both = |node: &str, zone: &str| json!({"forNodes": [{"name": node}], "forZones": [{"name": zone}]});
+        let none = json!(null);
+        // Endpoints 1, 2, 3 with their hints and readiness; this is node a in zone z1.
+        for (hints, ready, zone, chosen) in [
+            ([none.clone(), none.clone(), none.clone()], [true; 3], Some("z1"), vec![1, 2, 3]),
+            ([zones(&["z1"]), zones(&["z2"]), zones(&["z1", "z3"])], [true; 3], Some("z1"), vec![1, 3]),
+            // Half-way through a roll-out of hints.
+            ([zones(&["z1"]), none.clone(), zones(&["z2"])], [true; 3], Some("z1"), vec![1, 2, 3]),
+            ([zones(&["z2"]), zones(&["z2"]), zones(&["z2"])], [true; 3], Some("z1"), vec![1, 2, 3]),
+            ([zones(&["z1"]), zones(&["z2"]), zones(&["z2"])], [true; 3], None, vec![1, 2, 3]),
+            // The near one is not ready: its hint does not count.
+            ([zones(&["z1"]), zones(&["z2"]), zones(&["z2"])], [false, true, true], Some("z1"), vec![2, 3]),
+            ([both("a", "z1"), both("b", "z1"), both("c", "z2")], [true; 3], Some("z1"), vec![1]),
+            // Nobody on this node: the zone is next.
+            ([both("x", "z1"), both("b", "z1"), both("c", "z2")], [true; 3], Some("z1"), vec![1, 2]),
+        ] {
+            let endpoints: Vec<Value> = hints
+                .iter()
+                .zip(ready)
+                .enumerate()
+                .map(|(i, (h, ready))| json!({"addresses": [format!("10.0.0.{}", i + 1)], "nodeName": "n", "hints": h, "conditions": {"ready": ready}}))
+                .collect();
+            let slice: EndpointSlice = serde_json::from_value(json!({"metadata": {"name": "s-1", "namespace": "n",
+                "labels": {"kubernetes.io/service-name": "s"}}, "addressType": "IPv4", "endpoints": endpoints,
+                "ports": [{"name": "http", "port": 8080}]}))
+            .unwrap();
+            let ports = collect(&[service(json!({}))], &[slice.into()], Place { node: "a", zone });
+            let last: Vec<u8> = ports[0].cluster.iter().map(|e| e.ip.octets()[3]).collect();
+            assert_eq!(last, chosen, "{hints:?} {ready:?} {zone:?}");
+        }
+    }
+
+    #[test]
+    fn balancers_are_told_of_ready_endpoints_only() {
+        let spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30999});
+        for (endpoints, count, used) in [
+            (vec![("10.0.0.1", "a", true, true, false), ("10.0.0.2", "b", true, true, false)], 1, 1),
+            // It still serves who comes, but nobody should be sent any more.
+            (vec![("10.0.0.1", "a", false, true, true)], 0, 1),
+            (vec![("10.0.0.2", "b", true, true, false)], 0, 0),
+        ] {
+            let ports = collect(&[service(spec.clone())], &[slice(&endpoints)], at("a"));
+            let wanted = crate::health::wanted(&ports);
+            assert_eq!((wanted[&30999].1, ports[0].on_node.len()), (count, used), "{endpoints:?}");
+        }
+        assert!(
+            crate::health::wanted(&collect(&[service(json!({"healthCheckNodePort": 30999}))], &[], at("a"))).is_empty()
+        );
     }
 }

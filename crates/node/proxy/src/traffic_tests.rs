@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::flows::Udp;
 use crate::ruleset::{Options, TABLE, table};
-use crate::services::tests::{service, slice};
+use crate::services::tests::{at, service, slice};
 use crate::services::{ServicePort, collect};
 
 fn ip(args: &str) {
@@ -38,7 +38,7 @@ fn ask(address: &str) -> Result<String, std::io::ErrorKind> {
 }
 
 fn ports(endpoints: &[(&str, &str, bool, bool, bool)], spec: serde_json::Value) -> Vec<ServicePort> {
-    collect(&[service(spec)], &[slice(endpoints)], "here")
+    collect(&[service(spec)], &[slice(endpoints)], at("here"))
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn udp_flows_follow_their_endpoints() {
             let mut s = (*slice(&[(address, "here", true, true, false)])).clone();
             s.ports.as_mut().unwrap()[0].protocol = Some("UDP".into());
             let spec = json!({"ports": [{"name": "http", "port": 53, "protocol": "UDP"}]});
-            collect(&[service(spec)], &[s.into()], "here")
+            collect(&[service(spec)], &[s.into()], at("here"))
         };
         let listen = |address: &str| {
             let socket = UdpSocket::bind(address).unwrap();

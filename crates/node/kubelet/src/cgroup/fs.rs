@@ -35,7 +35,7 @@ pub fn create(path: &Path, limits: &PodLimits, pids: Option<i64>) -> Result<()> 
 fn v1_values(limits: &PodLimits, pids: Option<i64>) -> Vec<(&'static str, String)> {
     let mut values = vec![("cpu.shares", limits.shares.max(2).to_string())];
     values.push(("cpu.cfs_quota_us", limits.quota.map_or(-1, |q| q).to_string()));
-    values.extend(limits.memory.map(|m| ("memory.limit_in_bytes", m.to_string())));
+    values.push(("memory.limit_in_bytes", limits.memory.unwrap_or(-1).to_string()));
     values.extend(pids.map(|p| ("pids.max", p.to_string())));
     values
 }
@@ -57,9 +57,7 @@ fn create_v2(relative: &Path, limits: &PodLimits, pids: Option<i64>) -> Result<(
     write(&at.join("cpu.weight"), &weight(limits.shares).to_string())?;
     let quota = limits.quota.map_or("max".to_owned(), |q| q.to_string());
     write(&at.join("cpu.max"), &format!("{quota} 100000"))?;
-    if let Some(memory) = limits.memory {
-        write(&at.join("memory.max"), &memory.to_string())?;
-    }
+    write(&at.join("memory.max"), &limits.memory.map_or("max".to_owned(), |m| m.to_string()))?;
     if let Some(pids) = pids {
         write(&at.join("pids.max"), &pids.to_string())?;
     }
@@ -70,6 +68,14 @@ fn create_v2(relative: &Path, limits: &PodLimits, pids: Option<i64>) -> Result<(
 pub fn weight(shares: i64) -> u64 {
     let shares = u64::try_from(shares).unwrap_or(2).clamp(2, 262_144);
     1 + ((shares - 2) * 9999) / 262_142
+}
+
+/// `pids.current` of a cgroup.
+pub fn processes(path: &Path) -> Option<u64> {
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let top = Path::new(ROOT);
+    let top = if is_v2() { top.to_owned() } else { top.join("pids") };
+    std::fs::read_to_string(top.join(relative).join("pids.current")).ok()?.trim().parse().ok()
 }
 
 /// Removes a cgroup that nothing runs in, with the empty ones below it.

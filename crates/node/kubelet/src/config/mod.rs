@@ -149,7 +149,22 @@ pub struct KubeletConfig {
     pub system_reserved: std::collections::BTreeMap<String, String>,
     /// CPU, memory and so on kept from pods for Kubernetes' own programs.
     pub kube_reserved: std::collections::BTreeMap<String, String>,
-    /// Thresholds; only `memory.available` and `nodefs.available` and the like are read, for the node's conditions.
+    /// Per cent of the images' file system from which on images are removed; default 85, 100 turns it off.
+    #[serde(rename = "imageGCHighThresholdPercent")]
+    pub image_gc_high_threshold_percent: Option<u8>,
+    /// Per cent down to which they are removed; default 80.
+    #[serde(rename = "imageGCLowThresholdPercent")]
+    pub image_gc_low_threshold_percent: Option<u8>,
+    /// Younger images stay; default 2m.
+    #[serde(rename = "imageMinimumGCAge", deserialize_with = "duration::deserialize")]
+    pub image_minimum_gc_age: Duration,
+    /// Images that were not used for longer are removed; default never.
+    #[serde(rename = "imageMaximumGCAge", deserialize_with = "duration::deserialize")]
+    pub image_maximum_gc_age: Duration,
+    /// How long a pressure condition stays after its signal was last seen; default 5m.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub eviction_pressure_transition_period: Duration,
+    /// Thresholds at which pods are evicted; upstream's defaults.
     pub eviction_hard: std::collections::BTreeMap<String, String>,
     /// Directory of certificates and so on is the flags' affair; this is where pods' logs go. Default /var/log/pods.
     pub pod_logs_dir: String,
@@ -228,6 +243,8 @@ impl KubeletConfig {
         time(&mut self.node_status_report_frequency, 300);
         time(&mut self.crash_loop_back_off.max_container_restart_period, 300);
         time(&mut self.streaming_connection_idle_timeout, 4 * 3600);
+        time(&mut self.image_minimum_gc_age, 120);
+        time(&mut self.eviction_pressure_transition_period, 300);
         if self.port == 0 {
             self.port = 10250;
         }
@@ -238,9 +255,13 @@ impl KubeletConfig {
             self.node_lease_duration_seconds = 40;
         }
         if self.eviction_hard.is_empty() {
-            for (signal, threshold) in
-                [("memory.available", "100Mi"), ("nodefs.available", "10%"), ("nodefs.inodesFree", "5%")]
-            {
+            for (signal, threshold) in [
+                ("memory.available", "100Mi"),
+                ("nodefs.available", "10%"),
+                ("nodefs.inodesFree", "5%"),
+                ("imagefs.available", "15%"),
+                ("imagefs.inodesFree", "5%"),
+            ] {
                 self.eviction_hard.insert(signal.into(), threshold.into());
             }
         }
@@ -251,6 +272,17 @@ impl KubeletConfig {
             matches!(self.cgroup_driver.as_str(), "systemd" | "cgroupfs"),
             "cgroupDriver {:?} is neither systemd nor cgroupfs",
             self.cgroup_driver
+        );
+        crate::evict::check(&self.eviction_hard).map_err(|e| anyhow::anyhow!(e))?;
+        let high = self.image_gc_high_threshold_percent.unwrap_or(85);
+        let low = self.image_gc_low_threshold_percent.unwrap_or(80);
+        ensure!(
+            high <= 100 && low < high,
+            "imageGCLowThresholdPercent {low} is not below imageGCHighThresholdPercent {high}, or that is above 100"
+        );
+        ensure!(
+            self.image_maximum_gc_age.is_zero() || self.image_maximum_gc_age > self.image_minimum_gc_age,
+            "imageMaximumGCAge is not above imageMinimumGCAge"
         );
         ensure!(
             self.authorization.mode == "Webhook",

@@ -13,7 +13,8 @@ use crate::downward::Place;
 use crate::expand::expand;
 use crate::kubelet::Kubelet;
 use crate::names::{self, PodKey};
-use crate::pod::step;
+use crate::pod::admit::Host;
+use crate::pod::policy;
 use crate::resources;
 use crate::volumes::Volumes;
 
@@ -36,6 +37,8 @@ pub struct Inputs<'a> {
     pub volumes: &'a Volumes,
     /// The pod's addresses.
     pub pod_ips: &'a [String],
+    /// What the runtime can do.
+    pub host: Host,
     /// Id of the container whose processes this one is to see.
     pub target: Option<&'a str>,
 }
@@ -53,7 +56,7 @@ pub async fn config(kubelet: &Kubelet, from: &Inputs<'_>) -> Result<ContainerCon
     let links = pod.spec.as_ref().and_then(|s| s.enable_service_links).unwrap_or(true);
     let services = kubelet.services();
     let services = service_env::variables(services.iter().map(AsRef::as_ref), namespace, links);
-    let envs = env::resolve(pod, spec, &kubelet.objects, &place, &services).await?;
+    let envs = env::resolve(pod, spec, &kubelet.objects, &place, &services, from.volumes).await?;
     let words = |list: &Option<Vec<String>>| -> Vec<String> {
         list.iter().flatten().map(|word| expand(word, |name| envs.get(name).cloned())).collect()
     };
@@ -92,7 +95,8 @@ pub async fn config(kubelet: &Kubelet, from: &Inputs<'_>) -> Result<ContainerCon
     })
 }
 
-fn stop_signal(spec: &Container) -> Signal {
+/// The signal a container asks to be stopped with.
+pub fn stop_signal(spec: &Container) -> Signal {
     let name = spec.lifecycle.as_ref().and_then(|l| l.stop_signal.as_deref());
     name.and_then(Signal::from_str_name).unwrap_or_default()
 }
@@ -114,11 +118,11 @@ fn annotations(from: &Inputs<'_>) -> BTreeMap<String, String> {
     let text =
         |f: &Option<String>, default: &str| f.clone().filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned());
     let mut out: BTreeMap<String, String> = [
-        (names::CONTAINER_HASH, step::hash(spec)),
+        (names::CONTAINER_HASH, policy::hash(spec)),
         (names::RESTART_COUNT, from.attempt.to_string()),
         (names::TERMINATION_PATH, text(&spec.termination_message_path, "/dev/termination-log")),
         (names::TERMINATION_POLICY, text(&spec.termination_message_policy, "File")),
-        (names::POD_GRACE, step::grace_of(from.pod).to_string()),
+        (names::POD_GRACE, policy::grace_of(from.pod).to_string()),
     ]
     .into_iter()
     .map(|(k, v)| (k.to_owned(), v))
@@ -162,9 +166,9 @@ fn mounts(
             }
             None => volume.path.clone(),
         };
-        if mount.recursive_read_only.as_deref() == Some("Enabled") {
-            return Err(format!("recursiveReadOnly of volumeMount {:?} is not supported", mount.name));
-        }
+        // "IfPossible" where it is not: read-only as ever. "Enabled" was refused when the pod arrived.
+        let all_below = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"))
+            && from.host.recursive_read_only;
         let container_path =
             if mount.mount_path.starts_with('/') { mount.mount_path.clone() } else { format!("/{}", mount.mount_path) };
         out.push(Mount {
@@ -176,6 +180,7 @@ fn mounts(
                 Some("HostToContainer") => MountPropagation::PropagationHostToContainer,
                 _ => MountPropagation::PropagationPrivate,
             } as i32,
+            recursive_read_only: all_below,
             ..Default::default()
         });
     }

@@ -6,9 +6,11 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret};
 
+use super::env_file;
 use crate::downward::{self, Place};
 use crate::expand::expand;
 use crate::objects::Objects;
+use crate::volumes::Volumes;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -19,6 +21,7 @@ pub async fn resolve(
     objects: &Objects,
     place: &Place,
     services: &[(String, String)],
+    volumes: &Volumes,
 ) -> Result<IndexMap<String, String>, String> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     let mut out: IndexMap<String, String> = IndexMap::new();
@@ -43,7 +46,7 @@ pub async fn resolve(
             (Some(value), _) if !value.is_empty() => {
                 Some(expand(value, |name| out.get(name).or_else(|| known.get(name)).cloned()))
             }
-            (_, Some(from)) => from_source(pod, container, from, objects, place).await?,
+            (_, Some(from)) => from_source(pod, container, from, objects, place, volumes).await?,
             _ => Some(String::new()),
         };
         if let Some(value) = value {
@@ -63,6 +66,7 @@ async fn from_source(
     from: &EnvVarSource,
     objects: &Objects,
     place: &Place,
+    volumes: &Volumes,
 ) -> Result<Option<String>, String> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
     if let Some(field) = &from.field_ref {
@@ -91,8 +95,8 @@ async fn from_source(
             None => Err(format!("couldn't find key {} in Secret {namespace}/{}", key.key, key.name)),
         };
     }
-    if from.file_key_ref.is_some() {
-        return Err("fileKeyRef is not supported by this kubelet".to_owned());
+    if let Some(key) = &from.file_key_ref {
+        return env_file::value(key, volumes);
     }
     Ok(Some(String::new()))
 }

@@ -2,6 +2,7 @@
 
 pub mod container;
 pub mod env;
+pub mod env_file;
 pub mod sandbox;
 pub mod security;
 pub mod service_env;

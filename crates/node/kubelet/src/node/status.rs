@@ -18,9 +18,12 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::conditions::{Measured, conditions};
-use super::facts::{self, Machine};
+use super::facts::Machine;
+use crate::config::KubeletConfig;
+use crate::evict::rank::Signal;
 use crate::kubelet::Kubelet;
 use crate::quantity;
+use crate::resources::Asked;
 
 /// Keeps the status up to date for ever; `posted` is cancelled once the API knows it.
 pub async fn run(kubelet: Arc<Kubelet>, machine: Machine, port: u16, posted: CancellationToken, shutdown: Shutdown) {
@@ -112,7 +115,8 @@ impl Reporter {
                 ..Default::default()
             })
             .collect();
-        let capacity = self.capacity(measured.disk_total);
+        let disk = measured.levels.get(&Signal::NodeFs).and_then(|l| u64::try_from(l.total).ok()).unwrap_or(0);
+        let capacity = self.capacity(disk);
         let mut addresses: Vec<NodeAddress> =
             kubelet.host_ips.iter().map(|ip| NodeAddress { type_: "InternalIP".into(), address: ip.clone() }).collect();
         addresses.push(NodeAddress { type_: "Hostname".into(), address: kubelet.node_name.clone() });
@@ -153,18 +157,7 @@ impl Reporter {
             [("cpu", ""), ("memory", "memory.available"), ("ephemeral-storage", "nodefs.available")]
         {
             let Some(total) = capacity.get(resource).and_then(|q| quantity::milli(&q.0)) else { continue };
-            let reserved: i128 = [&config.system_reserved, &config.kube_reserved]
-                .iter()
-                .filter_map(|list| list.get(resource).and_then(|q| quantity::milli(q)))
-                .sum();
-            let threshold = match config.eviction_hard.get(signal) {
-                Some(t) => match t.strip_suffix('%').and_then(|p| p.parse::<i128>().ok()) {
-                    Some(percent) => total * percent / 100,
-                    None => quantity::milli(t).unwrap_or(0),
-                },
-                None => 0,
-            };
-            let left = (total - reserved - threshold).max(0);
+            let left = left(config, resource, signal, total);
             let text = match resource {
                 "cpu" if left % 1000 == 0 => (left / 1000).to_string(),
                 "cpu" => format!("{left}m"),
@@ -195,6 +188,30 @@ impl Reporter {
             system_uuid: m.system_uuid.clone(),
             swap: None,
         }
+    }
+}
+
+/// What is left of a resource for pods, in thousandths.
+fn left(config: &KubeletConfig, resource: &str, signal: &str, total: i128) -> i128 {
+    let reserved: i128 = [&config.system_reserved, &config.kube_reserved]
+        .iter()
+        .filter_map(|list| list.get(resource).and_then(|q| quantity::milli(q)))
+        .sum();
+    let threshold = match config.eviction_hard.get(signal) {
+        Some(t) => match t.strip_suffix('%').and_then(|p| p.parse::<i128>().ok()) {
+            Some(percent) => total * percent / 100,
+            None => quantity::milli(t).unwrap_or(0),
+        },
+        None => 0,
+    };
+    (total - reserved - threshold).max(0)
+}
+
+/// CPU and memory that pods may have in all.
+pub fn allocatable_of(config: &KubeletConfig, machine: &Machine) -> Asked {
+    Asked {
+        cpu: left(config, "cpu", "", i128::from(machine.cpus) * 1000),
+        memory: left(config, "memory", "memory.available", i128::from(machine.memory) * 1000) / 1000,
     }
 }
 
@@ -233,19 +250,8 @@ async fn images(kubelet: &Kubelet) -> Vec<ContainerImage> {
 
 /// Asks the runtime and the kernel.
 async fn measure(kubelet: &Kubelet) -> Measured {
-    let mut out = Measured {
-        memory_available: facts::meminfo("MemAvailable").unwrap_or(i64::MAX),
-        memory_total: kubelet.node_memory,
-        pids: facts::pids(),
-        ..Measured::default()
-    };
-    match facts::disk(&kubelet.paths.root) {
-        Ok((total, free, inodes, inodes_free)) => {
-            (out.disk_total, out.disk_available, out.inodes_total, out.inodes_free) =
-                (total, free, inodes, inodes_free);
-        }
-        Err(error) => tracing::warn!(error = format!("{error:#}"), "measure the kubelet's file system"),
-    }
+    let lasting = kubelet.pressure.conditions(kubelet.config.eviction_pressure_transition_period);
+    let mut out = Measured { levels: crate::evict::measure::levels(kubelet).await, lasting, ..Measured::default() };
     match kubelet.runtime.status(StatusRequest { verbose: false }).await {
         Ok(answer) => {
             for condition in answer.status.into_iter().flat_map(|s| s.conditions).filter(|c| !c.status) {

@@ -64,6 +64,9 @@ fn take(pod: Pod, manager: &Manager, mirrors: &Mirrors, mirror_uids: &mut HashMa
         mirrors.seen(pod);
         return None;
     }
-    manager.want(&uid, Wanted { pod: Arc::new(pod), removed: false, api_uid: Some(uid.clone()), is_static: false });
+    manager.want(
+        &uid,
+        Wanted { pod: Arc::new(pod), removed: false, api_uid: Some(uid.clone()), is_static: false, evicted: None },
+    );
     Some(uid)
 }

@@ -10,6 +10,9 @@ use crate::kubelet::Kubelet;
 /// Even when a preStop hook took all the time, the container gets this much to end by itself.
 const LEAST: i64 = 2;
 
+/// A runtime that cannot stop a container now may be able to in a moment.
+const TRIES: u32 = 5;
+
 /// Ends a container: event, preStop hook, stop signal, SIGKILL.
 pub async fn kill(kubelet: &Kubelet, pod: &Pod, name: &str, id: &str, message: &str, grace: i64, pod_ip: Option<&str>) {
     kubelet.events.pod(pod, Some(name), false, "Killing", message);
@@ -37,11 +40,18 @@ pub async fn kill(kubelet: &Kubelet, pod: &Pod, name: &str, id: &str, message: &
     stop(kubelet, id, left).await;
 }
 
-/// Stops a container; one that is gone is stopped.
+/// Stops a container; one that is gone is stopped. Tries again for a while: asking the worker anew would run the
+/// preStop hook once more.
 pub async fn stop(kubelet: &Kubelet, id: &str, grace: i64) {
     let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
-    match kubelet.runtime.stop_container(id, grace).await {
-        Err(error) if !error.is_not_found() => tracing::warn!(container = id, %error, "stop a container"),
-        _ => {}
+    let mut pause = Duration::from_secs(1);
+    for _ in 0..TRIES {
+        match kubelet.runtime.stop_container(id, grace).await {
+            Ok(()) => return,
+            Err(error) if error.is_not_found() => return,
+            Err(error) => tracing::warn!(container = id, %error, "stop a container"),
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
 }

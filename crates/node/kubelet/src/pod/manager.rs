@@ -48,7 +48,10 @@ impl Manager {
     pub fn want(&self, uid: &str, wanted: Wanted) {
         let mut slots = self.slots.lock();
         if let Some(slot) = slots.get(uid) {
-            slot.wanted.send_replace(wanted);
+            slot.wanted.send_modify(|w| {
+                let evicted = w.evicted.take();
+                *w = Wanted { evicted, ..wanted };
+            });
             return;
         }
         let mut key = PodKey::of(&wanted.pod);
@@ -71,6 +74,7 @@ impl Manager {
                 token.cancelled().await;
             }
             worker.run().await;
+            manager.kubelet.ledger.leave(&key.uid);
             manager.slots.lock().remove(&key.uid);
             ended.cancel();
             manager.changed.notify_waiters();
@@ -81,6 +85,13 @@ impl Manager {
     pub fn removed(&self, uid: &str) {
         if let Some(slot) = self.slots.lock().get(uid) {
             slot.wanted.send_modify(|w| w.removed = true);
+        }
+    }
+
+    /// Ends a pod because the node runs short.
+    pub fn evict(&self, uid: &str, message: String) {
+        if let Some(slot) = self.slots.lock().get(uid) {
+            slot.wanted.send_modify(|w| w.evicted = Some(message));
         }
     }
 

@@ -8,6 +8,7 @@ use kinit_cri::v1::{
 use kinit_cri::{CriError, Runtime};
 
 use crate::names;
+use crate::resources::Kernel;
 
 /// A sandbox of the pod, of now or of before.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +67,8 @@ pub struct Container {
     pub image: String,
     /// Image as the runtime found it.
     pub image_ref: String,
+    /// What the kernel enforces on it, as far as the runtime tells.
+    pub kernel: Option<Kernel>,
     /// Digest of what it was made from.
     pub hash: String,
     /// Log file.
@@ -178,6 +181,7 @@ fn container(status: v1::ContainerStatus, sandbox: &str) -> Container {
             .map(|i| if i.user_specified_image.is_empty() { i.image } else { i.user_specified_image })
             .unwrap_or_default(),
         image_ref: status.image_ref.clone(),
+        kernel: status.resources.as_ref().and_then(|r| r.linux.as_ref()).and_then(Kernel::told),
         hash: annotation(names::CONTAINER_HASH),
         log_path: status.log_path.clone(),
         log_is_last_word,

@@ -3,8 +3,13 @@
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use kinit_cri::v1::{CreateContainerRequest, RunPodSandboxRequest, StartContainerRequest};
+use kinit_cri::v1::{
+    ContainerStatusRequest, CreateContainerRequest, RemoveContainerRequest, RunPodSandboxRequest, StartContainerRequest,
+};
 
+use tokio_util::sync::CancellationToken;
+
+use super::admit::Host;
 use super::hooks;
 use crate::downward::Place;
 use crate::image;
@@ -73,6 +78,8 @@ pub struct Start {
     pub pod_ips: Vec<String>,
     /// Id of the container whose processes this one is to see.
     pub target: Option<String>,
+    /// The pod is to end: whatever takes long is given up.
+    pub ending: CancellationToken,
 }
 
 /// Pulls, creates and starts a container, and runs its postStart hook.
@@ -85,12 +92,20 @@ pub async fn container(
 ) -> Result<(), StartError> {
     let event = |warning, reason: &str, note: String| kubelet.events.pod(pod, Some(&spec.name), warning, reason, note);
     let fail = |reason: &'static str, message: String| StartError { reason, message, created: false };
-    let image = image::ensure(kubelet, pod, key, spec).await.map_err(|e| {
+    let ended = || fail("ContainerCreating", "the pod is to end".to_owned());
+    let pulled = tokio::select! {
+        biased;
+        () = start.ending.cancelled() => return Err(ended()),
+        pulled = image::ensure(kubelet, pod, key, spec) => pulled,
+    };
+    let image = pulled.map_err(|e| {
         if e.reason == "ErrImagePull" {
             event(true, "Failed", "Error: ErrImagePull".to_owned());
         }
         fail(e.reason, e.message)
     })?;
+    let asks = spec.volume_mounts.iter().flatten().any(|m| m.recursive_read_only.is_some());
+    let host = if asks { Host::look(&kubelet.runtime).await } else { Host::default() };
     let inputs = Inputs {
         pod,
         key,
@@ -100,6 +115,7 @@ pub async fn container(
         image_user: security::image_user(&image),
         volumes: &start.volumes,
         pod_ips: &start.pod_ips,
+        host,
         target: start.target.as_deref(),
     };
     let config = make::container::config(kubelet, &inputs).await.map_err(|message| {
@@ -112,6 +128,9 @@ pub async fn container(
     if let Some(parent) = log_path.parent() {
         volumes::make_directory(parent, 0o755).map_err(|m| fail("CreateContainerError", m))?;
     }
+    if start.ending.is_cancelled() {
+        return Err(ended());
+    }
     let request = CreateContainerRequest {
         pod_sandbox_id: start.sandbox.clone(),
         config: Some(config),
@@ -122,6 +141,10 @@ pub async fn container(
         fail("CreateContainerError", e.message().to_owned())
     })?;
     let id = id.container_id;
+    check_stop_signal(kubelet, spec, &id).await.map_err(|message| {
+        event(true, "Failed", format!("Error: {message}"));
+        fail("CreateContainerConfigError", message)
+    })?;
     event(false, "Created", format!("Created container: {}", spec.name));
     kubelet.runtime.start_container(StartContainerRequest { container_id: id.clone() }).await.map_err(|e| {
         event(true, "Failed", format!("Error: {}", e.message()));
@@ -131,12 +154,33 @@ pub async fn container(
     link_log(kubelet, key, &spec.name, &id, &log_path);
     let hook = spec.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
     let Some(hook) = hook else { return Ok(()) };
-    if let Err(error) = hooks::run(kubelet, hook, spec, &id, start.pod_ips.first().map(String::as_str)).await {
+    let hooked = tokio::select! {
+        // The container runs: it is ended like all others.
+        () = start.ending.cancelled() => return Ok(()),
+        hooked = hooks::run(kubelet, hook, spec, &id, start.pod_ips.first().map(String::as_str)) => hooked,
+    };
+    if let Err(error) = hooked {
         event(true, "FailedPostStartHook", format!("PostStartHook failed: {error}"));
-        super::kill::stop(kubelet, &id, super::step::grace_of(pod)).await;
+        super::kill::stop(kubelet, &id, super::policy::grace_of(pod)).await;
         return Err(StartError { reason: "PostStartHookError", message: error, created: true });
     }
     Ok(())
+}
+
+/// Runtimes that do not know `lifecycle.stopSignal` pass it over in silence: what they made goes again.
+async fn check_stop_signal(kubelet: &Kubelet, spec: &Container, id: &str) -> Result<(), String> {
+    let Some(name) = spec.lifecycle.as_ref().and_then(|l| l.stop_signal.as_deref()) else { return Ok(()) };
+    let wanted = make::container::stop_signal(spec) as i32;
+    let request = ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
+    let status = kubelet.runtime.container_status(request).await.map_err(|e| e.to_string())?.status;
+    if status.is_some_and(|s| s.stop_signal == wanted) {
+        return Ok(());
+    }
+    let request = RemoveContainerRequest { container_id: id.to_owned() };
+    if let Err(error) = kubelet.runtime.remove_container(request).await {
+        tracing::debug!(container = id, %error, "remove a container that cannot have its stop signal");
+    }
+    Err(format!("lifecycle.stopSignal {name}: the container runtime does not support it"))
 }
 
 /// `/var/log/containers/…` for log collectors; a missing link is no reason to fail.

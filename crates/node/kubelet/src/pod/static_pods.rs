@@ -42,7 +42,10 @@ fn apply(manager: &Manager, pods: BTreeMap<String, Pod>) {
     for (uid, pod) in pods {
         // The uid is the content's digest: a changed file is another pod, and an unchanged one has nothing to say.
         if !manager.uids(true).contains(&uid) {
-            manager.want(&uid, Wanted { pod: Arc::new(pod), removed: false, api_uid: None, is_static: true });
+            manager.want(
+                &uid,
+                Wanted { pod: Arc::new(pod), removed: false, api_uid: None, is_static: true, evicted: None },
+            );
         }
     }
 }

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::observe::{Container, Life, Observed, time};
-use super::step::{is_sidecar, restarts};
+use super::policy::{is_sidecar, restarts};
 use crate::resources;
 
 /// What the status is made from, beside the pod and what runs.
@@ -29,9 +29,32 @@ pub struct Facts<'a> {
     pub over: bool,
     /// Reason and message of a pod that was ended or refused by the kubelet; makes its phase Failed.
     pub verdict: Option<(String, String)>,
+    /// Why a resize is not granted.
+    pub pending_resize: Option<(String, String)>,
+    /// Limits are being changed; inside, what is in the way.
+    pub resizing: Option<Option<String>>,
+    /// The node ends the pod: the message of `DisruptionTarget`.
+    pub disruption: Option<String>,
+    /// Ids of containers that were ended to be made anew.
+    pub renewed: BTreeSet<String>,
     /// The status known so far.
     pub old: Option<&'a PodStatus>,
 }
+
+/// Conditions that are the kubelet's own.
+pub const CONDITIONS: [&str; 7] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    RESIZE_PENDING,
+    RESIZE_IN_PROGRESS,
+];
+/// A resize that is not granted.
+pub const RESIZE_PENDING: &str = "PodResizePending";
+/// A resize that is granted and not through.
+pub const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
 
 /// Computes it.
 pub fn status(pod: &Pod, seen: &Observed, facts: &Facts<'_>, now: Timestamp) -> PodStatus {
@@ -72,6 +95,8 @@ pub fn status(pod: &Pod, seen: &Observed, facts: &Facts<'_>, now: Timestamp) -> 
         pod_ip: ips.first().map(|p| p.ip.clone()),
         pod_ips: Some(ips).filter(|l| !l.is_empty()),
         start_time: facts.old.and_then(|o| o.start_time.clone()).or(Some(Time(now))),
+        resources: spec.resources.clone(),
+        allocated_resources: spec.resources.as_ref().and_then(|r| r.requests.clone()),
         qos_class: Some(resources::qos(pod).name().to_owned()),
         container_statuses: Some(statuses),
         ephemeral_container_statuses: Some(ephemeral_statuses).filter(|l| !l.is_empty()),
@@ -109,7 +134,7 @@ fn phase(pod: &Pod, seen: &Observed, facts: &Facts<'_>) -> &'static str {
         match seen.latest(&container.name) {
             Some(s) if matches!(s.life, Life::Running | Life::Unknown) => running += 1,
             Some(s) if s.life == Life::Exited => {
-                if !facts.over && restarts(pod, container, s.exit_code) {
+                if !facts.over && (facts.renewed.contains(&s.id) || restarts(pod, container, s.exit_code)) {
                     // It ran and runs again.
                     running += 1;
                 } else {
@@ -162,6 +187,9 @@ fn container_status(spec: &Spec, seen: &Observed, facts: &Facts<'_>, wait: &str,
     if !latest.image.is_empty() {
         out.image = latest.image.clone();
     }
+    let kernel = latest.kernel.filter(|_| latest.life == Life::Running);
+    out.resources = Some(super::resize::shown(spec, kernel));
+    out.allocated_resources = spec.resources.as_ref().and_then(|r| r.requests.clone()).filter(|r| !r.is_empty());
     let previous = seen.previous(&spec.name).filter(|p| p.life == Life::Exited).map(ended);
     match latest.life {
         Life::Running => {
@@ -288,6 +316,15 @@ fn conditions(pod: &Pod, seen: &Observed, status: &PodStatus, facts: &Facts<'_>,
     } else {
         containers_ready.clone()
     };
+    let by_kubelet = || Some("TerminationByKubelet".to_owned());
+    let resizes = [
+        facts.disruption.clone().map(|message| ("DisruptionTarget", (true, by_kubelet(), Some(message)))),
+        facts.pending_resize.clone().map(|(reason, message)| (RESIZE_PENDING, (true, Some(reason), Some(message)))),
+        facts
+            .resizing
+            .clone()
+            .map(|error| (RESIZE_IN_PROGRESS, (true, error.as_ref().map(|_| "Error".to_owned()), error))),
+    ];
     let up = seen.sandbox().is_some_and(|s| spec.host_network == Some(true) || !s.ips.is_empty());
     [
         ("PodReadyToStartContainers", (up, None, None)),
@@ -297,6 +334,7 @@ fn conditions(pod: &Pod, seen: &Observed, status: &PodStatus, facts: &Facts<'_>,
         ("PodScheduled", (true, None, None)),
     ]
     .into_iter()
+    .chain(resizes.into_iter().flatten())
     .map(|(type_, (value, reason, message))| condition(type_, value, reason, message, pod, facts, now))
     .collect()
 }
@@ -366,6 +404,7 @@ mod tests {
             message: String::new(),
             image: "i".into(),
             image_ref: String::new(),
+            kernel: None,
             hash: String::new(),
             log_path: String::new(),
             log_is_last_word: false,

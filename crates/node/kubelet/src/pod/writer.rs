@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::status::{RESIZE_IN_PROGRESS, RESIZE_PENDING};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -156,7 +157,14 @@ fn patch(uid: Option<&str>, status: &PodStatus) -> Value {
             }
         }
         if let Some(Value::Array(conditions)) = fields.get_mut("conditions") {
-            for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
+            for gone in [RESIZE_PENDING, RESIZE_IN_PROGRESS] {
+                if !conditions.iter().any(|c| c["type"] == gone) {
+                    conditions.push(json!({"$patch": "delete", "type": gone}));
+                }
+            }
+            for condition in
+                conditions.iter_mut().filter(|c| c.get("$patch").is_none()).filter_map(Value::as_object_mut)
+            {
                 for name in ["reason", "message"] {
                     condition.entry(name).or_insert(Value::Null);
                 }

@@ -16,8 +16,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::kubelet::Kubelet;
+use crate::pod::memory::Verdict;
 use crate::pod::observe::{self, Life, Observed, time};
-use crate::pod::step::{Verdict, is_sidecar};
+use crate::pod::policy::is_sidecar;
 
 /// What probes say, by container id.
 #[derive(Debug, Default)]
@@ -188,6 +189,29 @@ impl Probes {
     }
 }
 
+/// Why a probe did not say yes (`prober.go: runProbe`: an error of the prober itself is no result).
+#[derive(Debug, PartialEq, Eq)]
+enum Trouble {
+    /// The container answered, badly or not at all.
+    Bad(String),
+    /// It could not be asked.
+    Unknown(String),
+}
+
+impl From<String> for Trouble {
+    fn from(message: String) -> Self {
+        Self::Bad(message)
+    }
+}
+
+/// A command that took too long is a failed probe; any other error is the runtime's.
+fn exec_trouble(code: kinit_cri::Code, message: &str) -> Trouble {
+    match code {
+        kinit_cri::Code::DeadlineExceeded => Trouble::Bad(message.to_owned()),
+        _ => Trouble::Unknown(message.to_owned()),
+    }
+}
+
 fn seconds(value: Option<i32>, default: u64) -> Duration {
     let value = value.and_then(|v| u64::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default);
     Duration::from_secs(value)
@@ -209,7 +233,16 @@ impl Prober {
         let (mut row, mut last) = (0, None);
         loop {
             ticks.tick().await;
-            let outcome = self.once(timeout).await;
+            let outcome = match self.once(timeout).await {
+                Ok(()) => Ok(()),
+                Err(Trouble::Bad(message)) => Err(message),
+                // Whether the container is well is not known: a runtime that restarts must not cost it its life.
+                Err(Trouble::Unknown(message)) => {
+                    let note = format!("{} probe errored and resulted in unknown state: {message}", self.kind.name());
+                    self.kubelet.events.pod(&self.pod, Some(&self.container.name), true, "ProbeWarning", note);
+                    continue;
+                }
+            };
             let good = outcome.is_ok();
             row = if last == Some(good) { row + 1 } else { 1 };
             last = Some(good);
@@ -249,7 +282,7 @@ impl Prober {
         changed && self.kind != Kind::Readiness
     }
 
-    async fn once(&self, timeout: Duration) -> Result<(), String> {
+    async fn once(&self, timeout: Duration) -> Result<(), Trouble> {
         let probe = &self.probe;
         let host = |own: Option<&String>| {
             own.filter(|h| !h.is_empty())
@@ -262,28 +295,44 @@ impl Prober {
             let call = self.kubelet.runtime.exec_sync(&self.id, command, timeout);
             let answer = tokio::time::timeout(timeout + Duration::from_secs(1), call)
                 .await
-                .map_err(|_| format!("command timed out after {timeout:?}"))?
-                .map_err(|e| e.message().to_owned())?;
+                .map_err(|_| Trouble::Bad(format!("command timed out after {timeout:?}")))?
+                .map_err(|e| exec_trouble(e.code(), e.message()))?;
             let mut text = String::from_utf8_lossy(&answer.stdout).into_owned();
             text.push_str(&String::from_utf8_lossy(&answer.stderr));
-            return if answer.exit_code == 0 { Ok(()) } else { Err(text) };
+            return if answer.exit_code == 0 { Ok(()) } else { Err(Trouble::Bad(text)) };
         }
         if let Some(get) = &probe.http_get {
-            return http::get(&http::target(get, &self.container, self.ip.as_deref())?, timeout).await?.into_result();
+            let target = http::target(get, &self.container, self.ip.as_deref()).map_err(Trouble::Unknown)?;
+            return Ok(http::get(&target, timeout).await?.into_result()?);
         }
         if let Some(tcp) = &probe.tcp_socket {
             let (host, port) = (host(tcp.host.as_ref())?, http::port(&tcp.port, &self.container)?);
             let connect = TcpStream::connect((host.as_str(), port));
             return match tokio::time::timeout(timeout, connect).await {
                 Ok(Ok(_)) => Ok(()),
-                Ok(Err(error)) => Err(format!("dial tcp {host}:{port}: {error}")),
-                Err(_) => Err(format!("dial tcp {host}:{port}: i/o timeout")),
+                Ok(Err(error)) => Err(Trouble::Bad(format!("dial tcp {host}:{port}: {error}"))),
+                Err(_) => Err(Trouble::Bad(format!("dial tcp {host}:{port}: i/o timeout"))),
             };
         }
         if let Some(check) = &probe.grpc {
             let port = u16::try_from(check.port).map_err(|_| format!("port {} is out of range", check.port))?;
-            return grpc::check(&host(None)?, port, check.service.as_deref().unwrap_or(""), timeout).await;
+            let service = check.service.as_deref().unwrap_or("");
+            return Ok(grpc::check(&host(None)?, port, service, timeout).await?);
         }
-        Err("the probe has no action".to_owned())
+        Err(Trouble::Unknown("the probe has no action".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_that_is_away_is_no_verdict() {
+        use kinit_cri::Code::{DeadlineExceeded, NotFound, Unavailable, Unknown};
+        for (code, is_verdict) in [(DeadlineExceeded, true), (Unavailable, false), (Unknown, false), (NotFound, false)]
+        {
+            assert_eq!(matches!(exec_trouble(code, "x"), Trouble::Bad(_)), is_verdict, "{code:?}");
+        }
     }
 }

@@ -29,7 +29,7 @@ pub fn exceeded(limited: &[Limited]) -> Option<String> {
 }
 
 /// Bytes that a directory's files take on disk. Other file systems mounted in it do not count.
-fn usage(path: &Path) -> u64 {
+pub fn usage(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(top) = path.symlink_metadata() else { return 0 };
     let mut total = 0;

@@ -21,7 +21,7 @@ pub mod subpath;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, ProjectedVolumeSource, Volume};
 
 use crate::downward::Place;
 use crate::kubelet::Kubelet;
@@ -42,11 +42,16 @@ pub type Volumes = BTreeMap<String, Mounted>;
 
 /// Names the first volume whose source this kubelet does not serve.
 pub fn unsupported(pod: &Pod) -> Option<String> {
-    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
-    volumes
-        .filter(|v| plugin(v).is_none())
-        .map(|v| format!("volume {:?} has a source that this kubelet does not support", v.name))
-        .next()
+    let mut volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    let strange = |v: &&Volume| plugin(v).is_none() || v.projected.as_ref().is_some_and(has_strange_source);
+    let found = volumes.find(strange)?;
+    Some(format!("volume {:?} has a source that this kubelet does not support", found.name))
+}
+
+fn has_strange_source(projected: &ProjectedVolumeSource) -> bool {
+    projected.sources.iter().flatten().any(|s| {
+        s.config_map.is_none() && s.secret.is_none() && s.downward_api.is_none() && s.service_account_token.is_none()
+    })
 }
 
 /// The plugin's name, as directories under the pod carry it.

@@ -56,6 +56,18 @@ fn open(root: &OwnedFd, sub: &Path) -> rustix::io::Result<OwnedFd> {
     )
 }
 
+/// Opens a file of a volume for reading, never leaving the volume.
+pub fn open_file(volume: &Path, path: &Path) -> std::io::Result<std::fs::File> {
+    let root = rustix::fs::open(volume, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let file = std::fs::File::from(rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve)?);
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok(file)
+}
+
 /// Makes what is missing with the volume's own mode, so that whoever may write the volume may write there.
 fn make(root: &OwnedFd, sub: &Path) -> Result<OwnedFd, String> {
     let mode =
