@@ -52,6 +52,7 @@ descriptors! {
     "cronjob-controller", "cronjob", false => crate::workload::cronjob::run;
     "serviceaccount-token-controller", "serviceaccount-token", false => crate::service_accounts::tokens::run;
     "replicaset-controller", "replicaset", false => crate::workload::replicaset::run;
+    "replicationcontroller-controller", "replicationcontroller", false => crate::workload::replicaset::run_replication;
     "disruption-controller", "disruption", false => crate::disruption::run;
     "endpoints-controller", "endpoint", false => crate::endpoints::legacy::run;
     "endpointslice-controller", "endpointslice", false => crate::endpoints::slices::run;
