@@ -205,10 +205,13 @@ mod tests {
         );
         let (queue, seen) = (Queue::new(), Arc::new(Expectations::default()));
         watch_pods(&pods, &sets, &queue, &seen);
-        let owner = |kind: &str| json!([{"apiVersion": "apps/v1", "kind": kind, "name": "d", "uid": "u", "controller": true}]);
+        let owner =
+            |kind: &str| json!([{"apiVersion": "apps/v1", "kind": kind, "name": "d", "uid": "u", "controller": true}]);
         let pod = |name: &str, version: &str, owners: Value, ends: Option<&str>| -> Pod {
-            serde_json::from_value(json!({"metadata": {"name": name, "namespace": "n", "uid": name, "resourceVersion": version,
-                "labels": {"a": "b"}, "ownerReferences": owners, "deletionTimestamp": ends}}))
+            serde_json::from_value(
+                json!({"metadata": {"name": name, "namespace": "n", "uid": name, "resourceVersion": version,
+                "labels": {"a": "b"}, "ownerReferences": owners, "deletionTimestamp": ends}}),
+            )
             .unwrap()
         };
         let due = async || {

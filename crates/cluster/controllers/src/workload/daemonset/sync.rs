@@ -1,7 +1,8 @@
 //! Looks at one DaemonSet and does what the plan says.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -10,6 +11,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kinit_client::informer::{Change, Store, key_of};
 use kube::ResourceExt;
+use parking_lot::Mutex;
 
 use super::plan::{self, Counts, belongs};
 use crate::context::Context;
@@ -17,6 +19,10 @@ use crate::workload::owned::{PodLoop, PodOwner};
 use crate::workload::pods::from_template;
 use crate::workload::replicaset::next_available;
 use crate::workload::revisions;
+
+/// How long a failed pod stays at first, and at most (`daemon.Run`'s failedPodsBackoff).
+const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
+const LONGEST_BACK_OFF: Duration = Duration::from_mins(15);
 
 impl PodOwner for DaemonSet {
     fn pod_selector(&self) -> Option<LabelSelector> {
@@ -44,7 +50,7 @@ pub async fn run(ctx: Context) -> Result<()> {
     nodes.synced().await;
     history.synced().await;
     let queue = base.queue.clone();
-    let work = Arc::new(Controller { base, nodes, history });
+    let work = Arc::new(Controller { base, nodes, history, back_off: Mutex::default() });
     queue.run("daemonset", 2, ctx.shutdown(), move |key| work.clone().sync(key)).await;
     Ok(())
 }
@@ -53,6 +59,8 @@ struct Controller {
     base: PodLoop<DaemonSet>,
     nodes: Arc<Store<Node>>,
     history: Arc<Store<ControllerRevision>>,
+    /// Of failed pods, by set and node: how long, and until when.
+    back_off: Mutex<HashMap<String, (Duration, Instant)>>,
 }
 
 impl Controller {
@@ -69,11 +77,13 @@ impl Controller {
         let hash = revisions::hash_of(&current);
         let pods = self.base.claim(&set).await?;
         let (nodes, placed) = (self.nodes.list(), plan::by_node(&pods));
-        let mut failure = None;
+        let (mut failure, mut again) = (None, None);
         if self.base.settled(&key) {
-            let mut plan = plan::manage(&set, &nodes, &placed);
+            let now = Timestamp::now();
+            let mut plan = plan::manage(&set, &nodes, &placed, &hash, now);
+            again = self.hold_back(&key, &pods, &mut plan);
             if plan.create.is_empty() && plan.delete.is_empty() {
-                plan.delete = plan::roll(&set, &nodes, &placed, &hash, Timestamp::now());
+                plan = plan::roll(&set, &nodes, &placed, &hash, now);
             }
             failure = self.act(&key, &set, &pods, &plan, &hash).await.err();
         }
@@ -83,8 +93,35 @@ impl Controller {
         revisions::forget_unused(client, &*set, &revisions, &pods, spec.revision_history_limit).await?;
         match failure {
             Some(error) => Err(error),
-            None => Ok(next_available(&pods, spec.min_ready_seconds.unwrap_or(0), now)),
+            None => {
+                let available = next_available(&pods, spec.min_ready_seconds.unwrap_or(0), now);
+                Ok(again.into_iter().chain(available).min())
+            }
         }
+    }
+
+    /// Leaves failed pods where they are until their node's back-off is over: what a kubelet refuses it refuses again.
+    fn hold_back(&self, key: &str, pods: &[Arc<Pod>], plan: &mut plan::Plan) -> Option<Duration> {
+        let mut back_off = self.back_off.lock();
+        back_off.retain(|_, (_, until)| until.elapsed() < 2 * LONGEST_BACK_OFF);
+        let mut again: Option<Duration> = None;
+        for pod in pods.iter().filter(|p| plan.failed.contains(&p.name_any())) {
+            let place = format!("{key}/{}", plan::target(pod).unwrap_or(""));
+            let now = Instant::now();
+            match back_off.get(&place).copied() {
+                Some((_, until)) if until > now => {
+                    plan.delete.retain(|name| *name != pod.name_any());
+                    let left = until - now;
+                    again = Some(again.map_or(left, |a| a.min(left)));
+                }
+                had => {
+                    let wait = had.map_or(FIRST_BACK_OFF, |(wait, _)| (wait * 2).min(LONGEST_BACK_OFF));
+                    back_off.insert(place, (wait, now + wait));
+                }
+            }
+        }
+        plan.failed.retain(|name| plan.delete.contains(name));
+        again
     }
 
     async fn act(&self, key: &str, set: &DaemonSet, pods: &[Arc<Pod>], plan: &plan::Plan, hash: &str) -> Result<()> {

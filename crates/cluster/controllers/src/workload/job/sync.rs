@@ -11,7 +11,8 @@ use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
-use super::plan::plan;
+use super::per_index::{FAILURES, IGNORED};
+use super::plan::{NewPod, plan};
 use super::{FINALIZER, INDEX};
 use crate::context::Context;
 use crate::object::{ignore_gone, now};
@@ -65,18 +66,29 @@ impl Controller {
                 _ => self.0.control.recorder.warning(&*job, reason, message.clone()),
             }
         }
+        if plan.uncounted {
+            for pod in &plan.delete {
+                untrack(&api, pod).await?;
+            }
+        }
         self.0.delete(&key, &job, &plan.delete).await?;
-        let wanted: Vec<Pod> = plan.create.iter().map(|index| pod_of(&job, *index)).collect();
+        let wanted: Vec<Pod> = plan.create.iter().map(|new| pod_of(&job, new)).collect();
         self.0.create(&key, &job, &wanted).await?;
         Ok(plan.again.and_then(|d| Duration::try_from(d).ok()))
     }
 }
 
-fn pod_of(job: &Job, index: Option<i32>) -> Pod {
+fn pod_of(job: &Job, new: &NewPod) -> Pod {
     let template = job.spec.as_ref().map(|s| s.template.clone()).unwrap_or_default();
     let mut pod = from_template(&template, job);
     pod.finalizers_mut().push(FINALIZER.to_owned());
-    let Some(index) = index else { return pod };
+    if let Some((counted, ignored)) = new.failures {
+        pod.annotations_mut().insert(FAILURES.into(), counted.to_string());
+        if ignored > 0 {
+            pod.annotations_mut().insert(IGNORED.into(), ignored.to_string());
+        }
+    }
+    let Some(index) = new.index else { return pod };
     let index = index.to_string();
     let mut prefix = format!("{}-{index}", job.name_any());
     prefix.truncate(57);

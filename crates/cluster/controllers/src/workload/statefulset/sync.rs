@@ -8,14 +8,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kinit_client::informer::Store;
+use kinit_client::informer::{Store, key_of};
 use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 
-use super::identity::{claims, pod};
-use super::plan::{Step, status, steps};
+use super::identity::{claim_owners, claims, is_stale, ordinal, pod};
+use super::plan::{Step, bounds, status, steps};
 use crate::context::Context;
-use crate::object::is_status;
+use crate::object::{ignore_gone, is_status};
 use crate::workload::owned::{PodLoop, PodOwner};
 use crate::workload::replicaset::next_available;
 use crate::workload::revisions;
@@ -30,9 +30,11 @@ impl PodOwner for StatefulSet {
 pub async fn run(ctx: Context) -> Result<()> {
     let base = PodLoop::<StatefulSet>::start(&ctx, "statefulset-controller", "statefulset-controller").await?;
     let history = ctx.store::<ControllerRevision>();
+    let claims = ctx.store::<PersistentVolumeClaim>();
     history.synced().await;
+    claims.synced().await;
     let queue = base.queue.clone();
-    let work = Arc::new(Controller { base, history });
+    let work = Arc::new(Controller { base, history, claims });
     queue.run("statefulset", 5, ctx.shutdown(), move |key| work.clone().sync(key)).await;
     Ok(())
 }
@@ -40,6 +42,7 @@ pub async fn run(ctx: Context) -> Result<()> {
 struct Controller {
     base: PodLoop<StatefulSet>,
     history: Arc<Store<ControllerRevision>>,
+    claims: Arc<Store<PersistentVolumeClaim>>,
 }
 
 impl Controller {
@@ -59,6 +62,7 @@ impl Controller {
         let now = Timestamp::now();
         let mut failure = None;
         if self.base.settled(&key) {
+            self.own_claims(&set, &pods).await?;
             let steps = steps(&set, &pods, &update_hash, now);
             failure = self.take(&key, &set, &pods, &steps, (&current, &update)).await.err();
         }
@@ -98,24 +102,44 @@ impl Controller {
         self.base.create(key, set, &wanted).await
     }
 
+    /// Makes the claims of an ordinal that are missing.
     async fn claims(&self, set: &StatefulSet, ordinal: i32) -> Result<()> {
         let api: Api<PersistentVolumeClaim> = self.base.api(set);
-        for (_, claim) in claims(set, ordinal) {
+        let pod = format!("{}-{ordinal}", set.name_any());
+        for (_, mut claim) in claims(set, ordinal) {
             let name = claim.name_any();
-            if api.get_opt(&name).await.with_context(|| format!("look for claim {name}"))?.is_some() {
+            if let Some(found) = api.get_opt(&name).await.with_context(|| format!("look for claim {name}"))? {
+                anyhow::ensure!(!is_stale(&found, &pod), "claim {name} of an earlier pod is being deleted");
                 continue;
             }
+            claim.metadata.owner_references = claim_owners(set, None, &claim, false);
             match api.create(&PostParams::default(), &claim).await {
                 Err(error) if is_status(&error, 409) => {}
                 created => {
                     created.with_context(|| format!("create claim {name}"))?;
-                    let note = format!(
-                        "create Claim {name} Pod {}-{ordinal} in StatefulSet {} success",
-                        set.name_any(),
-                        set.name_any()
-                    );
+                    let set_name = set.name_any();
+                    let note = format!("create Claim {name} Pod {pod} in StatefulSet {set_name} success");
                     self.base.control.recorder.normal(set, "SuccessfulCreate", note);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes claims belong to whom the retention policy says, before any pod goes.
+    async fn own_claims(&self, set: &StatefulSet, pods: &[Arc<Pod>]) -> Result<()> {
+        let api: Api<PersistentVolumeClaim> = self.base.api(set);
+        let (first, end) = bounds(set);
+        for pod in pods {
+            let Some(ordinal) = ordinal(set, pod) else { continue };
+            for (_, claim) in claims(set, ordinal) {
+                let Some(found) = self.claims.get(&key_of(&claim)) else { continue };
+                let away = ordinal < first || ordinal >= end;
+                let Some(owners) = claim_owners(set, Some(pod), &found, away) else { continue };
+                let mut wanted = (*found).clone();
+                wanted.metadata.owner_references = Some(owners);
+                ignore_gone(api.replace(&found.name_any(), &PostParams::default(), &wanted).await)
+                    .with_context(|| format!("change the owners of claim {}", found.name_any()))?;
             }
         }
         Ok(())
