@@ -56,6 +56,7 @@ descriptors! {
     "disruption-controller", "disruption", false => crate::disruption::run;
     "endpoints-controller", "endpoint", false => crate::endpoints::legacy::run;
     "endpointslice-controller", "endpointslice", false => crate::endpoints::slices::run;
+    "endpointslice-mirroring-controller", "endpointslicemirroring", false => crate::endpoints::mirror::run;
     "pod-garbage-collector-controller", "podgc", false => crate::pod_gc::run;
 }
 
