@@ -28,6 +28,9 @@ async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     let (common, port) = (args.component.clone(), args.secure_port);
     let identities = Identities::new(root.clone(), config, args.use_service_account_credentials, shutdown.clone());
     let context = Context::new(args, root, identities, shutdown.clone());
+    if selected.iter().any(|d| d.name == "node-lifecycle-controller") {
+        context.observer();
+    }
     lead(NAME, &common, port, shutdown, |mut tasks| async move {
         for controller in selected {
             let (context, name) = (context.clone(), controller.name);
