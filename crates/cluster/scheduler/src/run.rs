@@ -51,5 +51,7 @@ fn stores(client: &Client, shutdown: &Shutdown) -> Stores {
         services: spawn(Api::all(client.clone()), all(), shutdown),
         replica_sets: spawn(Api::all(client.clone()), all(), shutdown),
         stateful_sets: spawn(Api::all(client.clone()), all(), shutdown),
+        replication_controllers: spawn(Api::all(client.clone()), all(), shutdown),
+        budgets: spawn(Api::all(client.clone()), all(), shutdown),
     }
 }
