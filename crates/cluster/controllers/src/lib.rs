@@ -23,6 +23,7 @@ mod namespace;
 mod node;
 mod object;
 mod pod_gc;
+mod quota;
 mod registry;
 mod run;
 mod service_accounts;

@@ -53,6 +53,7 @@ descriptors! {
     "serviceaccount-token-controller", "serviceaccount-token", false => crate::service_accounts::tokens::run;
     "replicaset-controller", "replicaset", false => crate::workload::replicaset::run;
     "replicationcontroller-controller", "replicationcontroller", false => crate::workload::replicaset::run_replication;
+    "resourcequota-controller", "resourcequota", false => crate::quota::run;
     "disruption-controller", "disruption", false => crate::disruption::run;
     "endpoints-controller", "endpoint", false => crate::endpoints::legacy::run;
     "endpointslice-controller", "endpointslice", false => crate::endpoints::slices::run;
