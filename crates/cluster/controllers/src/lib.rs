@@ -12,6 +12,7 @@
 
 mod args;
 mod bootstrap;
+mod claim_protection;
 mod context;
 mod csr;
 mod discovery;

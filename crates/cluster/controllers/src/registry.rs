@@ -54,6 +54,7 @@ descriptors! {
     "replicaset-controller", "replicaset", false => crate::workload::replicaset::run;
     "replicationcontroller-controller", "replicationcontroller", false => crate::workload::replicaset::run_replication;
     "resourcequota-controller", "resourcequota", false => crate::quota::run;
+    "persistentvolumeclaim-protection-controller", "pvc-protection", false => crate::claim_protection::run;
     "disruption-controller", "disruption", false => crate::disruption::run;
     "endpoints-controller", "endpoint", false => crate::endpoints::legacy::run;
     "endpointslice-controller", "endpointslice", false => crate::endpoints::slices::run;

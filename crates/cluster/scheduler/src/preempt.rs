@@ -95,6 +95,9 @@ fn already_waits(pod: &PodInfo, snapshot: &Snapshot) -> bool {
     node.pods.values().any(|p| p.pod.metadata.deletion_timestamp.is_some() && priority(p) < priority(pod))
 }
 
+/// A pod and its key.
+type Placed = (String, Arc<PodInfo>);
+
 /// What is compared: how many victims a budget would keep, the most important victim, the sum of their importance, their number, and last how long they ran.
 type Cost = (usize, i32, i64, usize, Reverse<Option<jiff::Timestamp>>);
 
@@ -106,7 +109,7 @@ fn on_node(
     budgets: &[Budget],
 ) -> Option<(Cost, Preemption)> {
     let mut node = snapshot.get(index)?.as_ref().clone();
-    let mut lower: Vec<(String, Arc<PodInfo>)> =
+    let mut lower: Vec<Placed> =
         node.pods.iter().filter(|(_, p)| priority(p) < priority(pod)).map(|(k, p)| (k.clone(), p.clone())).collect();
     if lower.is_empty() {
         return None;
@@ -118,7 +121,7 @@ fn on_node(
     // The most important and the longest running are spared first.
     lower.sort_by_key(|(_, p)| (Reverse(priority(p)), started(p)));
     let (kept, free) = by_budget(lower, budgets);
-    let mut spare = |candidates: Vec<(String, Arc<PodInfo>)>| {
+    let mut spare = |candidates: Vec<Placed>| {
         let mut victims = Vec::new();
         for (key, other) in candidates {
             node.add(&key, other.clone());
@@ -143,11 +146,7 @@ fn on_node(
 }
 
 /// Splits pods, in their order, into those whose end would be more than a budget allows and the others (`filterPodsWithPDBViolation`).
-#[allow(clippy::type_complexity)]
-fn by_budget(
-    pods: Vec<(String, Arc<PodInfo>)>,
-    budgets: &[Budget],
-) -> (Vec<(String, Arc<PodInfo>)>, Vec<(String, Arc<PodInfo>)>) {
+fn by_budget(pods: Vec<Placed>, budgets: &[Budget]) -> (Vec<Placed>, Vec<Placed>) {
     let mut left: Vec<i32> = budgets.iter().map(|b| b.allowed).collect();
     pods.into_iter().partition(|(_, pod)| {
         let mut violates = false;

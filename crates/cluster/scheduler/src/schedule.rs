@@ -203,7 +203,7 @@ mod tests {
         let selector: kube::core::Selector =
             [kube::core::Expression::Equal("app".into(), "x".into())].into_iter().collect();
         for images in [json!([]), json!([{"names": ["i:latest"], "sizeBytes": 800_000_000}])] {
-            let mut nodes = vec![node("a", json!({}), json!([]), "4"), node("b", json!({}), json!([]), "4")];
+            let mut nodes = [node("a", json!({}), json!([]), "4"), node("b", json!({}), json!([]), "4")];
             // The first node has the image already: even so it does not get all.
             let mut with_image = (**nodes[0].node.as_ref().unwrap()).clone();
             with_image.status.as_mut().unwrap().images = serde_json::from_value(images.clone()).unwrap();

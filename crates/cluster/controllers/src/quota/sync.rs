@@ -25,6 +25,8 @@ use crate::discovery::discover;
 use crate::object::ignore_gone;
 
 type Metadata = PartialObjectMeta<DynamicObject>;
+/// Plural and group.
+type Counted = (String, String);
 
 /// Every quota is looked at this often even without an event: a pod that should be gone stops counting by the clock.
 const RESYNC: Duration = Duration::from_mins(5);
@@ -90,7 +92,7 @@ struct Controller {
     services: Arc<Store<Service>>,
     claims: Arc<Store<PersistentVolumeClaim>>,
     /// Objects that quotas count, by plural and group.
-    counted: Mutex<HashMap<(String, String), Arc<Store<Metadata>>>>,
+    counted: Mutex<HashMap<Counted, Arc<Store<Metadata>>>>,
 }
 
 impl Controller {

@@ -147,7 +147,8 @@ pub fn plan(job: &Job, pods: &[Arc<Pod>], now: &Time) -> Plan {
                     plan.status.start_time = Some(now.clone());
                 }
             }
-            manage(job, &spec, pods, &mut plan, active, &ending, &tally, now.0);
+            let (active, ending) = (&active, &ending);
+            manage(&View { job, spec: &spec, pods, active, ending, tally: &tally, now: now.0 }, &mut plan);
             deadline(&spec, &mut plan, now.0);
         }
     }
@@ -192,10 +193,8 @@ fn verdict(
     {
         return Some(Verdict::bad("DeadlineExceeded", "Job was active longer than specified deadline"));
     }
-    if let Some(completions) = indexed(job) {
-        if let Some(verdict) = of_indexes(spec, completions, tally) {
-            return Some(verdict);
-        }
+    if let Some(verdict) = indexed(job).and_then(|completions| of_indexes(spec, completions, tally)) {
+        return Some(verdict);
     }
     let done = match spec.completions {
         Some(completions) => tally.succeeded >= completions,
@@ -254,17 +253,19 @@ fn end(plan: &mut Plan, verdict: &Verdict, active: Vec<Arc<Pod>>, nobody_ends: b
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-fn manage(
-    job: &Job,
-    spec: &JobSpec,
-    pods: &[Arc<Pod>],
-    plan: &mut Plan,
-    active: Vec<Arc<Pod>>,
-    ending: &[&Arc<Pod>],
-    tally: &Tally,
+/// What a pass sees of a Job that goes on.
+struct View<'a> {
+    job: &'a Job,
+    spec: &'a JobSpec,
+    pods: &'a [Arc<Pod>],
+    active: &'a [Arc<Pod>],
+    ending: &'a [&'a Arc<Pod>],
+    tally: &'a Tally,
     now: Timestamp,
-) {
+}
+
+fn manage(view: &View<'_>, plan: &mut Plan) {
+    let View { job, spec, pods, active, ending, tally, now } = *view;
     let parallelism = spec.parallelism.unwrap_or(1);
     let running = i32::try_from(active.len()).unwrap_or(i32::MAX);
     let wanted = match spec.completions {
@@ -273,7 +274,7 @@ fn manage(
         None if tally.succeeded > 0 => running.min(parallelism),
         None => parallelism,
     };
-    let excess = excess(job, active.clone(), usize::try_from(running - wanted).unwrap_or(0), tally);
+    let excess = excess(job, active.to_vec(), usize::try_from(running - wanted).unwrap_or(0), tally);
     if !excess.is_empty() {
         (plan.delete, plan.uncounted) = (excess, true);
         return;
