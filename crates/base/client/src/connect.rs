@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use arc_swap::ArcSwapOption;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kinit_component_base::tls::ReloadingCert;
@@ -15,9 +17,11 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use rustls::client::ResolvesClientCert;
 use rustls::sign::CertifiedKey;
-use tower::ServiceBuilder;
+use tower::{ServiceBuilder, ServiceExt};
 
 const CONNECT: Duration = Duration::from_secs(4);
+/// For the whole of a connection's beginning: a server that stops in the middle of a handshake sends nothing more, and no ping runs yet.
+const HANDSHAKE: Duration = Duration::from_secs(6);
 /// A dead server answers no ping: with these two its connection, and every watch on it, ends within five seconds.
 const PING_INTERVAL: Duration = Duration::from_secs(3);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -113,6 +117,11 @@ where
         .https_or_http()
         .enable_all_versions()
         .wrap_connector(http);
+    let connector = tower::service_fn(move |uri: http::Uri| -> BoxFuture<'static, Result<_, tower::BoxError>> {
+        let connecting = connector.clone().oneshot(uri);
+        async move { tokio::time::timeout(HANDSHAKE, connecting).await.map_err(|_| "the connection was not ready in time")? }
+            .boxed()
+    });
     let hyper = hyper_util::client::legacy::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())

@@ -127,18 +127,19 @@ pub async fn elect(client: Client, election: Election, shutdown: CancellationTok
     election.validate()?;
     let api: Api<Lease> = Api::namespaced(client, &election.namespace);
     let mut seen = None;
-    loop {
+    let since = loop {
+        let started = Instant::now();
         match attempt(&api, &election, &mut seen).await {
-            Ok(true) => break,
+            Ok(true) => break started,
             Ok(false) => {}
             Err(error) => tracing::warn!(lease = election.name, %error, "try to become leader"),
         }
-        let pause = election.retry_period.mul_f32(1.0 + jitter() * 0.2);
+        let pause = pause(&election, seen.as_ref().map(|s: &Seen| (&s.lease, s.at.elapsed())), jitter());
         tokio::select! { () = shutdown.cancelled() => return Ok(None), () = tokio::time::sleep(pause) => {} }
-    }
+    };
     tracing::info!(lease = election.name, identity = election.identity, "became leader");
     let lost = CancellationToken::new();
-    tokio::spawn(keep(api, election, seen, lost.clone(), shutdown));
+    tokio::spawn(keep(api, election, seen, since, lost.clone(), shutdown));
     Ok(Some(Leadership { lost }))
 }
 
@@ -146,10 +147,12 @@ async fn keep(
     api: Api<Lease>,
     election: Election,
     mut seen: Option<Seen>,
+    since: Instant,
     lost: CancellationToken,
     shutdown: CancellationToken,
 ) {
-    let mut renewed = Instant::now();
+    // From when a renewal was asked for, not answered: others count from when it was written, which lies between.
+    let mut renewed = since;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => {
@@ -158,9 +161,10 @@ async fn keep(
             }
             () = tokio::time::sleep(election.retry_period) => {}
         }
+        let started = Instant::now();
         let left = election.renew_deadline.saturating_sub(renewed.elapsed());
         match tokio::time::timeout(left, attempt(&api, &election, &mut seen)).await {
-            Ok(Ok(true)) => renewed = Instant::now(),
+            Ok(Ok(true)) => renewed = started,
             Ok(Ok(false)) => {
                 tracing::error!(lease = election.name, "another leads");
                 return lost.cancel();
@@ -173,6 +177,15 @@ async fn keep(
             return lost.cancel();
         }
     }
+}
+
+/// How long a candidate waits: the retry period, a little longer by chance, but not past the moment at which the lease that it
+/// has seen unchanged for so long becomes free.
+fn pause(election: &Election, seen: Option<(&Lease, Duration)>, jitter: f32) -> Duration {
+    let usual = election.retry_period.mul_f32(1.0 + jitter * 0.2);
+    let Some((lease, unchanged_for)) = seen else { return usual };
+    let left = respected_for(lease, election).saturating_sub(unchanged_for);
+    if left.is_zero() { usual } else { usual.min(left) }
 }
 
 /// One attempt to take or renew; true when this candidate holds the lease now.
@@ -204,9 +217,13 @@ async fn attempt(api: &Api<Lease>, election: &Election, seen: &mut Option<Seen>)
 fn may_take(lease: &Lease, election: &Election, unchanged_for: Duration) -> bool {
     let spec = lease.spec.as_ref();
     let holder = spec.and_then(|s| s.holder_identity.as_deref()).unwrap_or("");
-    let duration =
-        spec.and_then(|s| s.lease_duration_seconds).and_then(|s| u64::try_from(s).ok()).map(Duration::from_secs);
-    holder.is_empty() || holder == election.identity || unchanged_for >= duration.unwrap_or(election.lease_duration)
+    holder.is_empty() || holder == election.identity || unchanged_for >= respected_for(lease, election)
+}
+
+/// How long a lease is respected without a renewal, by what its holder wrote.
+fn respected_for(lease: &Lease, election: &Election) -> Duration {
+    let seconds = lease.spec.as_ref().and_then(|s| s.lease_duration_seconds).and_then(|s| u64::try_from(s).ok());
+    seconds.map_or(election.lease_duration, Duration::from_secs)
 }
 
 fn spec(election: &Election, old: Option<&LeaseSpec>) -> LeaseSpec {
@@ -277,6 +294,16 @@ mod tests {
                 "{holder} {unchanged}"
             );
         }
+    }
+
+    #[test]
+    fn a_candidate_wakes_when_the_lease_runs_out() {
+        let me = Election::new("kube-system", "x", "me".into());
+        let ms = Duration::from_millis;
+        for (unchanged, expected) in [(0, 2000), (12_000, 2000), (14_300, 700), (15_000, 2000)] {
+            assert_eq!(pause(&me, Some((&lease("you", 15), ms(unchanged))), 0.0), ms(expected), "{unchanged}");
+        }
+        assert_eq!(pause(&me, None, 0.0), ms(2000));
     }
 
     #[test]

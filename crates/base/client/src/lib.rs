@@ -5,10 +5,12 @@
 //!                                         client certificates read again when their files change
 //! Lease      ─ leader  ──► "you lead" / "you no longer lead"
 //! resources  ─ informer ─► shared, indexed stores; handlers that fill ─ queue ─► keys to work on
+//! command line ─ component ► serve, be elected, run the tasks
 //! secure port ─ serving ─► health for all, metrics for whom the API server allows it
 //! happenings ─ events  ──► events.k8s.io/v1, without ever holding the caller up
 //! ```
 
+pub mod component;
 mod connect;
 pub mod events;
 pub mod informer;

@@ -1,48 +1,22 @@
 //! Upstream's flags of `kube-controller-manager`, as far as they are honoured here.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser};
 use ipnet::IpNet;
-use kinit_client::leader::ElectionArgs;
-use kinit_component_base::flags::{boolean, duration, only_false};
-use kinit_component_base::logs::LoggingArgs;
+use kinit_client::component::ComponentArgs;
+use kinit_component_base::flags::{boolean, duration};
 
 /// Runs the control loops of a Kubernetes cluster
 #[derive(Parser, Debug, Clone)]
 #[command(name = "kube-controller-manager", version = kinit_component_base::version::GIT_VERSION)]
 pub struct Args {
-    /// Kubeconfig with the API server's address and this component's identity
-    #[arg(long)]
-    pub kubeconfig: PathBuf,
-    /// Kubeconfig for TokenReviews about callers of the secure port [default: --kubeconfig]
-    #[arg(long)]
-    pub authentication_kubeconfig: Option<PathBuf>,
-    /// Kubeconfig for SubjectAccessReviews about callers of the secure port [default: --kubeconfig]
-    #[arg(long)]
-    pub authorization_kubeconfig: Option<PathBuf>,
-    /// Address of the secure port
-    #[arg(long, default_value = "0.0.0.0")]
-    pub bind_address: IpAddr,
+    #[command(flatten)]
+    pub component: ComponentArgs,
     /// Port for health checks and metrics over TLS
     #[arg(long, default_value_t = 10257)]
     pub secure_port: u16,
-    /// Certificate of the secure port; self-signed in memory when absent
-    #[arg(long, requires = "tls_private_key_file")]
-    pub tls_cert_file: Option<PathBuf>,
-    /// Key of --tls-cert-file
-    #[arg(long, requires = "tls_cert_file")]
-    pub tls_private_key_file: Option<PathBuf>,
-    /// CA of client certificates on the secure port
-    #[arg(long)]
-    pub client_ca_file: Option<PathBuf>,
-    /// CA of front proxies whose X-Remote-* headers are believed
-    #[arg(long)]
-    pub requestheader_client_ca_file: Option<PathBuf>,
-    #[command(flatten)]
-    pub election: ElectionArgs,
     /// Controllers to run: '*' for those on by default, 'foo' to add, '-foo' to leave out
     #[arg(long, value_delimiter = ',', default_value = "*", allow_hyphen_values = true)]
     pub controllers: Vec<String>,
@@ -81,10 +55,6 @@ pub struct Args {
     /// The cluster's name
     #[arg(long, default_value = "kubernetes")]
     pub cluster_name: String,
-    /// Serves profiles; not available
-    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false",
-          default_missing_value = "true", value_parser = only_false)]
-    pub profiling: bool,
     /// How many terminated pods may stay; 0 turns their collection off
     #[arg(long, default_value_t = 12500)]
     pub terminated_pod_gc_threshold: usize,
@@ -94,8 +64,6 @@ pub struct Args {
     /// How long a node may be silent before it counts as lost
     #[arg(long, default_value = "50s", value_parser = duration)]
     pub node_monitor_grace_period: Duration,
-    #[command(flatten)]
-    pub logging: LoggingArgs,
 }
 
 impl Args {

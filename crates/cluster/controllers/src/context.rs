@@ -3,7 +3,7 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Result;
 use kinit_client::events::Recorder;
@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::args::Args;
 use crate::identity::Identities;
+use crate::node::observer::Observer;
 
 /// Shared stores, identities and flags; cheap to clone.
 #[derive(Clone)]
@@ -26,13 +27,14 @@ struct Inner {
     root: Client,
     identities: Identities,
     stores: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+    observer: OnceLock<Arc<Observer>>,
     shutdown: Shutdown,
 }
 
 impl Context {
     /// `root` feeds the stores; `identities` makes the clients that write.
     pub fn new(args: Args, root: Client, identities: Identities, shutdown: Shutdown) -> Self {
-        Self(Arc::new(Inner { args, root, identities, stores: Mutex::default(), shutdown }))
+        Self(Arc::new(Inner { args, root, identities, stores: Mutex::default(), observer: OnceLock::new(), shutdown }))
     }
 
     /// The command line.
@@ -48,6 +50,12 @@ impl Context {
     /// Cancelled when the process is to end.
     pub fn shutdown(&self) -> Shutdown {
         self.0.shutdown.clone()
+    }
+
+    /// The one observer of nodes' signs of life; it begins with the first call.
+    pub fn observer(&self) -> Arc<Observer> {
+        let start = || Observer::start(self.root(), self.store(), &self.0.shutdown);
+        self.0.observer.get_or_init(start).clone()
     }
 
     /// The shared store of all objects of a kind; its watch starts with the first call.

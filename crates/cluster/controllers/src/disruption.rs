@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -29,7 +29,8 @@ const GRANT: SignedDuration = SignedDuration::from_mins(2);
 pub async fn run(ctx: Context) -> Result<()> {
     let client = ctx.client("disruption-controller").await?;
     let (budgets, pods) = (ctx.store::<PodDisruptionBudget>(), ctx.store::<Pod>());
-    let scales = Scales { sets: ctx.store(), deployments: ctx.store(), stateful: ctx.store() };
+    let scales =
+        Scales { sets: ctx.store(), deployments: ctx.store(), stateful: ctx.store(), replication: ctx.store() };
     let queue = Queue::new();
     let (on_budget, on_pod, all) = (queue.clone(), queue.clone(), budgets.clone());
     budgets.on_change(move |change| on_budget.add(key_of(&**change.object())));
@@ -46,15 +47,17 @@ pub async fn run(ctx: Context) -> Result<()> {
     let changed = Arc::new(move |namespace: String| {
         of_namespace.in_namespace(&namespace).iter().for_each(|b| on_scale.add(key_of(&**b)));
     });
-    let (a, b, c) = (changed.clone(), changed.clone(), changed);
+    let (a, b, c, d) = (changed.clone(), changed.clone(), changed.clone(), changed);
     scales.deployments.on_change(move |change| a(change.object().namespace().unwrap_or_default()));
     scales.sets.on_change(move |change| b(change.object().namespace().unwrap_or_default()));
     scales.stateful.on_change(move |change| c(change.object().namespace().unwrap_or_default()));
+    scales.replication.on_change(move |change| d(change.object().namespace().unwrap_or_default()));
     budgets.synced().await;
     pods.synced().await;
     scales.deployments.synced().await;
     scales.sets.synced().await;
     scales.stateful.synced().await;
+    scales.replication.synced().await;
     let work = Arc::new(Controller { client, budgets, pods, scales });
     queue.run("disruption", 2, ctx.shutdown(), move |key| work.clone().sync(key)).await;
     Ok(())
@@ -70,6 +73,7 @@ struct Scales {
     sets: Arc<Store<ReplicaSet>>,
     deployments: Arc<Store<Deployment>>,
     stateful: Arc<Store<StatefulSet>>,
+    replication: Arc<Store<ReplicationController>>,
 }
 
 impl Scales {
@@ -90,6 +94,10 @@ impl Scales {
             "StatefulSet" => {
                 let set = self.stateful.get(&format!("{namespace}/{}", owner.name))?;
                 Some((set.uid()?, set.spec.as_ref()?.replicas.unwrap_or(1)))
+            }
+            "ReplicationController" => {
+                let controller = self.replication.get(&format!("{namespace}/{}", owner.name))?;
+                Some((controller.uid()?, controller.spec.as_ref()?.replicas.unwrap_or(1)))
             }
             _ => None,
         }

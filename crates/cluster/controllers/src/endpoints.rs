@@ -1,8 +1,9 @@
 //! Where a Service's pods are: EndpointSlices, and the older Endpoints.
 //!
-//! Upstream: `k8s.io/endpointslice`, `pkg/controller/endpointslice`, `pkg/controller/endpoint`.
+//! Upstream: `k8s.io/endpointslice`, `pkg/controller/endpointslice`, `pkg/controller/endpoint`, `pkg/controller/endpointslicemirroring`.
 
 pub mod legacy;
+pub mod mirror;
 mod pods;
 mod reconcile;
 pub mod slices;

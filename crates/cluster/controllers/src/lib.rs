@@ -12,6 +12,7 @@
 
 mod args;
 mod bootstrap;
+mod claim_protection;
 mod context;
 mod csr;
 mod discovery;
@@ -23,6 +24,7 @@ mod namespace;
 mod node;
 mod object;
 mod pod_gc;
+mod quota;
 mod registry;
 mod run;
 mod service_accounts;

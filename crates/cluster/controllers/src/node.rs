@@ -7,6 +7,8 @@ pub mod eviction;
 pub mod health;
 pub mod ipam;
 pub mod lifecycle;
+pub mod observer;
+pub mod pace;
 pub mod taints;
 
 /// Service account of these controllers.

@@ -52,9 +52,13 @@ descriptors! {
     "cronjob-controller", "cronjob", false => crate::workload::cronjob::run;
     "serviceaccount-token-controller", "serviceaccount-token", false => crate::service_accounts::tokens::run;
     "replicaset-controller", "replicaset", false => crate::workload::replicaset::run;
+    "replicationcontroller-controller", "replicationcontroller", false => crate::workload::replicaset::run_replication;
+    "resourcequota-controller", "resourcequota", false => crate::quota::run;
+    "persistentvolumeclaim-protection-controller", "pvc-protection", false => crate::claim_protection::run;
     "disruption-controller", "disruption", false => crate::disruption::run;
     "endpoints-controller", "endpoint", false => crate::endpoints::legacy::run;
     "endpointslice-controller", "endpointslice", false => crate::endpoints::slices::run;
+    "endpointslice-mirroring-controller", "endpointslicemirroring", false => crate::endpoints::mirror::run;
     "pod-garbage-collector-controller", "podgc", false => crate::pod_gc::run;
 }
 

@@ -5,6 +5,7 @@ pub mod daemonset;
 pub mod deployment;
 pub mod expectations;
 pub mod job;
+pub mod owned;
 pub mod pods;
 pub mod rank;
 pub mod replicaset;

@@ -197,4 +197,28 @@ mod tests {
         let nodes = vec![node("a", json!({}), soft, "4"), node("b", json!({}), json!([]), "4")];
         assert_eq!(run(&pod("p", json!({})), nodes), Ok("b".into()));
     }
+
+    #[test]
+    fn replicas_share_equal_nodes() {
+        let selector: kube::core::Selector =
+            [kube::core::Expression::Equal("app".into(), "x".into())].into_iter().collect();
+        for images in [json!([]), json!([{"names": ["i:latest"], "sizeBytes": 800_000_000}])] {
+            let mut nodes = [node("a", json!({}), json!([]), "4"), node("b", json!({}), json!([]), "4")];
+            // The first node has the image already: even so it does not get all.
+            let mut with_image = (**nodes[0].node.as_ref().unwrap()).clone();
+            with_image.status.as_mut().unwrap().images = serde_json::from_value(images.clone()).unwrap();
+            nodes[0].set_node(Arc::new(with_image));
+            let mut counts = [0, 0];
+            for i in 0..6 {
+                let replica = pod(&format!("p{i}"), json!({}));
+                let snapshot = nodes.iter().cloned().map(Arc::new).collect();
+                let around = Surroundings { namespace_labels: &|_| None, workload: Some(selector.clone()) };
+                let chosen = schedule(&replica, &snapshot, &around, &mut |_| 0).unwrap();
+                let index = nodes.iter().position(|n| n.name() == chosen).unwrap();
+                nodes[index].add(&format!("n/p{i}"), replica);
+                counts[index] += 1;
+            }
+            assert_eq!(counts, [3, 3], "{images}");
+        }
+    }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{Binding, Namespace, Node, ObjectReference, Pod, Service};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, Time};
+use k8s_openapi::api::core::v1::{Binding, Namespace, Node, ObjectReference, Pod, ReplicationController, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Status, Time};
 use kinit_client::events::Recorder;
 use kinit_client::informer::{Change, Store, key_of};
 use kinit_component_base::Shutdown;
@@ -19,7 +20,7 @@ use serde_json::json;
 use crate::cache::{Cache, Snapshot};
 use crate::plugins::Surroundings;
 use crate::pod_info::PodInfo;
-use crate::preempt::{Preemption, preempt, priority};
+use crate::preempt::{Budget, Preemption, preempt, priority};
 use crate::queue::{Happening, Queue, Turn};
 use crate::schedule::{NoFit, schedule};
 
@@ -40,6 +41,10 @@ pub struct Stores {
     pub replica_sets: Arc<Store<ReplicaSet>>,
     /// For the default spread.
     pub stateful_sets: Arc<Store<StatefulSet>>,
+    /// For the default spread.
+    pub replication_controllers: Arc<Store<ReplicationController>>,
+    /// For preemption.
+    pub budgets: Arc<Store<PodDisruptionBudget>>,
 }
 
 impl Stores {
@@ -51,6 +56,8 @@ impl Stores {
         self.services.synced().await;
         self.replica_sets.synced().await;
         self.stateful_sets.synced().await;
+        self.replication_controllers.synced().await;
+        self.budgets.synced().await;
     }
 }
 
@@ -103,7 +110,8 @@ impl Worker {
             }
             Err(no_fit) => {
                 tracing::debug!(pod = turn.key, message = no_fit.message, "no node");
-                let preemption = preempt(&info, &snapshot, &around);
+                let budgets: Vec<Budget> = self.stores.budgets.list().iter().filter_map(|b| Budget::of(b)).collect();
+                let preemption = preempt(&info, &snapshot, &around, &budgets);
                 if let Some(preemption) = &preemption {
                     let place = (preemption.node.clone(), info.clone());
                     self.nominated.lock().insert(turn.key.clone(), place);
@@ -173,7 +181,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The selector of the Service, ReplicaSet or StatefulSet the pod belongs to (`helper.DefaultSelector`).
+    /// The selector of the Services, ReplicaSet, ReplicationController or StatefulSet the pod belongs to (`helper.DefaultSelector`).
     fn workload(&self, pod: &Pod) -> Option<Selector> {
         let namespace = pod.namespace().unwrap_or_default();
         let mut selector = Selector::default();
@@ -184,18 +192,23 @@ impl Worker {
             }
         }
         let owner = pod.owner_references().iter().find(|o| o.controller == Some(true));
-        let own = owner.and_then(|owner| {
-            let key = format!("{namespace}/{}", owner.name);
-            match owner.kind.as_str() {
-                "ReplicaSet" => self.stores.replica_sets.get(&key)?.spec.as_ref().map(|s| s.selector.clone()),
-                "StatefulSet" => self.stores.stateful_sets.get(&key)?.spec.as_ref().map(|s| s.selector.clone()),
-                _ => None,
-            }
-        });
-        for (key, value) in own.iter().flat_map(|s| s.match_labels.iter().flatten()) {
-            selector.extend([Expression::Equal(key.clone(), value.clone())]);
+        let own = owner.and_then(|owner| self.selector_of(&format!("{namespace}/{}", owner.name), &owner.kind));
+        if let Some(own) = own.and_then(|own| Selector::try_from(own).ok()) {
+            selector.extend(own);
         }
         (!selector.selects_all()).then_some(selector)
+    }
+
+    fn selector_of(&self, key: &str, kind: &str) -> Option<LabelSelector> {
+        match kind {
+            "ReplicaSet" => self.stores.replica_sets.get(key)?.spec.as_ref().map(|s| s.selector.clone()),
+            "StatefulSet" => self.stores.stateful_sets.get(key)?.spec.as_ref().map(|s| s.selector.clone()),
+            "ReplicationController" => {
+                let match_labels = self.stores.replication_controllers.get(key)?.spec.as_ref()?.selector.clone();
+                Some(LabelSelector { match_labels, match_expressions: None })
+            }
+            _ => None,
+        }
     }
 
     async fn bind(self: Arc<Self>, turn: Turn, pod: Arc<Pod>, node: String) {

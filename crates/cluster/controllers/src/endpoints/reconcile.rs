@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 
 use super::pods::{self, Port, is_headless};
@@ -44,6 +45,32 @@ fn families(service: &Service) -> Vec<(bool, &'static str)> {
     families
 }
 
+/// What all slices of one owner have in common.
+pub struct Common {
+    /// Namespace of owner and slices.
+    pub namespace: Option<String>,
+    /// Beginning of new slices' names.
+    pub prefix: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Who owns them.
+    pub owner: OwnerReference,
+    /// Whether one slice stays when there is no endpoint, so that the Service is known to have none.
+    pub placeholder: bool,
+}
+
+impl Common {
+    fn of(service: &Service) -> Self {
+        Self {
+            namespace: service.namespace(),
+            prefix: service.name_any(),
+            labels: labels(service),
+            owner: controller_ref(service),
+            placeholder: true,
+        }
+    }
+}
+
 /// The changes that make `existing` say where the Service's pods are. `zone_of` knows nodes' zones.
 pub fn reconcile(
     service: &Service,
@@ -52,6 +79,7 @@ pub fn reconcile(
     existing: &[Arc<EndpointSlice>],
 ) -> Changes {
     let mut changes = Changes::default();
+    let common = Common::of(service);
     let families = families(service);
     for slice in existing {
         if !families.iter().any(|(_, name)| *name == slice.address_type) {
@@ -66,19 +94,19 @@ pub fn reconcile(
                 wanted.entry(pods::ports(pod, service)).or_default().push(endpoint);
             }
         }
-        one_family(service, address_type, wanted, &mine, &mut changes);
+        one_family(&common, address_type, wanted, &mine, &mut changes);
     }
     changes
 }
 
-fn one_family(
-    service: &Service,
+/// The changes for one address type.
+pub fn one_family(
+    common: &Common,
     address_type: &str,
     mut wanted: BTreeMap<Vec<Port>, Vec<Endpoint>>,
     existing: &[Arc<EndpointSlice>],
     changes: &mut Changes,
 ) {
-    let labels = labels(service);
     let empty = wanted.is_empty();
     // The slices stay as they are as far as possible: clients read changes, not lists.
     let mut kept: Vec<(Vec<Port>, EndpointSlice, bool)> = Vec::new();
@@ -86,7 +114,7 @@ fn one_family(
         let ports = ports_of(slice);
         let Some(group) = wanted.get_mut(&ports) else {
             // With no endpoint at all one slice stays, so that the Service is known to have none.
-            if empty && kept.is_empty() {
+            if empty && common.placeholder && kept.is_empty() {
                 let mut bare = (**slice).clone();
                 bare.endpoints = Some(Vec::new());
                 bare.ports = Some(Vec::new());
@@ -125,18 +153,18 @@ fn one_family(
         }
         while !group.is_empty() {
             let rest = group.split_off(group.len().min(FULL));
-            changes.create.push(new_slice(service, address_type, &ports, std::mem::replace(&mut group, rest), &labels));
+            changes.create.push(new_slice(common, address_type, &ports, std::mem::replace(&mut group, rest)));
         }
     }
-    if empty && existing.is_empty() {
-        changes.create.push(new_slice(service, address_type, &[], Vec::new(), &labels));
+    if empty && common.placeholder && existing.is_empty() {
+        changes.create.push(new_slice(common, address_type, &[], Vec::new()));
     }
     for (_, mut slice, placeholder) in kept {
         if len(&slice) == 0 && !placeholder {
             changes.delete.push(slice.name_any());
             continue;
         }
-        slice.metadata.labels = Some(labels.clone());
+        slice.metadata.labels = Some(common.labels.clone());
         let before = existing.iter().find(|s| s.metadata.name == slice.metadata.name);
         if before.is_none_or(|b| !same(b, &slice)) {
             changes.update.push(slice);
@@ -211,21 +239,15 @@ fn labels(service: &Service) -> BTreeMap<String, String> {
     labels
 }
 
-fn new_slice(
-    service: &Service,
-    address_type: &str,
-    ports: &[Port],
-    endpoints: Vec<Endpoint>,
-    labels: &BTreeMap<String, String>,
-) -> EndpointSlice {
+fn new_slice(common: &Common, address_type: &str, ports: &[Port], endpoints: Vec<Endpoint>) -> EndpointSlice {
     let mut slice =
         EndpointSlice { address_type: address_type.to_owned(), endpoints: Some(endpoints), ..Default::default() };
-    let mut prefix = service.name_any();
+    let mut prefix = common.prefix.clone();
     prefix.truncate(57);
     slice.metadata.generate_name = Some(format!("{prefix}-"));
-    slice.metadata.namespace = service.namespace();
-    slice.metadata.labels = Some(labels.clone());
-    slice.metadata.owner_references = Some(vec![controller_ref(service)]);
+    slice.metadata.namespace = common.namespace.clone();
+    slice.metadata.labels = Some(common.labels.clone());
+    slice.metadata.owner_references = Some(vec![common.owner.clone()]);
     let ports = ports.iter().map(|p| EndpointPort {
         name: Some(p.name.clone()),
         port: Some(p.port),

@@ -12,7 +12,7 @@ use kinit_client::queue::Queue;
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, ResourceExt};
 
-use super::reconcile::{MANAGED_BY, MANAGER, SERVICE_NAME, reconcile};
+use super::reconcile::{Changes, MANAGED_BY, MANAGER, SERVICE_NAME, reconcile};
 use super::{selected, selector, watch};
 use crate::context::Context;
 use crate::object::{ignore_gone, is_status};
@@ -27,7 +27,7 @@ pub async fn run(ctx: Context) -> Result<()> {
     let client = ctx.client("endpointslice-controller").await?;
     let (services, pods, nodes) = (ctx.store::<Service>(), ctx.store::<Pod>(), ctx.store::<Node>());
     let slices = ctx.store::<EndpointSlice>();
-    slices.index(BY_SERVICE, |s| owner_key(s).into_iter().collect());
+    slices.index(BY_SERVICE, |s| owner_key(s, MANAGER).into_iter().collect());
     let (queue, expectations) = (Queue::new(), Arc::new(Expectations::default()));
     pods.synced().await;
     nodes.synced().await;
@@ -36,7 +36,7 @@ pub async fn run(ctx: Context) -> Result<()> {
     watch(&services, &pods, &queue);
     let (on_slice, seen) = (queue.clone(), expectations.clone());
     slices.on_change(move |change| {
-        let Some(key) = owner_key(change.object()) else { return };
+        let Some(key) = owner_key(change.object(), MANAGER) else { return };
         if matches!(change, Change::Added(_)) {
             seen.created(&key);
         }
@@ -56,9 +56,10 @@ pub async fn run(ctx: Context) -> Result<()> {
     Ok(())
 }
 
-fn owner_key(slice: &EndpointSlice) -> Option<String> {
+/// The key of the Service of a slice that `manager` keeps.
+pub fn owner_key(slice: &EndpointSlice, manager: &str) -> Option<String> {
     let labels = slice.labels();
-    let ours = labels.get(MANAGED_BY).map(String::as_str) == Some(MANAGER);
+    let ours = labels.get(MANAGED_BY).map(String::as_str) == Some(manager);
     let service = labels.get(SERVICE_NAME).filter(|_| ours)?;
     Some(format!("{}/{service}", slice.namespace().unwrap_or_default()))
 }
@@ -92,30 +93,7 @@ impl Controller {
         let zone_of = |node: &str| self.nodes.get(node).and_then(|n| n.labels().get(ZONE).cloned());
         let changes = reconcile(&service, &pods, &zone_of, &existing);
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), split_key(&key).0);
-        self.expectations.expect_creations(&key, changes.create.len());
-        let mut failure = None;
-        for slice in &changes.create {
-            match api.create(&PostParams::default(), slice).await {
-                Ok(_) => {}
-                Err(error) => {
-                    self.expectations.created(&key);
-                    if !is_terminating(&error) {
-                        failure = failure.or(Some(error));
-                    }
-                }
-            }
-        }
-        for slice in &changes.update {
-            match ignore_gone(api.replace(&slice.name_any(), &PostParams::default(), slice).await) {
-                Ok(_) => {}
-                Err(error) => failure = failure.or(Some(error)),
-            }
-        }
-        for name in &changes.delete {
-            if let Err(error) = ignore_gone(api.delete(name, &DeleteParams::default()).await) {
-                failure = failure.or(Some(error));
-            }
-        }
+        let failure = write(&api, &changes, &self.expectations, &key).await.err();
         match failure {
             None => Ok(None),
             Some(error) => {
@@ -127,4 +105,34 @@ impl Controller {
             }
         }
     }
+}
+
+/// Writes the changes of the slices of `key`'s owner; goes on after a failure and returns the first.
+pub async fn write(
+    api: &Api<EndpointSlice>,
+    changes: &Changes,
+    expectations: &Expectations,
+    key: &str,
+) -> Result<(), kube::Error> {
+    let mut failure = None;
+    expectations.expect_creations(key, changes.create.len());
+    for slice in &changes.create {
+        if let Err(error) = api.create(&PostParams::default(), slice).await {
+            expectations.created(key);
+            if !is_terminating(&error) {
+                failure = failure.or(Some(error));
+            }
+        }
+    }
+    for slice in &changes.update {
+        if let Err(error) = ignore_gone(api.replace(&slice.name_any(), &PostParams::default(), slice).await) {
+            failure = failure.or(Some(error));
+        }
+    }
+    for name in &changes.delete {
+        if let Err(error) = ignore_gone(api.delete(name, &DeleteParams::default()).await) {
+            failure = failure.or(Some(error));
+        }
+    }
+    failure.map_or(Ok(()), Err)
 }

@@ -1,5 +1,6 @@
 //! `taint-eviction`: deletes pods that do not tolerate their node's `NoExecute` taints, at once or when their time is up.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,10 +8,11 @@ use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use kinit_client::events::Recorder;
-use kinit_client::informer::{Change, Store, key_of};
+use kinit_client::informer::{Store, key_of};
 use kinit_client::queue::Queue;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, ResourceExt};
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::ACCOUNT;
@@ -29,7 +31,11 @@ pub async fn run(ctx: Context) -> Result<()> {
     let queue = Queue::new();
     let (on_pod, on_node, of_node) = (queue.clone(), queue.clone(), pods.clone());
     pods.on_change(move |change| {
-        if !matches!(change, Change::Deleted(_)) {
+        // A pod's own status changes nothing here.
+        let same = |old: &Pod, new: &Pod| {
+            old.spec == new.spec && old.metadata.deletion_timestamp == new.metadata.deletion_timestamp
+        };
+        if !change.old().is_some_and(|old| same(old, change.object())) {
             on_pod.add(key_of(&**change.object()));
         }
     });
@@ -40,7 +46,7 @@ pub async fn run(ctx: Context) -> Result<()> {
         }
     });
     let recorder = ctx.recorder(client.clone(), "taint-eviction-controller");
-    let work = Arc::new(Eviction { client, nodes, pods, recorder });
+    let work = Arc::new(Eviction { client, nodes, pods, recorder, first: Mutex::default() });
     queue.run("taint-eviction", 4, ctx.shutdown(), move |key| work.clone().sync(key)).await;
     Ok(())
 }
@@ -51,7 +57,8 @@ fn no_execute(node: &Node) -> Vec<Taint> {
 }
 
 /// When the pod must go: `None` for never. Of several taints, each with the shortest of its tolerations, the earliest counts.
-fn deadline(taints: &[Taint], tolerations: &[Toleration], now: Timestamp) -> Option<Timestamp> {
+/// A taint that does not say since when counts from `first`, when the pod was first seen with it.
+fn deadline(taints: &[Taint], tolerations: &[Toleration], first: Timestamp, now: Timestamp) -> Option<Timestamp> {
     taints
         .iter()
         .filter_map(|taint| {
@@ -60,7 +67,7 @@ fn deadline(taints: &[Taint], tolerations: &[Toleration], now: Timestamp) -> Opt
                 return Some(now);
             }
             let seconds = matching.filter_map(|t| t.toleration_seconds).map(|s| s.max(0)).min()?;
-            let since = taint.time_added.as_ref().map_or(now, |t| t.0);
+            let since = taint.time_added.as_ref().map_or(first, |t| t.0);
             since.checked_add(SignedDuration::from_secs(seconds)).ok()
         })
         .min()
@@ -71,18 +78,23 @@ struct Eviction {
     nodes: Arc<Store<Node>>,
     pods: Arc<Store<Pod>>,
     recorder: Recorder,
+    /// Since when pods have been seen on nodes with such taints, by key.
+    first: Mutex<HashMap<String, Timestamp>>,
 }
 
 impl Eviction {
     async fn sync(self: Arc<Self>, key: String) -> Result<Option<Duration>> {
-        let Some(pod) = self.pods.get(&key) else { return Ok(None) };
-        if pod.metadata.deletion_timestamp.is_some() {
+        let pod = self.pods.get(&key).filter(|p| p.metadata.deletion_timestamp.is_none());
+        let node = pod.as_ref().and_then(|p| self.nodes.get(node_name(p)?));
+        let taints = node.map(|n| no_execute(&n)).unwrap_or_default();
+        let Some(pod) = pod.filter(|_| !taints.is_empty()) else {
+            self.first.lock().remove(&key);
             return Ok(None);
-        }
-        let Some(node) = node_name(&pod).and_then(|name| self.nodes.get(name)) else { return Ok(None) };
+        };
         let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
         let at = Timestamp::now();
-        match deadline(&no_execute(&node), tolerations, at) {
+        let first = *self.first.lock().entry(key.clone()).or_insert(at);
+        match deadline(&taints, tolerations, first, at) {
             None => Ok(None),
             Some(due) if due > at => Ok(Duration::try_from(due.duration_since(at)).ok()),
             Some(_) => self.evict(&pod).await,
@@ -136,8 +148,10 @@ mod tests {
             (vec![taint("a")], vec![tolerates("a", Some(60))], Some(-60)),
             (vec![taint("a"), taint("b")], vec![tolerates("a", Some(300))], Some(0)),
             (vec![taint("a")], vec![tolerates("a", Some(300)), tolerates("a", Some(200))], Some(80)),
+            (vec![Taint { time_added: None, ..taint("a") }], vec![tolerates("a", Some(100))], Some(40)),
         ] {
-            let got = deadline(&taints, &tolerations, now).map(|at| at.duration_since(now).as_secs());
+            let first = "2026-01-01T00:59:00Z".parse().unwrap();
+            let got = deadline(&taints, &tolerations, first, now).map(|at| at.duration_since(now).as_secs());
             assert_eq!(got, wait, "{taints:?} {tolerations:?}");
         }
     }

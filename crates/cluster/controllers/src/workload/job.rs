@@ -3,9 +3,13 @@
 //! Each pod carries a finalizer until it was counted: a finished pod is first named in `status.uncountedTerminatedPods`, then
 //! loses its finalizer, then becomes a number. A controller that stops anywhere between counts none twice and misses none.
 
+mod back_off;
 mod indexes;
+mod per_index;
 mod plan;
+mod policy;
 mod sync;
+mod tally;
 
 pub use plan::is_finished;
 pub use sync::run;

@@ -1,123 +1,144 @@
-//! `replicaset`: so many pods of a template (`pkg/controller/replicaset`).
+//! `replicaset` and `replicationcontroller`: so many pods of a template (`pkg/controller/replicaset`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kinit_client::informer::{BY_CONTROLLER, Change, Store, key_of, split_key};
-use kinit_client::queue::Queue;
-use kube::api::{Api, PostParams};
-use kube::core::SelectorExt;
-use kube::{Client, ResourceExt};
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::{
+    Pod, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
+use kinit_client::informer::{BY_CONTROLLER, key_of};
+use kube::ResourceExt;
 
-use super::expectations::Expectations;
-use super::pods::{PodControl, brief, from_template, is_terminating, slow_start};
+use super::owned::{PodLoop, PodOwner};
+use super::pods::from_template;
 use super::rank;
 use crate::context::Context;
-use crate::object::owner::{claim_all, controller_of};
+use crate::object::owner::controller_of;
 use crate::object::pod::{available_at, is_active, is_available, is_ready, node_name};
-use crate::object::{ignore_gone, now, selector};
+use crate::object::{now, selector};
 
 /// At most so many pods are created or deleted in one pass.
 const BURST: usize = 500;
 
-/// Runs the controller.
+/// A kind that keeps so many pods of a template. Upstream's `pkg/controller/replication` is likewise the controller of
+/// ReplicaSets behind a conversion.
+trait Replicated: PodOwner {
+    /// The same as a ReplicaSet.
+    fn as_set(&self) -> ReplicaSet;
+    /// The same with another status.
+    fn with_status(&self, status: ReplicaSetStatus) -> Self;
+}
+
+impl PodOwner for ReplicaSet {
+    fn pod_selector(&self) -> Option<LabelSelector> {
+        self.spec.as_ref().map(|s| s.selector.clone())
+    }
+}
+
+impl Replicated for ReplicaSet {
+    fn as_set(&self) -> ReplicaSet {
+        self.clone()
+    }
+    fn with_status(&self, status: ReplicaSetStatus) -> Self {
+        Self { status: Some(status), ..self.clone() }
+    }
+}
+
+impl PodOwner for ReplicationController {
+    fn pod_selector(&self) -> Option<LabelSelector> {
+        let match_labels = self.spec.as_ref()?.selector.clone();
+        Some(LabelSelector { match_labels, match_expressions: None })
+    }
+}
+
+impl Replicated for ReplicationController {
+    fn as_set(&self) -> ReplicaSet {
+        let spec = self.spec.as_ref().map(|s| ReplicaSetSpec {
+            min_ready_seconds: s.min_ready_seconds,
+            replicas: s.replicas,
+            selector: self.pod_selector().unwrap_or_default(),
+            template: s.template.clone(),
+        });
+        let status = self.status.as_ref().map(|s| ReplicaSetStatus {
+            available_replicas: s.available_replicas,
+            conditions: s.conditions.as_ref().map(|all| all.iter().map(as_set_condition).collect()),
+            fully_labeled_replicas: s.fully_labeled_replicas,
+            observed_generation: s.observed_generation,
+            ready_replicas: s.ready_replicas,
+            replicas: s.replicas,
+            ..Default::default()
+        });
+        ReplicaSet { metadata: self.metadata.clone(), spec, status }
+    }
+    fn with_status(&self, status: ReplicaSetStatus) -> Self {
+        let condition = |c: ReplicaSetCondition| ReplicationControllerCondition {
+            last_transition_time: c.last_transition_time,
+            message: c.message,
+            reason: c.reason,
+            status: c.status,
+            type_: c.type_,
+        };
+        let status = ReplicationControllerStatus {
+            available_replicas: status.available_replicas,
+            conditions: status.conditions.map(|all| all.into_iter().map(condition).collect()),
+            fully_labeled_replicas: status.fully_labeled_replicas,
+            observed_generation: status.observed_generation,
+            ready_replicas: status.ready_replicas,
+            replicas: status.replicas,
+        };
+        Self { status: Some(status), ..self.clone() }
+    }
+}
+
+fn as_set_condition(c: &ReplicationControllerCondition) -> ReplicaSetCondition {
+    ReplicaSetCondition {
+        last_transition_time: c.last_transition_time.clone(),
+        message: c.message.clone(),
+        reason: c.reason.clone(),
+        status: c.status.clone(),
+        type_: c.type_.clone(),
+    }
+}
+
+/// Runs the controller of ReplicaSets.
 pub async fn run(ctx: Context) -> Result<()> {
-    let client = ctx.client("replicaset-controller").await?;
-    let (sets, pods) = (ctx.store::<ReplicaSet>(), ctx.store::<Pod>());
-    let (queue, expectations) = (Queue::new(), Arc::new(Expectations::default()));
-    let (on_set, seen) = (queue.clone(), expectations.clone());
-    sets.on_change(move |change| {
-        let key = key_of(&**change.object());
-        if let Change::Deleted(_) = change {
-            seen.forget(&key);
-        }
-        on_set.add(key);
-    });
-    watch_pods(&pods, &sets, &queue, &expectations);
-    pods.synced().await;
-    sets.synced().await;
-    let recorder = ctx.recorder(client.clone(), "replicaset-controller");
-    let control = PodControl { client: client.clone(), recorder };
-    let work = Arc::new(Controller { client, sets, pods, control, expectations });
-    queue.run("replicaset", 5, ctx.shutdown(), move |key| work.clone().sync(key)).await;
+    run_kind::<ReplicaSet>(ctx, "replicaset", "replicaset-controller", "replicaset-controller").await
+}
+
+/// Runs the controller of ReplicationControllers.
+pub async fn run_replication(ctx: Context) -> Result<()> {
+    run_kind::<ReplicationController>(ctx, "replication", "replication-controller", "replication-controller").await
+}
+
+async fn run_kind<K: Replicated>(ctx: Context, name: &'static str, account: &str, reporter: &str) -> Result<()> {
+    let work = Arc::new(Controller(PodLoop::<K>::start(&ctx, account, reporter).await?));
+    let queue = work.0.queue.clone();
+    queue.run(name, 5, ctx.shutdown(), move |key| work.clone().sync(key)).await;
     Ok(())
 }
 
-fn watch_pods(
-    pods: &Arc<Store<Pod>>,
-    sets: &Arc<Store<ReplicaSet>>,
-    queue: &Arc<Queue<String>>,
-    seen: &Arc<Expectations>,
-) {
-    let (queue, sets, seen) = (queue.clone(), sets.clone(), seen.clone());
-    let owner_key = |pod: &Pod| {
-        let owner = controller_of(pod).filter(|o| o.kind == "ReplicaSet")?;
-        Some(format!("{}/{}", pod.namespace().unwrap_or_default(), owner.name))
-    };
-    pods.on_change(move |change| {
-        let pod = change.object();
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        if let Some(old) = change.old().and_then(|old| owner_key(old))
-            && Some(&old) != owner_key(pod).as_ref()
-        {
-            queue.add(old);
-        }
-        let Some(key) = owner_key(pod) else {
-            // An orphan: whoever's selector matches may adopt it.
-            for set in sets.in_namespace(&pod.namespace().unwrap_or_default()) {
-                if selector::of_workload(Some(&set.spec.clone().unwrap_or_default().selector))
-                    .is_ok_and(|s| s.matches(pod.labels()))
-                {
-                    queue.add(key_of(&*set));
-                }
-            }
-            return;
-        };
-        match change {
-            Change::Added(_) if pod.metadata.deletion_timestamp.is_none() => seen.created(&key),
-            Change::Added(_) | Change::Deleted(_) => seen.deleted(&key, uid),
-            Change::Updated { .. } if pod.metadata.deletion_timestamp.is_some() => seen.deleted(&key, uid),
-            Change::Updated { .. } => {}
-        }
-        queue.add(key);
-    });
-}
+struct Controller<K>(PodLoop<K>);
 
-struct Controller {
-    client: Client,
-    sets: Arc<Store<ReplicaSet>>,
-    pods: Arc<Store<Pod>>,
-    control: PodControl,
-    expectations: Arc<Expectations>,
-}
-
-impl Controller {
+impl<K: Replicated> Controller<K> {
     async fn sync(self: Arc<Self>, key: String) -> Result<Option<Duration>> {
-        let Some(set) = self.sets.get(&key) else { return Ok(None) };
+        let Some(owner) = self.0.owners.get(&key) else { return Ok(None) };
+        let set = owner.as_set();
         let Some(spec) = set.spec.clone() else { return Ok(None) };
-        let namespace = split_key(&key).0;
-        let settled = self.expectations.satisfied(&key);
-        let selector = selector::of_workload(Some(&spec.selector))?;
-        let owners: Api<ReplicaSet> = Api::namespaced(self.client.clone(), namespace);
-        let objects: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let claimed = claim_all(&owners, &*set, &selector, &objects, &self.pods).await.context("claim pods")?;
-        let active: Vec<Arc<Pod>> = claimed.into_iter().filter(|p| is_active(p)).collect();
+        let settled = self.0.settled(&key);
+        let active: Vec<Arc<Pod>> = self.0.claim(&owner).await?.into_iter().filter(|p| is_active(p)).collect();
         let mut failure = None;
         if settled && set.metadata.deletion_timestamp.is_none() {
-            failure = self.manage(&key, &set, &active).await.err();
+            failure = self.manage(&key, &owner, &set, &active).await.err();
         }
         let min_ready = spec.min_ready_seconds.unwrap_or(0);
         let status = status(&set, &active, failure.as_ref().map(|e| format!("{e:#}")), &now());
         if set.status.as_ref() != Some(&status) {
-            let wanted = ReplicaSet { status: Some(status), ..(*set).clone() };
-            ignore_gone(owners.replace_status(&set.name_any(), &PostParams::default(), &wanted).await)
-                .context("write the status")?;
+            self.0.write_status(&owner.with_status(status)).await?;
         }
         if let Some(error) = failure {
             return Err(error);
@@ -125,51 +146,33 @@ impl Controller {
         Ok(next_available(&active, min_ready, Timestamp::now()))
     }
 
-    async fn manage(&self, key: &str, set: &ReplicaSet, active: &[Arc<Pod>]) -> Result<()> {
+    async fn manage(&self, key: &str, owner: &K, set: &ReplicaSet, active: &[Arc<Pod>]) -> Result<()> {
         let spec = set.spec.clone().unwrap_or_default();
         let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
         if active.len() < wanted {
             let count = (wanted - active.len()).min(BURST);
-            let pod = from_template(&spec.template.unwrap_or_default(), set);
-            self.expectations.expect_creations(key, count);
-            let (done, untried, failure) = slow_start(count, |_| self.control.create(set, &pod)).await;
-            // What failed or was not tried will not be seen.
-            (0..count - done.len().min(count)).for_each(|_| self.expectations.created(key));
-            tracing::debug!(key, created = done.len(), untried, "created pods");
-            if let Some(error) = failure.filter(|e| !is_terminating(e)) {
-                let text = brief(&error);
-                return Err(error).with_context(|| format!("create pods: {text}"));
-            }
-        } else if active.len() > wanted {
-            let mut excess = active.to_vec();
-            let crowds = self.crowds(set);
-            rank::sort(&mut excess, |p| node_name(p).and_then(|n| crowds.get(n)).copied().unwrap_or(0));
-            excess.truncate((active.len() - wanted).min(BURST));
-            for pod in &excess {
-                self.expectations.expect_deletion(key, pod.metadata.uid.as_deref().unwrap_or_default());
-            }
-            let results = futures::future::join_all(excess.iter().map(|pod| async move {
-                let result = self.control.delete(set, pod).await;
-                if result.is_err() {
-                    self.expectations.deleted(key, pod.metadata.uid.as_deref().unwrap_or_default());
-                }
-                result
-            }))
-            .await;
-            results.into_iter().collect::<Result<Vec<()>>>()?;
+            let pod = from_template(&spec.template.unwrap_or_default(), owner);
+            return self.0.create(key, owner, &vec![pod; count]).await;
         }
-        Ok(())
+        if active.len() == wanted {
+            return Ok(());
+        }
+        let mut excess = active.to_vec();
+        let crowds = self.crowds(owner);
+        rank::sort(&mut excess, |p| node_name(p).and_then(|n| crowds.get(n)).copied().unwrap_or(0));
+        excess.truncate((active.len() - wanted).min(BURST));
+        self.0.delete(key, owner, &excess).await
     }
 
     /// How many active pods of this set and its siblings (sets of one Deployment) each node runs.
-    fn crowds(&self, set: &ReplicaSet) -> HashMap<String, usize> {
+    fn crowds(&self, set: &K) -> HashMap<String, usize> {
         let siblings = match controller_of(set) {
-            Some(owner) => self.sets.by_index(BY_CONTROLLER, &owner.uid),
-            None => self.sets.get(&key_of(set)).into_iter().collect(),
+            Some(owner) => self.0.owners.by_index(BY_CONTROLLER, &owner.uid),
+            None => self.0.owners.get(&key_of(set)).into_iter().collect(),
         };
         let mut crowds = HashMap::new();
         for sibling in siblings {
-            for pod in self.pods.controlled_by(sibling.metadata.uid.as_deref().unwrap_or_default()) {
+            for pod in self.0.pods.controlled_by(&sibling.uid().unwrap_or_default()) {
                 if let Some(node) = node_name(&pod).filter(|_| is_active(&pod)) {
                     *crowds.entry(node.to_owned()).or_default() += 1;
                 }
@@ -222,6 +225,19 @@ pub fn next_available(pods: &[Arc<Pod>], min_ready: i32, now: Timestamp) -> Opti
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn replication_controllers_are_sets_behind_a_conversion() {
+        let controller: ReplicationController = serde_json::from_value(json!({
+            "metadata": {"name": "r", "uid": "u"},
+            "spec": {"replicas": 2, "selector": {"a": "b"}, "template": {"metadata": {"labels": {"a": "b"}}}},
+            "status": {"replicas": 1, "conditions": [{"type": "ReplicaFailure", "status": "True"}]}
+        }))
+        .unwrap();
+        let set = controller.as_set();
+        assert_eq!(set.spec.as_ref().unwrap().selector, controller.pod_selector().unwrap());
+        assert_eq!(controller.with_status(set.status.unwrap()), controller, "there and back");
+    }
 
     #[test]
     fn status_counts_and_keeps_its_failure() {

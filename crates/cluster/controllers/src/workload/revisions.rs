@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use k8s_openapi::DeepMerge;
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use kinit_client::informer::Store;
 use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
@@ -107,16 +107,18 @@ where
     }
 }
 
-/// Deletes the oldest revisions beyond `limit` that no pod carries.
-pub async fn forget(
+/// Deletes the oldest of `old` revisions that no pod carries, beyond `limit` (10 when absent).
+pub async fn forget_unused<O: Resource<DynamicType = ()>>(
     client: &Client,
-    namespace: &str,
-    all: &[Arc<ControllerRevision>],
-    in_use: &[String],
-    limit: usize,
+    owner: &O,
+    old: &[Arc<ControllerRevision>],
+    pods: &[Arc<Pod>],
+    limit: Option<i32>,
 ) -> Result<()> {
-    let api: Api<ControllerRevision> = Api::namespaced(client.clone(), namespace);
-    let idle: Vec<_> = all.iter().filter(|r| !in_use.contains(&hash_of(r))).collect();
+    let api: Api<ControllerRevision> = Api::namespaced(client.clone(), &owner.namespace().unwrap_or_default());
+    let in_use: Vec<&String> = pods.iter().filter_map(|p| p.labels().get(HASH)).collect();
+    let idle: Vec<_> = old.iter().filter(|r| !in_use.contains(&&hash_of(r))).collect();
+    let limit = usize::try_from(limit.unwrap_or(10)).unwrap_or(10);
     for revision in idle.iter().take(idle.len().saturating_sub(limit)) {
         ignore_gone(api.delete(&revision.name_any(), &DeleteParams::default()).await).context("delete a revision")?;
     }

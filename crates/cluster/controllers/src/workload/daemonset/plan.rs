@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
 use crate::object::placement::{selects, tolerates_node};
-use crate::object::pod::{is_available, is_terminal, node_name};
+use crate::object::pod::{is_available, is_ready, is_terminal, node_name};
 use crate::workload::revisions::HASH;
 
 /// What a daemon puts up with, unasked: it has to run where others cannot (`util.AddOrUpdateDaemonPodTolerations`).
@@ -126,9 +126,21 @@ pub fn by_node(pods: &[Arc<Pod>]) -> BTreeMap<String, Vec<Arc<Pod>>> {
     map
 }
 
-/// What has to be created and deleted so that each node has what belongs there.
-pub fn manage(set: &DaemonSet, nodes: &[Arc<Node>], pods: &BTreeMap<String, Vec<Arc<Pod>>>) -> Plan {
+/// Whether the pod is of this template.
+fn is_updated(pod: &Pod, hash: &str) -> bool {
+    pod.labels().get(HASH).map(String::as_str) == Some(hash)
+}
+
+/// What has to be created and deleted so that each node has what belongs there (`daemon.podsShouldBeOnNode`).
+pub fn manage(
+    set: &DaemonSet,
+    nodes: &[Arc<Node>],
+    pods: &BTreeMap<String, Vec<Arc<Pod>>>,
+    hash: &str,
+    now: Timestamp,
+) -> Plan {
     let mut plan = Plan::default();
+    let surges = max_surge(set, nodes) > 0;
     for node in nodes {
         let name = node.name_any();
         let here = pods.get(&name).map(Vec::as_slice).unwrap_or_default();
@@ -139,73 +151,111 @@ pub fn manage(set: &DaemonSet, nodes: &[Arc<Node>], pods: &BTreeMap<String, Vec<
         } else if !may_stay {
             plan.delete.extend(alive.iter().map(|p| p.name_any()));
         } else {
-            let (over, running): (Vec<_>, Vec<_>) = alive.into_iter().partition(|p| is_terminal(p));
+            let (over, mut running): (Vec<_>, Vec<_>) = alive.into_iter().partition(|p| is_terminal(p));
             for pod in over {
                 plan.delete.push(pod.name_any());
                 plan.failed.push(pod.name_any());
             }
-            // Of several, the oldest stays.
-            let mut running = running;
             running.sort_by_key(|p| (p.metadata.creation_timestamp.as_ref().map(|t| t.0), p.name_any()));
-            plan.delete.extend(running.iter().skip(1).map(|p| p.name_any()));
+            if surges {
+                plan.delete.extend(beyond_surge(set, &running, hash, now));
+            } else {
+                // Of several, the oldest stays.
+                plan.delete.extend(running.iter().skip(1).map(|p| p.name_any()));
+            }
         }
     }
     plan
 }
 
-/// Which pods of old templates to delete now (`rollingUpdate`), so that at most so many nodes are without an available pod.
+/// While a set surges a node may have two pods: an old one that is ready, and a new one that is not yet available.
+fn beyond_surge(set: &DaemonSet, running: &[&Arc<Pod>], hash: &str, now: Timestamp) -> Vec<String> {
+    let min_ready = set.spec.as_ref().and_then(|s| s.min_ready_seconds).unwrap_or(0);
+    let (new, old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = running.iter().copied().partition(|p| is_updated(p, hash));
+    let mut beyond: Vec<String> = new.iter().skip(1).chain(old.iter().skip(1)).map(|p| p.name_any()).collect();
+    if let (Some(new), Some(old)) = (new.first(), old.first())
+        && (!is_ready(old) || is_available(new, min_ready, now))
+    {
+        beyond.push(old.name_any());
+    }
+    beyond
+}
+
+/// The next step of a rolling update (`daemon.rollingUpdate`): old pods to delete, or nodes that get a new pod beside the old one.
 pub fn roll(
     set: &DaemonSet,
     nodes: &[Arc<Node>],
     pods: &BTreeMap<String, Vec<Arc<Pod>>>,
     hash: &str,
     now: Timestamp,
-) -> Vec<String> {
-    let Some(spec) = &set.spec else { return Vec::new() };
+) -> Plan {
+    let Some(spec) = &set.spec else { return Plan::default() };
     let strategy = spec.update_strategy.as_ref();
     if strategy.and_then(|s| s.type_.as_deref()) == Some("OnDelete") {
-        return Vec::new();
+        return Plan::default();
     }
     let min_ready = spec.min_ready_seconds.unwrap_or(0);
+    let available = |pod: &Pod| is_available(pod, min_ready, now);
     let wanting: Vec<&Arc<Node>> = nodes.iter().filter(|n| belongs(set, n).0).collect();
-    let limit = strategy.and_then(|s| s.rolling_update.as_ref()).and_then(|r| r.max_unavailable.clone());
-    let most = share(limit.as_ref(), wanting.len());
-    let (mut unavailable, mut broken, mut candidates) = (0, Vec::new(), Vec::new());
+    let surge = max_surge(set, nodes);
+    let limit = strategy.and_then(|s| s.rolling_update.as_ref()).and_then(|r| r.max_unavailable.as_ref());
+    let most = if surge > 0 { surge } else { limit.map_or(1, |l| share(l, wanting.len())).max(1) };
+    // Nodes in the middle of their change; pods (or nodes, when surging) whose change costs nothing; and the rest.
+    let (mut busy, mut free, mut candidates, mut done) = (0, Vec::new(), Vec::new(), Vec::new());
     for node in wanting {
-        let here = pods.get(&node.name_any()).map(Vec::as_slice).unwrap_or_default();
-        let alive = here.iter().find(|p| p.metadata.deletion_timestamp.is_none());
-        let Some(pod) = alive else {
-            unavailable += 1;
-            continue;
-        };
-        let old = pod.labels().get(HASH).map(String::as_str) != Some(hash);
-        match (is_available(pod, min_ready, now), old) {
-            (true, true) => candidates.push(pod.name_any()),
-            (true, false) => {}
-            // It serves nobody: replacing it costs nothing.
-            (false, true) => {
-                unavailable += 1;
-                broken.push(pod.name_any());
+        let name = node.name_any();
+        let here = pods.get(&name).map(Vec::as_slice).unwrap_or_default();
+        let alive = here.iter().filter(|p| p.metadata.deletion_timestamp.is_none());
+        let (new, old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = alive.partition(|p| is_updated(p, hash));
+        match (new.as_slice(), old.as_slice()) {
+            ([], [old]) => {
+                let target = if surge > 0 { name } else { old.name_any() };
+                if available(old) {
+                    candidates.push(target);
+                } else {
+                    // It serves nobody: replacing it costs nothing, but it is not there either.
+                    busy += usize::from(surge == 0);
+                    free.push(target);
+                }
             }
-            (false, false) => unavailable += 1,
+            ([new], []) => busy += usize::from(surge == 0 && !available(new)),
+            ([new], [old]) if surge > 0 => {
+                if available(new) {
+                    done.push(old.name_any());
+                } else {
+                    busy += 1;
+                }
+            }
+            ([], []) => busy += usize::from(surge == 0),
+            // The next look at what belongs where cleans up.
+            _ => busy += 1,
         }
     }
-    candidates.truncate(most.saturating_sub(unavailable));
-    broken.extend(candidates);
-    broken
+    candidates.truncate(most.saturating_sub(busy));
+    free.extend(candidates);
+    if surge > 0 {
+        Plan { create: free, delete: done, failed: Vec::new() }
+    } else {
+        Plan { delete: free, ..Plan::default() }
+    }
 }
 
-/// A number or percentage (rounded up) of nodes; 1 by default and at least.
-fn share(value: Option<&IntOrString>, total: usize) -> usize {
-    let count = match value {
-        None => 1,
-        Some(IntOrString::Int(n)) => usize::try_from(*n).unwrap_or(0),
-        Some(IntOrString::String(text)) => {
+/// How many nodes may have two pods during an update.
+fn max_surge(set: &DaemonSet, nodes: &[Arc<Node>]) -> usize {
+    let strategy = set.spec.as_ref().and_then(|s| s.update_strategy.as_ref());
+    let surge = strategy.and_then(|s| s.rolling_update.as_ref()).and_then(|r| r.max_surge.as_ref());
+    surge.map_or(0, |surge| share(surge, nodes.iter().filter(|n| belongs(set, n).0).count()))
+}
+
+/// A number or percentage (rounded up) of nodes.
+fn share(value: &IntOrString, total: usize) -> usize {
+    match value {
+        IntOrString::Int(n) => usize::try_from(*n).unwrap_or(0),
+        IntOrString::String(text) => {
             let percent: usize = text.trim_end_matches('%').parse().unwrap_or(0);
             (percent * total).div_ceil(100)
         }
-    };
-    count.max(1)
+    }
 }
 
 /// The status' counts.
@@ -229,11 +279,11 @@ pub fn count(
             continue;
         };
         counts.current += 1;
-        if crate::object::pod::is_ready(pod) && pod.metadata.deletion_timestamp.is_none() {
+        if is_ready(pod) && pod.metadata.deletion_timestamp.is_none() {
             counts.ready += 1;
             counts.available += i32::from(is_available(pod, min_ready, now));
         }
-        counts.updated += i32::from(pod.labels().get(HASH).map(String::as_str) == Some(hash));
+        counts.updated += i32::from(is_updated(pod, hash));
     }
     counts
 }
@@ -306,7 +356,7 @@ mod tests {
             pod("b2", "b", "h", "Running", true),
             pod("c1", "c", "h", "Running", true),
         ]);
-        let plan = manage(&d, &nodes, &pods);
+        let plan = manage(&d, &nodes, &pods, "h", Timestamp::now());
         assert_eq!(
             plan,
             Plan { create: vec!["a".into()], delete: vec!["b1".into(), "c1".into()], failed: vec!["b1".into()] }
@@ -345,7 +395,47 @@ mod tests {
                 vec!["b"],
             ),
         ] {
-            assert_eq!(roll(&d, &nodes, &by_node(&pods), "new", Timestamp::now()), expected, "{}", pods.len());
+            assert_eq!(roll(&d, &nodes, &by_node(&pods), "new", Timestamp::now()).delete, expected, "{}", pods.len());
         }
+    }
+
+    #[test]
+    fn surges_before_it_deletes() {
+        let mut d = set(json!({}));
+        let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "34%", "maxUnavailable": 0}});
+        d.spec.as_mut().unwrap().update_strategy = serde_json::from_value(strategy).unwrap();
+        let nodes = [node("a", &[]), node("b", &[]), node("c", &[])];
+        let old = |name: &str, ready| pod(&format!("{name}-old"), name, "old", "Running", ready);
+        let new = |name: &str, ready| pod(&format!("{name}-new"), name, "new", "Running", ready);
+        for (pods, create, delete) in [
+            (vec![old("a", true), old("b", true), old("c", true)], vec!["a", "b"], vec![]),
+            (vec![old("a", true), new("a", false), old("b", true), old("c", true)], vec!["b"], vec![]),
+            (vec![old("a", true), new("a", true), old("b", true), old("c", true)], vec!["b", "c"], vec!["a-old"]),
+            (vec![old("a", false), old("b", true), old("c", false)], vec!["a", "c", "b"], vec![]),
+            (vec![new("a", true), new("b", false), new("c", true)], vec![], vec![]),
+        ] {
+            let placed = by_node(&pods);
+            let plan = roll(&d, &nodes, &placed, "new", Timestamp::now());
+            assert_eq!(
+                (plan.create, plan.delete),
+                (create.iter().map(|s| (*s).to_owned()).collect(), delete.iter().map(|s| (*s).to_owned()).collect()),
+                "{}",
+                pods.len()
+            );
+        }
+        let both = by_node(&[
+            old("a", true),
+            new("a", false),
+            old("b", false),
+            new("b", false),
+            old("c", true),
+            new("c", true),
+        ]);
+        let plan = manage(&d, &nodes, &both, "new", Timestamp::now());
+        assert_eq!(
+            plan.delete,
+            ["b-old", "c-old"],
+            "two stay only while the old one serves and the new one does not yet"
+        );
     }
 }

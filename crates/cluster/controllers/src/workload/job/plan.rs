@@ -4,16 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus, UncountedTerminatedPods};
+use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::{FINALIZER, INDEX, indexes};
+use super::policy::{self, Meaning, has_failed, meaning, replaces_late};
+use super::tally::{Tally, is_tracked, tally, uncounted};
+use super::{INDEX, back_off, indexes, per_index};
 use crate::object::pod::{is_active, is_ready, is_terminal, phase};
 
-const FIRST_BACK_OFF: SignedDuration = SignedDuration::from_secs(10);
-const LONGEST_BACK_OFF: SignedDuration = SignedDuration::from_mins(10);
+/// At most so many pods are created in one pass.
+const BURST: usize = 500;
+
+/// A pod to create.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewPod {
+    /// Its index, for indexed Jobs.
+    pub index: Option<i32>,
+    /// How often its index has failed, counted and ignored, where indexes fail on their own.
+    pub failures: Option<(i32, i32)>,
+}
 
 /// What to do.
 #[derive(Debug, Default)]
@@ -22,14 +33,33 @@ pub struct Plan {
     pub status: JobStatus,
     /// Pods that may lose their finalizer once the status is written.
     pub counted: Vec<Arc<Pod>>,
-    /// So many pods to create; for indexed Jobs, of these indexes.
-    pub create: Vec<Option<i32>>,
+    /// Pods to create.
+    pub create: Vec<NewPod>,
     /// Pods to delete.
     pub delete: Vec<Arc<Pod>>,
+    /// Whether the deleted are to lose their finalizer first, so that they count for nothing: they were too many, or the Job is suspended.
+    pub uncounted: bool,
     /// When to look again without an event.
     pub again: Option<SignedDuration>,
-    /// The Job came to its end with this pass: reason and message.
-    pub ended: Option<(&'static str, &'static str, String)>,
+    /// The Job came to its end with this pass: type, reason and message of the event.
+    pub ended: Option<(&'static str, String, String)>,
+}
+
+/// How a Job ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Verdict {
+    good: bool,
+    reason: String,
+    message: String,
+}
+
+impl Verdict {
+    fn good(reason: &str, message: &str) -> Self {
+        Self { good: true, reason: reason.into(), message: message.into() }
+    }
+    fn bad(reason: &str, message: &str) -> Self {
+        Self { good: false, reason: reason.into(), message: message.into() }
+    }
 }
 
 /// Whether the Job is over.
@@ -62,21 +92,13 @@ fn set_condition(status: &mut JobStatus, type_: &str, value: &str, reason: &str,
     true
 }
 
-fn uid(pod: &Pod) -> String {
-    pod.metadata.uid.clone().unwrap_or_default()
-}
-
-fn is_tracked(pod: &Pod) -> bool {
-    pod.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER)
-}
-
 /// A pod's completion index.
 pub fn index_of(pod: &Pod) -> Option<i32> {
-    pod.annotations().get(INDEX)?.parse().ok()
+    pod.annotations().get(INDEX)?.parse().ok().filter(|i| *i >= 0)
 }
 
 /// The completions of an indexed Job.
-fn indexed(job: &Job) -> Option<i32> {
+pub fn indexed(job: &Job) -> Option<i32> {
     let spec = job.spec.as_ref()?;
     spec.completions.filter(|_| spec.completion_mode.as_deref() == Some("Indexed"))
 }
@@ -94,23 +116,27 @@ pub fn plan(job: &Job, pods: &[Arc<Pod>], now: &Time) -> Plan {
     if plan.status.start_time.is_none() && !suspended {
         plan.status.start_time = Some(now.clone());
     }
-    let mut completed = count(job, pods, &mut plan);
+    let decided = decided(&plan.status);
+    let tally = tally(job, &spec, pods, decided.is_some(), &mut plan);
     let active: Vec<Arc<Pod>> = pods.iter().filter(|p| is_active(p)).cloned().collect();
+    let ending: Vec<&Arc<Pod>> =
+        pods.iter().filter(|p| p.metadata.deletion_timestamp.is_some() && !is_terminal(p)).collect();
     let some = |n: usize| i32::try_from(n).ok().filter(|n| *n > 0);
     plan.status.active = some(active.len());
     plan.status.ready = Some(i32::try_from(active.iter().filter(|p| is_ready(p)).count()).unwrap_or(0));
-    let terminating = pods.iter().filter(|p| p.metadata.deletion_timestamp.is_some() && !is_terminal(p)).count();
-    plan.status.terminating = Some(i32::try_from(terminating).unwrap_or(0));
-    if let Some(completions) = indexed(job) {
-        completed.retain(|i| *i < completions);
-        plan.status.completed_indexes = Some(indexes::format(&completed)).filter(|t| !t.is_empty());
-        plan.status.succeeded = some(completed.len());
+    plan.status.terminating = Some(i32::try_from(ending.len()).unwrap_or(0));
+    if indexed(job).is_some() {
+        plan.status.completed_indexes = Some(indexes::format(&tally.completed)).filter(|t| !t.is_empty());
+        plan.status.succeeded = some(tally.completed.len());
+        if spec.backoff_limit_per_index.is_some() {
+            plan.status.failed_indexes = Some(indexes::format(&tally.failed_indexes));
+        }
     }
-    let verdict = verdict(job, pods, &plan.status, active.len(), now.0);
+    let verdict = decided.or_else(|| verdict(job, &spec, pods, &tally, &plan.status, active.len(), now.0));
     match verdict {
-        Some((good, reason, message)) => end(&mut plan, (good, reason, message), active, terminating, now),
+        Some(verdict) => end(&mut plan, &verdict, active, ending.is_empty() && tally.kept == 0, now),
         None if suspended => {
-            plan.delete = active;
+            (plan.delete, plan.uncounted) = (active, true);
             plan.status.start_time = None;
             set_condition(&mut plan.status, "Suspended", "True", "JobSuspended", "Job suspended", now);
         }
@@ -121,209 +147,192 @@ pub fn plan(job: &Job, pods: &[Arc<Pod>], now: &Time) -> Plan {
                     plan.status.start_time = Some(now.clone());
                 }
             }
-            manage(job, pods, &mut plan, active, &completed, terminating, now.0);
-            deadline(job, &mut plan, now.0);
+            let (active, ending) = (&active, &ending);
+            manage(&View { job, spec: &spec, pods, active, ending, tally: &tally, now: now.0 }, &mut plan);
+            deadline(&spec, &mut plan, now.0);
         }
     }
     plan
 }
 
-/// Moves pods through `uncountedTerminatedPods`; returns the completed indexes.
-fn count(job: &Job, pods: &[Arc<Pod>], plan: &mut Plan) -> BTreeSet<i32> {
-    let limit = indexed(job).unwrap_or(0);
-    let mut completed = indexes::parse(plan.status.completed_indexes.as_deref().unwrap_or(""), limit);
-    let uncounted = plan.status.uncounted_terminated_pods.take().unwrap_or_default();
-    let by_uid: BTreeMap<String, &Arc<Pod>> = pods.iter().map(|p| (uid(p), p)).collect();
-    let still = |uid: &String| by_uid.get(uid).is_some_and(|p| is_tracked(p));
-    let (mut succeeded, mut failed) = (Vec::new(), Vec::new());
-    let (mut sum_succeeded, mut sum_failed) = (plan.status.succeeded.unwrap_or(0), plan.status.failed.unwrap_or(0));
-    for uid in uncounted.succeeded.into_iter().flatten() {
-        if still(&uid) { succeeded.push(uid) } else { sum_succeeded += 1 }
-    }
-    for uid in uncounted.failed.into_iter().flatten() {
-        if still(&uid) { failed.push(uid) } else { sum_failed += 1 }
-    }
-    for pod in pods.iter().filter(|p| is_tracked(p)) {
-        let over = is_terminal(pod) || pod.metadata.deletion_timestamp.is_some();
-        if !over {
-            continue;
-        }
-        plan.counted.push(pod.clone());
-        let id = uid(pod);
-        if succeeded.contains(&id) || failed.contains(&id) {
-            continue;
-        }
-        if phase(pod) == "Succeeded" {
-            completed.extend(index_of(pod));
-            succeeded.push(id);
-        } else {
-            failed.push(id);
-        }
-    }
-    plan.status.succeeded = (sum_succeeded > 0).then_some(sum_succeeded);
-    plan.status.failed = (sum_failed > 0).then_some(sum_failed);
-    let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
-    plan.status.uncounted_terminated_pods =
-        Some(UncountedTerminatedPods { succeeded: some(succeeded), failed: some(failed) });
-    completed
+/// What an earlier pass decided; it only waits for the last pods.
+fn decided(status: &JobStatus) -> Option<Verdict> {
+    let of = |type_: &str, good: bool| {
+        let c = condition(Some(status), type_).filter(|c| c.status == "True")?;
+        Some(Verdict {
+            good,
+            reason: c.reason.clone().unwrap_or_default(),
+            message: c.message.clone().unwrap_or_default(),
+        })
+    };
+    of("SuccessCriteriaMet", true).or_else(|| of("FailureTarget", false))
 }
 
-fn uncounted(status: &JobStatus) -> (usize, usize) {
-    let lists = status.uncounted_terminated_pods.as_ref();
-    let len = |list: Option<&Vec<String>>| list.map_or(0, Vec::len);
-    (len(lists.and_then(|l| l.succeeded.as_ref())), len(lists.and_then(|l| l.failed.as_ref())))
-}
-
-fn total(counted: Option<i32>, more: usize) -> i32 {
-    counted.unwrap_or(0).saturating_add(i32::try_from(more).unwrap_or(i32::MAX))
-}
-
-/// Whether the Job has come to its end: (well?, reason, message).
+/// Whether the Job has come to its end, in upstream's order (`syncJob`).
 fn verdict(
     job: &Job,
+    spec: &JobSpec,
     pods: &[Arc<Pod>],
+    tally: &Tally,
     status: &JobStatus,
     active: usize,
     now: Timestamp,
-) -> Option<(bool, &'static str, String)> {
-    let spec = job.spec.clone().unwrap_or_default();
-    let (more_succeeded, more_failed) = uncounted(status);
-    // Decided in an earlier pass; it only waits for the last pods.
-    for (type_, good) in [("FailureTarget", false), ("SuccessCriteriaMet", true)] {
-        if let Some(c) = condition(Some(status), type_).filter(|c| c.status == "True") {
-            let reason = match c.reason.as_deref() {
-                Some("BackoffLimitExceeded") => "BackoffLimitExceeded",
-                Some("DeadlineExceeded") => "DeadlineExceeded",
-                _ => "CompletionsReached",
-            };
-            return Some((good, reason, c.message.clone().unwrap_or_default()));
+) -> Option<Verdict> {
+    for pod in pods.iter().filter(|p| has_failed(spec, p)) {
+        if let Meaning::FailsJob(message) = meaning(spec, pod) {
+            return Some(Verdict::bad("PodFailurePolicy", &message));
         }
     }
-    let succeeded = match indexed(job) {
-        Some(_) => status.succeeded.unwrap_or(0),
-        None => total(status.succeeded, more_succeeded),
-    };
-    let done = match spec.completions {
-        Some(completions) => succeeded >= completions,
-        None => succeeded > 0 && active == 0,
-    };
-    if done {
-        return Some((true, "CompletionsReached", "Reached expected number of succeeded pods".into()));
-    }
-    let limit = spec.backoff_limit.unwrap_or(6);
-    let restarts: i32 = pods.iter().filter(|p| is_active(p)).map(|p| crate::object::pod::max_restarts(p)).sum();
-    let on_failure = spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) == Some("OnFailure");
-    let too_many_restarts = on_failure && restarts > 0 && restarts >= limit;
-    if total(status.failed, more_failed) > limit || too_many_restarts {
-        return Some((false, "BackoffLimitExceeded", "Job has reached the specified backoff limit".into()));
+    let limit = spec.backoff_limit.unwrap_or(if spec.backoff_limit_per_index.is_some() { i32::MAX } else { 6 });
+    if tally.failed > limit || too_many_restarts(spec, pods, limit) {
+        return Some(Verdict::bad("BackoffLimitExceeded", "Job has reached the specified backoff limit"));
     }
     let since = status.start_time.as_ref().filter(|_| spec.suspend != Some(true));
     if let (Some(limit), Some(start)) = (spec.active_deadline_seconds, since)
         && now.duration_since(start.0) >= SignedDuration::from_secs(limit)
     {
-        return Some((false, "DeadlineExceeded", "Job was active longer than specified deadline".into()));
+        return Some(Verdict::bad("DeadlineExceeded", "Job was active longer than specified deadline"));
     }
-    None
+    if let Some(verdict) = indexed(job).and_then(|completions| of_indexes(spec, completions, tally)) {
+        return Some(verdict);
+    }
+    let done = match spec.completions {
+        Some(completions) => tally.succeeded >= completions,
+        None => tally.succeeded > 0 && active == 0,
+    };
+    done.then(|| Verdict::good("CompletionsReached", "Reached expected number of succeeded pods"))
 }
 
-fn end(
-    plan: &mut Plan,
-    (good, reason, message): (bool, &'static str, String),
-    active: Vec<Arc<Pod>>,
-    terminating: usize,
-    now: &Time,
-) {
-    let target = if good { "SuccessCriteriaMet" } else { "FailureTarget" };
-    set_condition(&mut plan.status, target, "True", reason, &message, now);
-    let nobody = active.is_empty() && terminating == 0 && uncounted(&plan.status) == (0, 0);
+fn of_indexes(spec: &JobSpec, completions: i32, tally: &Tally) -> Option<Verdict> {
+    if spec.backoff_limit_per_index.is_some() {
+        let (failed, completed) = (tally.failed_indexes.len(), tally.completed.len());
+        let more_than = |n: usize, limit: i32| i32::try_from(n).map_or(true, |n| n > limit);
+        if spec.max_failed_indexes.is_some_and(|most| more_than(failed, most)) {
+            let message = "Job has exceeded the specified maximal number of failed indexes";
+            return Some(Verdict::bad("MaxFailedIndexesExceeded", message));
+        }
+        if failed > 0 && more_than(failed + completed, completions - 1) {
+            return Some(Verdict::bad("FailedIndexes", "Job has failed indexes"));
+        }
+    }
+    let message = policy::success(spec.success_policy.as_ref(), completions, &tally.completed)?;
+    Some(Verdict::good("SuccessPolicy", &message))
+}
+
+/// Containers that restart in place count too (`pastBackoffLimitOnFailure`).
+fn too_many_restarts(spec: &JobSpec, pods: &[Arc<Pod>], limit: i32) -> bool {
+    if spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) != Some("OnFailure") {
+        return false;
+    }
+    let restarts = |p: &Pod| -> i32 {
+        let status = p.status.iter();
+        let all = status
+            .flat_map(|s| s.container_statuses.iter().flatten().chain(s.init_container_statuses.iter().flatten()));
+        all.map(|c| c.restart_count).sum()
+    };
+    let running = pods.iter().filter(|p| matches!(phase(p), "Running" | "Pending"));
+    let sum: i32 = running.map(|p| restarts(p)).sum();
+    sum > 0 && sum >= limit
+}
+
+fn end(plan: &mut Plan, verdict: &Verdict, active: Vec<Arc<Pod>>, nobody_ends: bool, now: &Time) {
+    let Verdict { good, reason, message } = verdict;
+    let target = if *good { "SuccessCriteriaMet" } else { "FailureTarget" };
+    set_condition(&mut plan.status, target, "True", reason, message, now);
+    let nobody = active.is_empty() && nobody_ends && uncounted(&plan.status) == (0, 0);
     plan.delete = active;
     if nobody {
-        let last = if good { "Complete" } else { "Failed" };
-        set_condition(&mut plan.status, last, "True", reason, &message, now);
-        if good {
+        let last = if *good { "Complete" } else { "Failed" };
+        set_condition(&mut plan.status, last, "True", reason, message, now);
+        if *good {
             plan.status.completion_time = Some(now.clone());
+            plan.ended = Some(("Normal", "Completed".into(), "Job completed".into()));
+        } else {
+            plan.ended = Some(("Warning", reason.clone(), message.clone()));
         }
-        let event =
-            if good { ("Normal", "Completed", "Job completed".to_owned()) } else { ("Warning", reason, message) };
-        plan.ended = Some(event);
     }
 }
 
-fn manage(
-    job: &Job,
-    pods: &[Arc<Pod>],
-    plan: &mut Plan,
-    active: Vec<Arc<Pod>>,
-    completed: &BTreeSet<i32>,
-    terminating: usize,
+/// What a pass sees of a Job that goes on.
+struct View<'a> {
+    job: &'a Job,
+    spec: &'a JobSpec,
+    pods: &'a [Arc<Pod>],
+    active: &'a [Arc<Pod>],
+    ending: &'a [&'a Arc<Pod>],
+    tally: &'a Tally,
     now: Timestamp,
-) {
-    let spec = job.spec.clone().unwrap_or_default();
+}
+
+fn manage(view: &View<'_>, plan: &mut Plan) {
+    let View { job, spec, pods, active, ending, tally, now } = *view;
     let parallelism = spec.parallelism.unwrap_or(1);
-    let (more_succeeded, _) = uncounted(&plan.status);
-    let succeeded = match indexed(job) {
-        Some(_) => plan.status.succeeded.unwrap_or(0),
-        None => total(plan.status.succeeded, more_succeeded),
-    };
     let running = i32::try_from(active.len()).unwrap_or(i32::MAX);
     let wanted = match spec.completions {
-        Some(completions) => parallelism.min(completions - succeeded).max(0),
+        Some(completions) => parallelism.min(completions - tally.succeeded).max(0),
         // Once one has succeeded, the rest only finish.
-        None if succeeded > 0 => running.min(parallelism),
+        None if tally.succeeded > 0 => running.min(parallelism),
         None => parallelism,
     };
-    if running > wanted {
-        let mut excess = active;
-        crate::workload::rank::sort(&mut excess, |_| 0);
-        excess.truncate(usize::try_from(running - wanted).unwrap_or(0));
-        plan.delete = excess;
+    let excess = excess(job, active.to_vec(), usize::try_from(running - wanted).unwrap_or(0), tally);
+    if !excess.is_empty() {
+        (plan.delete, plan.uncounted) = (excess, true);
         return;
     }
-    let replaces_late = spec.pod_replacement_policy.as_deref() == Some("Failed");
-    let held = if replaces_late { i32::try_from(terminating).unwrap_or(0) } else { 0 };
-    let missing = usize::try_from(wanted - running - held).unwrap_or(0);
+    let held = if replaces_late(spec) { i32::try_from(ending.len()).unwrap_or(0) } else { 0 };
+    let missing = usize::try_from(wanted - running - held).unwrap_or(0).min(BURST);
     if missing == 0 {
         return;
     }
-    if let Some(wait) = back_off(pods, now) {
+    let per_index = spec.backoff_limit_per_index.is_some() && indexed(job).is_some();
+    if !per_index && let Some(wait) = back_off::of_job(pods, now) {
         plan.again = Some(wait);
         return;
     }
-    plan.create = match indexed(job) {
-        None => vec![None; missing],
-        Some(completions) => {
-            let taken: BTreeSet<i32> = active.iter().filter_map(|p| index_of(p)).collect();
-            let free = (0..completions).filter(|i| !completed.contains(i) && !taken.contains(i));
-            free.take(missing).map(Some).collect()
+    let Some(completions) = indexed(job) else {
+        plan.create = vec![NewPod::default(); missing];
+        return;
+    };
+    let late = ending.iter().filter(|_| replaces_late(spec)).map(|p| &***p);
+    let taken: BTreeSet<i32> = active.iter().map(|p| &**p).chain(late).filter_map(index_of).collect();
+    let is_free = |i: &i32| !tally.completed.contains(i) && !taken.contains(i) && !tally.failed_indexes.contains(i);
+    let free = (0..completions).filter(is_free).take(missing);
+    if !per_index {
+        plan.create = free.map(|i| NewPod { index: Some(i), failures: None }).collect();
+        return;
+    }
+    let last: BTreeMap<i32, &Arc<Pod>> = per_index::to_replace(spec, pods, &tally.completed, &tally.failed_indexes);
+    for index in free {
+        let failed = last.get(&index).map(|p| &***p);
+        let failures = per_index::next_failures(spec, failed);
+        let times = usize::try_from(failures.0.saturating_add(failures.1)).unwrap_or(0);
+        match failed.and_then(|pod| back_off::of_index(pod, times, now)) {
+            Some(wait) => plan.again = Some(plan.again.map_or(wait, |a| a.min(wait))),
+            None => plan.create.push(NewPod { index: Some(index), failures: Some(failures) }),
         }
-    };
+    }
 }
 
-/// How long to wait after failures: 10 s after the first, twice as long after each that followed without a success.
-fn back_off(pods: &[Arc<Pod>], now: Timestamp) -> Option<SignedDuration> {
-    let ended = |p: &Pod| -> Option<Timestamp> {
-        let statuses = p.status.as_ref()?.container_statuses.iter().flatten();
-        let at =
-            statuses.filter_map(|c| c.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref()).map(|t| t.0).max();
-        at.or_else(|| p.metadata.creation_timestamp.as_ref().map(|t| t.0))
-    };
-    let last_success = pods.iter().filter(|p| phase(p) == "Succeeded").filter_map(|p| ended(p)).max();
-    let failures: Vec<Timestamp> = pods
-        .iter()
-        .filter(|p| phase(p) == "Failed")
-        .filter_map(|p| ended(p))
-        .filter(|at| last_success.is_none_or(|s| *at > s))
-        .collect();
-    let (last, count) = (failures.iter().max()?, failures.len());
-    let factor = 1_i32.checked_shl(u32::try_from(count - 1).unwrap_or(0)).unwrap_or(i32::MAX).clamp(1, 60);
-    let wait = FIRST_BACK_OFF.checked_mul(factor).map_or(LONGEST_BACK_OFF, |w| w.min(LONGEST_BACK_OFF));
-    let left = last.saturating_add(wait).ok()?.duration_since(now);
-    left.is_positive().then_some(left)
+/// Pods to do without: those of indexes that are not wanted or have another, then the least useful.
+fn excess(job: &Job, mut active: Vec<Arc<Pod>>, count: usize, tally: &Tally) -> Vec<Arc<Pod>> {
+    let mut excess = Vec::new();
+    if let Some(completions) = indexed(job) {
+        crate::workload::rank::sort(&mut active, |_| 0);
+        let mut seen = BTreeSet::new();
+        // From the most useful on: who comes second is one too many.
+        let (keep, rest): (Vec<_>, Vec<_>) = active.into_iter().rev().partition(|p| {
+            index_of(p).is_some_and(|i| i < completions && !tally.completed.contains(&i) && seen.insert(i))
+        });
+        (active, excess) = (keep, rest);
+    }
+    crate::workload::rank::sort(&mut active, |_| 0);
+    let more = count.saturating_sub(excess.len());
+    excess.extend(active.into_iter().take(more));
+    excess
 }
 
-fn deadline(job: &Job, plan: &mut Plan, now: Timestamp) {
-    let limit = job.spec.as_ref().and_then(|s| s.active_deadline_seconds);
-    if let (Some(limit), Some(start)) = (limit, plan.status.start_time.as_ref()) {
+fn deadline(spec: &JobSpec, plan: &mut Plan, now: Timestamp) {
+    if let (Some(limit), Some(start)) = (spec.active_deadline_seconds, plan.status.start_time.as_ref()) {
         let left = SignedDuration::from_secs(limit) - now.duration_since(start.0);
         plan.again = Some(plan.again.map_or(left, |a| a.min(left)).max(SignedDuration::from_millis(10)));
     }
@@ -331,6 +340,7 @@ fn deadline(job: &Job, plan: &mut Plan, now: Timestamp) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::FINALIZER;
     use super::*;
     use serde_json::{Value, json};
 
@@ -401,8 +411,89 @@ mod tests {
         let spec = json!({"completions": 4, "parallelism": 4, "completionMode": "Indexed"});
         let pods = [pod("a", "Succeeded", true, Some(0)), pod("c", "Running", true, Some(2))];
         let result = plan(&job(spec, JobStatus::default()), &pods, &now());
-        assert_eq!(result.create, [Some(1), Some(3)]);
+        let indexes: Vec<_> = result.create.iter().map(|p| p.index).collect();
+        assert_eq!(indexes, [Some(1), Some(3)]);
         assert_eq!((result.status.completed_indexes.as_deref(), result.status.succeeded), (Some("0"), Some(1)));
+    }
+
+    #[test]
+    fn one_pod_an_index() {
+        let spec = json!({"completions": 2, "parallelism": 3, "completionMode": "Indexed"});
+        let pods = [
+            pod("a", "Pending", true, Some(0)),
+            pod("b", "Running", true, Some(0)),
+            pod("c", "Running", true, Some(5)),
+            pod("d", "Running", true, Some(1)),
+        ];
+        let result = plan(&job(spec, JobStatus::default()), &pods, &now());
+        let mut names: Vec<_> = result.delete.iter().map(|p| p.name_any()).collect();
+        names.sort();
+        assert_eq!((names, result.uncounted), (vec!["a".to_owned(), "c".to_owned()], true));
+    }
+
+    #[test]
+    fn a_policy_fails_the_job_or_ignores_the_pod() {
+        let codes = |action: &str| {
+            json!({"completions": 1, "backoffLimit": 0, "podFailurePolicy": {"rules": [
+            {"action": action, "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]}})
+        };
+        let mut failed = (*pod("a", "Failed", true, None)).clone();
+        let condition = json!([{"type": "DisruptionTarget", "status": "True"}]);
+        failed.status.as_mut().unwrap().conditions = serde_json::from_value(condition).unwrap();
+        let failed = [Arc::new(failed)];
+        let ignored = plan(&job(codes("Ignore"), JobStatus::default()), &failed, &now());
+        assert_eq!((uncounted(&ignored.status), ignored.counted.len(), ignored.create.len()), ((0, 0), 1, 1));
+        let counts = plan(&job(codes("Count"), JobStatus::default()), &failed, &now());
+        assert_eq!(decided(&counts.status).unwrap().reason, "BackoffLimitExceeded");
+        let fails = plan(&job(codes("FailJob"), JobStatus::default()), &failed, &now());
+        assert_eq!(decided(&fails.status).unwrap().reason, "PodFailurePolicy");
+        let end = plan(&job(codes("FailJob"), fails.status), &[], &now());
+        assert_eq!((end.ended.unwrap().1.as_str(), end.status.failed), ("PodFailurePolicy", Some(1)));
+    }
+
+    #[test]
+    fn pods_are_replaced_early_or_late() {
+        let mut ending = (*pod("a", "Running", true, None)).clone();
+        ending.metadata.deletion_timestamp = Some(now());
+        let ending = [Arc::new(ending)];
+        for (policy, created, counted) in [("TerminatingOrFailed", 1, 1), ("Failed", 0, 0)] {
+            let spec = json!({"completions": 1, "podReplacementPolicy": policy});
+            let result = plan(&job(spec, JobStatus::default()), &ending, &now());
+            assert_eq!((result.create.len(), result.counted.len()), (created, counted), "{policy}");
+            assert_eq!(result.status.terminating, Some(1));
+        }
+    }
+
+    #[test]
+    fn indexes_fail_on_their_own() {
+        let spec = json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed", "backoffLimitPerIndex": 0,
+                          "maxFailedIndexes": 1});
+        let pods = |phases: [&str; 3]| -> Vec<Arc<Pod>> {
+            (0..3).map(|i| pod(&format!("p{i}"), phases[usize::try_from(i).unwrap()], true, Some(i))).collect()
+        };
+        let going = plan(&job(spec.clone(), JobStatus::default()), &pods(["Failed", "Running", "Succeeded"]), &now());
+        assert_eq!((going.status.failed_indexes.as_deref(), decided(&going.status)), (Some("0"), None));
+        assert!(going.create.is_empty(), "a failed index is not tried again");
+        let over = plan(&job(spec.clone(), JobStatus::default()), &pods(["Failed", "Succeeded", "Succeeded"]), &now());
+        assert_eq!(decided(&over.status).unwrap().reason, "FailedIndexes");
+        let many = plan(&job(spec, JobStatus::default()), &pods(["Failed", "Running", "Failed"]), &now());
+        assert_eq!(decided(&many.status).unwrap().reason, "MaxFailedIndexesExceeded");
+        let twice = json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed", "backoffLimitPerIndex": 1});
+        let again = plan(&job(twice, JobStatus::default()), &pods(["Failed", "Running", "Running"]), &now());
+        assert_eq!(again.create, [NewPod { index: Some(0), failures: Some((1, 0)) }]);
+        assert!(again.counted.is_empty(), "it keeps its finalizer until its successor is there");
+    }
+
+    #[test]
+    fn enough_is_enough() {
+        let spec = json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed",
+                          "successPolicy": {"rules": [{"succeededIndexes": "1"}]}});
+        let pods = [pod("a", "Running", true, Some(0)), pod("b", "Succeeded", true, Some(1))];
+        let met = plan(&job(spec.clone(), JobStatus::default()), &pods, &now());
+        assert_eq!(decided(&met.status), Some(Verdict::good("SuccessPolicy", "Matched rules at index 0")));
+        assert_eq!((met.delete.len(), met.uncounted), (1, false));
+        let end = plan(&job(spec, met.status), &[pod("b", "Succeeded", false, Some(1))], &now());
+        assert!(has(Some(&end.status), "Complete"));
     }
 
     #[test]

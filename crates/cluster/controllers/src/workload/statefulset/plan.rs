@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
 use super::identity::ordinal;
@@ -26,7 +27,8 @@ pub enum Step {
     Delete(String),
 }
 
-fn bounds(set: &StatefulSet) -> (i32, i32) {
+/// The first ordinal and the one after the last.
+pub fn bounds(set: &StatefulSet) -> (i32, i32) {
     let spec = set.spec.as_ref();
     let start = spec.and_then(|s| s.ordinals.as_ref()).and_then(|o| o.start).unwrap_or(0);
     (start, start.saturating_add(spec.and_then(|s| s.replicas).unwrap_or(1)))
@@ -91,18 +93,64 @@ pub fn steps(set: &StatefulSet, pods: &[Arc<Pod>], update_hash: &str, now: Times
         return steps;
     }
     let Some(partition) = partition(set) else { return steps };
-    for i in (partition.max(first)..end).rev() {
-        let Some(pod) = by_ordinal.get(&i) else { continue };
-        let old = pod.labels().get(HASH).map(String::as_str) != Some(update_hash);
+    let range: Vec<&Arc<Pod>> = by_ordinal.range(first..end).map(|(_, p)| *p).collect();
+    let due = by_ordinal.range(partition.max(first)..end.max(partition.max(first))).rev().map(|(_, p)| *p);
+    let healthy = |p: &Pod| is_healthy(set, p, now);
+    let due = due.map(|p| (p, p.labels().get(HASH).map(String::as_str) != Some(update_hash)));
+    match max_unavailable(set) {
+        None => one_by_one(due, healthy),
+        Some(most) => {
+            let missing = usize::try_from(end - first).unwrap_or(0).saturating_sub(range.len());
+            let out = range.iter().filter(|p| !healthy(p)).count() + missing;
+            some_at_once(due, healthy, most.saturating_sub(out))
+        }
+    }
+}
+
+/// The highest pod of an old template goes, once all above it are well.
+fn one_by_one<'a>(due: impl Iterator<Item = (&'a Arc<Pod>, bool)>, healthy: impl Fn(&Pod) -> bool) -> Vec<Step> {
+    for (pod, old) in due {
         if old && !is_deleting(pod) {
             return vec![Step::Delete(pod.name_any())];
         }
-        // One is out at a time.
-        if !is_healthy(set, pod, now) {
-            return Vec::new();
+        if !healthy(pod) {
+            break;
         }
     }
+    Vec::new()
+}
+
+/// Of the pods of an old template, from the highest on, as many go as may be out, and those that are out anyway.
+fn some_at_once<'a>(
+    due: impl Iterator<Item = (&'a Arc<Pod>, bool)>,
+    healthy: impl Fn(&Pod) -> bool,
+    mut room: usize,
+) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (pod, _) in due.filter(|(pod, old)| *old && !is_deleting(pod)) {
+        if healthy(pod) {
+            if room == 0 {
+                continue;
+            }
+            room -= 1;
+        }
+        steps.push(Step::Delete(pod.name_any()));
+    }
     steps
+}
+
+/// How many pods may be out during an update (MaxUnavailableStatefulSet, on by default since v1.35); `None` for one, strictly in order.
+fn max_unavailable(set: &StatefulSet) -> Option<usize> {
+    let spec = set.spec.as_ref()?;
+    let rolling = spec.update_strategy.as_ref()?.rolling_update.as_ref()?;
+    let most = match rolling.max_unavailable.as_ref()? {
+        IntOrString::Int(n) => i64::from(*n),
+        IntOrString::String(text) => {
+            let percent: i64 = text.trim_end_matches('%').parse().unwrap_or(0);
+            (percent * i64::from(spec.replicas.unwrap_or(1)) + 99).div_euclid(100)
+        }
+    };
+    usize::try_from(most.max(1)).ok().filter(|most| *most > 1)
 }
 
 /// The status that says what is; `current` and `update` are the revisions' (name, hash).
@@ -177,6 +225,7 @@ mod tests {
         let delete = |n: i32| Step::Delete(format!("s-{n}"));
         let parallel = json!({"podManagementPolicy": "Parallel"});
         let held = json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": 1}}});
+        let two = json!({"podManagementPolicy": "Parallel", "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "50%"}}});
         let by_hand = json!({"updateStrategy": {"type": "OnDelete"}});
         for (set, list, expected) in [
             (set(3, json!({})), vec![], vec![create(0)]),
@@ -196,6 +245,21 @@ mod tests {
             (set(2, json!({})), vec![(0, "o", "ready"), (1, "n", "pending")], vec![]),
             (set(2, held.clone()), vec![(0, "o", "ready"), (1, "n", "ready")], vec![]),
             (set(2, held), vec![], vec![Step::Create { ordinal: 0, current: true }]),
+            (
+                set(4, two.clone()),
+                vec![(0, "o", "ready"), (1, "o", "ready"), (2, "o", "ready"), (3, "o", "ready")],
+                vec![delete(3), delete(2)],
+            ),
+            (
+                set(4, two.clone()),
+                vec![(0, "o", "ready"), (1, "o", "ready"), (2, "n", "pending"), (3, "n", "ready")],
+                vec![delete(1)],
+            ),
+            (
+                set(4, two),
+                vec![(0, "o", "pending"), (1, "o", "ready"), (2, "n", "pending"), (3, "n", "ready")],
+                vec![delete(0)],
+            ),
             (set(2, by_hand), vec![(0, "o", "ready"), (1, "o", "ready")], vec![]),
             (set(2, json!({"ordinals": {"start": 5}})), vec![(5, "n", "ready")], vec![create(6)]),
         ] {
