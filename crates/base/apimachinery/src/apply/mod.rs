@@ -19,8 +19,18 @@ pub use owners::{Owner, read_owners, track, write_owners};
 pub struct Conflict {
     /// Who owns it.
     pub manager: String,
+    /// For an owner by updates: `using v1 at 2026-01-01T00:00:00Z`.
+    pub how: String,
     /// `.spec.replicas`.
     pub path: String,
+}
+
+impl Conflict {
+    /// The owner as upstream's messages name it.
+    pub fn owner(&self) -> String {
+        let gap = if self.how.is_empty() { "" } else { " " };
+        format!("{}{gap}{}", crate::status::quoted(&self.manager), self.how)
+    }
 }
 
 /// Who applies, and how.
@@ -71,8 +81,11 @@ pub fn apply(live: &Value, document: &Value, ty: Option<usize>, applier: &Applie
         if applier.force {
             owner.fields = owner.fields.minus(&contested);
         } else {
-            conflicts
-                .extend(contested.paths().into_iter().map(|path| Conflict { manager: owner.manager.clone(), path }));
+            conflicts.extend(contested.paths().into_iter().map(|path| Conflict {
+                manager: owner.manager.clone(),
+                how: owner.how(),
+                path,
+            }));
         }
     }
     if !conflicts.is_empty() {
@@ -130,7 +143,7 @@ mod tests {
                 .unwrap();
         let other = json!({"metadata":{"name":"a"},"data":{"x":"2"}});
         let conflicts = apply(&live, &other, ty("ConfigMap"), &by("two", false)).unwrap_err();
-        assert_eq!(conflicts, [Conflict { manager: "one".into(), path: ".data.x".into() }]);
+        assert_eq!(conflicts, [Conflict { manager: "one".into(), how: String::new(), path: ".data.x".into() }]);
         let live = apply(&live, &other, ty("ConfigMap"), &by("two", true)).unwrap();
         assert_eq!(live["data"]["x"], "2");
         assert_eq!(read_owners(&live).len(), 1, "nothing is left of the first");
