@@ -1,13 +1,13 @@
 //! A playground and a cluster on it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use kinit_playground::Playground;
 
-use crate::kubectl;
+use crate::kubectl::Kubectl;
 
 /// A playground of this test process.
 pub struct Lab {
@@ -41,6 +41,15 @@ impl Ran {
 }
 
 impl Lab {
+    /// A playground that stands already, for work on a test: `KINIT_LAB` names it.
+    #[must_use]
+    pub fn standing() -> Option<Self> {
+        let name = std::env::var("KINIT_LAB").ok()?;
+        let kinit = Path::new(&std::env::var_os("KINIT_BUNDLE")?).join("kinit");
+        let dir = Playground::open(&name).ok()?.dir;
+        Some(Self { name, kinit, dir })
+    }
+
     /// Boots hosts. The bundle comes from `KINIT_BUNDLE`, which `cargo xtask test` sets.
     pub fn up(name: &str, loadbalancers: u8, control_planes: u8, workers: u8) -> Result<Self> {
         let bundle =
@@ -89,24 +98,26 @@ impl Lab {
         self.playground("ssh", &[host, command])?.ok(&format!("on {host}: {command}"))
     }
 
-    /// Runs kubectl as the cluster's administrator.
-    pub fn kubectl(&self, arguments: &[&str]) -> Result<Ran> {
-        let mut command = Command::new(kubectl::path()?);
+    /// A kubectl with the cluster administrator's kubeconfig, not started yet.
+    pub fn kubectl_command(&self, kubectl: Kubectl, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(kubectl.path()?);
         command.env("KUBECONFIG", self.dir.join("admin.conf")).args(arguments);
-        Ok(Ran::from(&command.output().context("start kubectl")?))
+        Ok(command)
     }
 
-    /// The same with a manifest on its standard input.
-    pub fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<Ran> {
+    /// Runs Debian 13's kubectl.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<Ran> {
+        self.run_kubectl(Kubectl::Trixie, arguments, "")
+    }
+
+    /// Runs a kubectl with a manifest on its standard input.
+    pub fn run_kubectl(&self, kubectl: Kubectl, arguments: &[&str], input: &str) -> Result<Ran> {
         use std::io::Write;
-        let mut command = Command::new(kubectl::path()?);
-        command.env("KUBECONFIG", self.dir.join("admin.conf")).args(arguments);
-        command
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped());
+        let mut command = self.kubectl_command(kubectl, arguments)?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("start kubectl")?;
-        child.stdin.take().context("kubectl has no input")?.write_all(input.as_bytes())?;
+        // A kubectl that reads nothing may be gone already.
+        child.stdin.take().context("kubectl has no input")?.write_all(input.as_bytes()).ok();
         Ok(Ran::from(&child.wait_with_output()?))
     }
 

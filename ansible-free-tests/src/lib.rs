@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! Lab ── kinit(...) ──► the program under test, as its users start it
-//!     ── kubectl(...) ► Debian's kubectl, unmodified
+//!     ── kubectl(...) ► Debian's kubectls, unmodified
 //!     ── ssh(...) ────► what is on a host
 //!     └─ taken down when the test process ends, however it ends
 //! ```
 
+mod follow;
 mod kubectl;
 mod lab;
 
+pub use follow::Follow;
+pub use kubectl::Kubectl;
 pub use lab::{Lab, Ran, eventually};

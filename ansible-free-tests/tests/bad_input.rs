@@ -8,16 +8,18 @@ use ansible_free_tests::Lab;
 
 static LAB: OnceLock<Lab> = OnceLock::new();
 
-/// One host is enough: everything here fails before it is touched.
+/// Two hosts are enough: everything here fails before they are touched.
 fn lab() -> &'static Lab {
-    LAB.get_or_init(|| Lab::up("bad", 0, 1, 0).unwrap())
+    LAB.get_or_init(|| Lab::up("bad", 0, 1, 1).unwrap())
 }
 
 /// Nothing of kinit's may be on the host.
 fn untouched(lab: &Lab) {
-    let found =
-        lab.ssh("cp1", "ls -d /etc/kubernetes /var/lib/kinit /usr/local/lib/kinit 2>/dev/null || true").unwrap();
-    assert_eq!(found, "", "the host was changed");
+    for host in ["cp1", "w1"] {
+        let found =
+            lab.ssh(host, "ls -d /etc/kubernetes /var/lib/kinit /usr/local/lib/kinit 2>/dev/null || true").unwrap();
+        assert_eq!(found, "", "{host} was changed");
+    }
 }
 
 fn init(file: &str, more: &[&str]) -> ansible_free_tests::Ran {
@@ -103,6 +105,64 @@ fn an_occupied_port_is_found_and_can_be_ignored_by_name() {
     assert!(seen.contains("failed: cp1: Port-6443: squatter.service listens on port 6443"), "{seen}");
     assert_eq!(ignored.code, 0, "{}", ignored.err);
     untouched(lab);
+}
+
+#[test]
+fn all_that_is_wrong_with_hosts_is_told_at_once() {
+    let lab = lab();
+    let lie = |file: &str, text: &str| {
+        format!(
+            "printf '{text}' > /tmp/lie && chmod 644 /tmp/lie && cp /tmp/lie /tmp/lie-$$ && mount --bind /tmp/lie-$$ $(readlink -f {file})"
+        )
+    };
+    let wrong = [
+        ("cp1", lie("/etc/os-release", "ID=fedora\\nPRETTY_NAME=\"Fedora Linux 44\"\\n")),
+        ("cp1", "mount -t tmpfs -o size=64m none /var/lib".to_owned()),
+        ("w1", lie("/etc/machine-id", &lab.ssh("cp1", "cat /etc/machine-id").unwrap())),
+        ("w1", "mkdir /etc/kubernetes && touch /etc/kubernetes/kubelet.conf".to_owned()),
+    ];
+    for (host, command) in &wrong {
+        lab.ssh(host, command).unwrap();
+    }
+    let ran = lab.on_cluster("init", &[]).unwrap();
+    lab.ssh("cp1", "umount /var/lib /usr/lib/os-release").unwrap();
+    lab.ssh("w1", "umount /etc/machine-id; rm -r /etc/kubernetes").unwrap();
+    assert_eq!(ran.code, 5, "{}", ran.err);
+    for line in [
+        "failed: cp1: SystemVerification: \"Fedora Linux 44\" is not supported (use Debian or Ubuntu)",
+        "failed: cp1: DiskFree: 64 MiB are free on the disk of /var/lib; 2048 are needed (make room)",
+        "failed: w1: MachineId: cp1 and w1 have the same machine-id",
+        "failed: w1: FileAvailable--etc-kubernetes-kubelet.conf: /etc/kubernetes/kubelet.conf exists",
+    ] {
+        assert!(ran.err.contains(line), "{line} is missing in: {}", ran.err);
+    }
+    untouched(lab);
+}
+
+#[test]
+fn a_user_without_root_is_refused() {
+    let lab = lab();
+    for host in ["cp1", "w1"] {
+        lab.ssh(host, "useradd -m ops && cp -r /root/.ssh /home/ops/ && chown -R ops: /home/ops/.ssh").unwrap();
+    }
+    let file = lab.variant("ops.yaml", |text| text.replace("  ssh:\n", "  ssh:\n    user: ops\n")).unwrap();
+    let ran = init(&file, &[]);
+    for host in ["cp1", "w1"] {
+        lab.ssh(host, "userdel -r ops 2>/dev/null").unwrap();
+    }
+    assert_eq!(ran.code, 5, "{}", ran.err);
+    assert!(ran.err.contains("failed: cp1: IsPrivilegedUser: the SSH user has uid"), "{}", ran.err);
+    untouched(lab);
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_no_run() {
+    let lab = lab();
+    let mut command = lab.kinit_command(&["init", "--dry-run", "-f", &lab.file().display().to_string()]);
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
 }
 
 #[test]

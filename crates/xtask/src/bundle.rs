@@ -19,9 +19,10 @@ const DEMO_TOOLS: &[&str] = &[
 
 /// Builds the programs and returns the folder they are in.
 fn build() -> Result<PathBuf> {
-    let packages = ["kinit", "hyperkube", "pause", "kube-dns"];
+    let programs = ["kinit", "hyperkube", "pause", "kube-dns"];
     let mut command = cargo();
-    command.args(["build", "--quiet"]).args(packages.iter().flat_map(|p| ["--package", p]));
+    // The whole workspace is selected, so that its crates have the features the tests built them with: nothing is compiled twice.
+    command.args(["build", "--quiet", "--workspace"]).args(programs.iter().flat_map(|p| ["--bin", p]));
     run_program(&mut command)?;
     Ok(target_dir().join(TARGET).join("debug"))
 }

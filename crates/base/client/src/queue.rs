@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(back_off(40), LONGEST_DELAY);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_key_waits_once_and_is_worked_on_by_one() {
         let queue = Queue::new();
         queue.add("a");
@@ -249,12 +249,11 @@ mod tests {
         assert!(queue.is_empty(), "a is active");
         queue.done(&"a");
         assert_eq!(queue.next().await, "a");
-        queue.add_after("c", Duration::from_secs(5));
-        queue.add_after("c", Duration::from_secs(1));
         let start = Instant::now();
+        queue.add_after("c", Duration::from_secs(600));
+        queue.add_after("c", Duration::from_millis(30));
         assert_eq!(queue.next().await, "c");
-        assert_eq!(start.elapsed().as_secs(), 1);
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        assert!(queue.is_empty(), "the later delay is void");
+        assert!(start.elapsed() >= Duration::from_millis(30));
+        assert!(queue.state.lock().delayed.is_empty(), "the later delay is void");
     }
 }

@@ -233,7 +233,15 @@ impl State {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    /// When the only pod's back-off ends; lets that time come.
+    fn back_off_ends(queue: &Queue) -> Instant {
+        let mut state = queue.state.lock();
+        let due = state.next_due().unwrap();
+        state.flush(due);
+        due
+    }
+
+    #[tokio::test]
     async fn priority_then_age() {
         let queue = Queue::default();
         queue.add("old", 0);
@@ -247,7 +255,7 @@ mod tests {
         assert_eq!(order, ["vip", "old", "new"]);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn events_that_may_help_end_the_rest() {
         let queue = Queue::default();
         queue.add("p", 0);
@@ -255,15 +263,16 @@ mod tests {
         queue.put_back(&turn, [Plugin::NodeResourcesFit].into());
         queue.happened(Happening::PodAssigned);
         assert!(queue.state.lock().backing_off.is_empty(), "that frees no resources");
+        let rejected = queue.state.lock().unschedulable["p"].since;
         queue.happened(Happening::PodGone);
-        let start = Instant::now();
+        assert_eq!(back_off_ends(&queue) - rejected, Duration::from_secs(1), "its first back-off");
         let turn = queue.pop().await;
-        assert_eq!(start.elapsed().as_secs(), 1, "after its first back-off");
         queue.happened(Happening::Node);
+        let rejected = Instant::now();
         queue.put_back(&turn, [Plugin::NodeResourcesFit].into());
-        let start = Instant::now();
+        let rest = back_off_ends(&queue) - rejected;
+        assert!(rest >= Duration::from_secs(2), "the event came while it was tried; its second back-off: {rest:?}");
         queue.pop().await;
-        assert_eq!(start.elapsed().as_secs(), 2, "the event came while it was tried; its second back-off");
         queue.remove("p");
         queue.put_back(&turn, [Plugin::NodePorts].into());
         assert!(queue.state.lock().unschedulable.is_empty(), "a removed pod stays away");

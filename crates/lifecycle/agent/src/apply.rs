@@ -12,6 +12,9 @@ pub(crate) async fn apply(resource: &Resource, secret: Option<&str>) -> Result<(
         Resource::Packages { names, hold } => packages::install(names, hold).await,
         Resource::Directory { path, mode, owner } => {
             note_parents(path)?;
+            if *mode == 0o700 {
+                Ledger::note_private(path)?;
+            }
             files::directory(path, *mode, owner)
         }
         Resource::File(file) => self::file(file, secret),

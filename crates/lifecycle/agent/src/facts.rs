@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use kinit_resource::Facts;
 
+use crate::ledger::Ledger;
+
 /// Gathers everything.
 pub(crate) fn gather() -> Result<Facts> {
     let os = os_release(&read("/etc/os-release"));
@@ -23,6 +25,7 @@ pub(crate) fn gather() -> Result<Facts> {
         cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
         memory: memory(&read("/proc/meminfo")),
         disk_free: disk.f_bavail.saturating_mul(disk.f_frsize),
+        disk_size: disk.f_blocks.saturating_mul(disk.f_frsize),
         systemd: Path::new("/run/systemd/system").is_dir(),
         cgroup_v2: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
         can_lower_oom_score: can_lower_oom_score(&read("/proc/self/status")),
@@ -30,7 +33,19 @@ pub(crate) fn gather() -> Result<Facts> {
         unix_time: time::OffsetDateTime::now_utc().unix_timestamp(),
         addresses: addresses()?,
         cluster: cluster(),
+        taken: taken(),
     })
+}
+
+/// What another cluster would have left where this one's things go, in kubeadm's places.
+const SIGNS: &[&str] = &["/etc/kubernetes/kubelet.conf", "/etc/kubernetes/admin.conf", "/var/lib/etcd/member"];
+
+fn taken() -> Vec<String> {
+    // Once kinit has begun here, they are its own.
+    if Ledger::exists() {
+        return Vec::new();
+    }
+    SIGNS.iter().filter(|p| Path::new(p).exists()).map(|p| (*p).to_owned()).collect()
 }
 
 fn read(path: &str) -> String {

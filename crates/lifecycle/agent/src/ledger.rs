@@ -26,6 +26,29 @@ pub(crate) struct Ledger {
     pub swaps: BTreeSet<String>,
     /// Units that kinit enabled, or stopped; true: it was enabled and running before.
     pub units: BTreeMap<String, bool>,
+    /// Folders that components write to and that existed, with what was in them.
+    #[serde(default)]
+    pub found: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// Folders that components fill while they run. What was in them before the first change is the host's own.
+pub(crate) const FILLED_WHILE_RUNNING: &[&str] = &[
+    "/etc/kubernetes",
+    "/var/lib/kubelet",
+    "/var/lib/etcd",
+    "/var/lib/cni",
+    "/var/lib/containerd",
+    "/var/log/pods",
+    "/var/log/containers",
+    "/var/log/kubernetes",
+    "/etc/cni",
+    "/run/flannel",
+    "/run/kubernetes",
+];
+
+fn children(folder: &str) -> Option<BTreeSet<String>> {
+    let entries = std::fs::read_dir(folder).ok()?;
+    Some(entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect())
 }
 
 impl Ledger {
@@ -46,8 +69,45 @@ impl Ledger {
         if new == old {
             return Ok(());
         }
+        if !Self::exists() {
+            let found = FILLED_WHILE_RUNNING.iter().filter_map(|f| Some(((*f).to_owned(), children(f)?)));
+            new.found.extend(found);
+        }
         std::fs::create_dir_all(HOME).with_context(|| format!("create {HOME}"))?;
         files::write_private(PATH, &serde_json::to_vec_pretty(&new).context("encode the ledger")?)
+    }
+
+    /// Whether kinit has changed anything here.
+    pub fn exists() -> bool {
+        std::path::Path::new(PATH).exists()
+    }
+
+    /// Notes what is in a folder that will be a component's alone, if it is there already.
+    pub fn note_private(folder: &str) -> Result<()> {
+        let ledger = Self::load()?;
+        let known = ledger.found.contains_key(folder) || ledger.created.contains(folder);
+        match children(folder) {
+            Some(names) if !known && !FILLED_WHILE_RUNNING.contains(&folder) => Self::note(|l| {
+                l.found.insert(folder.to_owned(), names);
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What components have made: folders that were not there, and what is new in those that were.
+    pub fn made_while_running(&self) -> BTreeSet<String> {
+        let folders = FILLED_WHILE_RUNNING.iter().copied().chain(self.found.keys().map(String::as_str));
+        let mut made = BTreeSet::new();
+        for folder in folders {
+            match (self.found.get(folder), children(folder)) {
+                (None, Some(_)) => drop(made.insert(folder.to_owned())),
+                (Some(before), Some(now)) => {
+                    made.extend(now.difference(before).map(|name| format!("{folder}/{name}")));
+                }
+                (_, None) => {}
+            }
+        }
+        made
     }
 
     /// Notes a path that is about to be written: as created, or with a copy of what it was.
@@ -88,6 +148,13 @@ impl Ledger {
         lines.extend(self.created.iter().filter(|p| !inside(p)).map(|p| format!("remove {p}")));
         lines.extend(self.sysctls.iter().map(|(k, v)| format!("set sysctl {k}={v}")));
         lines.extend(self.swaps.iter().map(|s| format!("use swap {s} again")));
+        lines.extend(
+            self.made_while_running()
+                .into_iter()
+                .filter(|p| !inside(p))
+                .filter(|p| !self.created.contains(p))
+                .map(|p| format!("remove {p}")),
+        );
         if !self.packages.is_empty() {
             lines.push(format!("remove packages {}", self.packages.iter().cloned().collect::<Vec<_>>().join(" ")));
         }

@@ -1,6 +1,5 @@
 //! Giving the host back as it was.
 
-use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -9,22 +8,6 @@ use nix::mount::{MntFlags, umount2};
 
 use crate::ledger::{HOME, Ledger};
 use crate::{files, kernel, packages, systemd};
-
-/// Things that the components make while they run, whoever installed them.
-const MADE_WHILE_RUNNING: &[&str] = &[
-    "/etc/kubernetes",
-    "/var/lib/kubelet",
-    "/var/lib/etcd",
-    "/var/lib/cni",
-    "/var/lib/containerd",
-    "/var/log/pods",
-    "/var/log/containers",
-    "/var/log/kubernetes",
-    "/etc/cni",
-    "/run/flannel",
-    "/run/kubernetes",
-    "/run/netns",
-];
 
 /// Undoes the ledger, latest parts first; goes on after a failure. Returns what is left all the same.
 pub(crate) async fn run() -> Result<Vec<String>> {
@@ -50,13 +33,7 @@ pub(crate) async fn run() -> Result<Vec<String>> {
     }
     note("undo mounts", unmount());
     note("remove network state", crate::reset_pods::network().await);
-    for path in ledger
-        .created
-        .iter()
-        .rev()
-        .map(String::as_str)
-        .chain(MADE_WHILE_RUNNING.iter().copied().filter(|p| ours(&ledger, p)))
-    {
+    for path in ledger.created.iter().rev().chain(&ledger.made_while_running()) {
         note(path, files::remove(path));
     }
     for (path, backup) in &ledger.replaced {
@@ -85,16 +62,6 @@ fn put_back(backup: &str, path: &str) -> Result<()> {
     files::write(path, &old, mode, "root:root")
 }
 
-/// A folder of a package that was there before kinit stays.
-fn ours(ledger: &Ledger, path: &str) -> bool {
-    match path {
-        "/var/lib/containerd" | "/etc/cni" | "/var/lib/cni" => ledger.packages.contains("containerd"),
-        "/var/lib/etcd" => ledger.packages.contains("etcd-server"),
-        "/run/netns" => false,
-        _ => true,
-    }
-}
-
 /// Unmounts everything below the folders of pods, deepest first.
 fn unmount() -> Result<()> {
     let table = std::fs::read_to_string("/proc/self/mounts").context("list the mounts")?;
@@ -121,16 +88,9 @@ fn unmount() -> Result<()> {
 
 /// The post-check: paths and packages that should be gone.
 fn residue(ledger: &Ledger) -> Result<Vec<String>> {
-    let mut left: Vec<String> = Vec::new();
-    let paths =
-        ledger.created.iter().map(String::as_str).chain(MADE_WHILE_RUNNING.iter().copied().filter(|p| ours(ledger, p)));
-    left.extend(
-        paths
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .filter(|p| Path::new(p).symlink_metadata().is_ok())
-            .map(|p| format!("{p} is left")),
-    );
+    let mut paths = ledger.made_while_running();
+    paths.extend(ledger.created.iter().filter(|p| Path::new(p).symlink_metadata().is_ok()).cloned());
+    let mut left: Vec<String> = paths.into_iter().map(|p| format!("{p} is left")).collect();
     let installed = packages::installed()?;
     left.extend(ledger.packages.iter().filter(|p| installed.contains(*p)).map(|p| format!("package {p} is left")));
     Ok(left)

@@ -88,7 +88,7 @@ pub async fn init(args: InitArgs) -> Result<()> {
     let mut plan = init.prepare(&facts).await?.plan;
     plan.stages.retain(|stage| !skipped.contains(&stage.phase));
     if args.common.dry_run {
-        print!("{plan}");
+        show!(plan);
         return Ok(());
     }
     let changes = plan.changes();
@@ -105,12 +105,12 @@ pub async fn init(args: InitArgs) -> Result<()> {
     };
     result?;
     if args.common.output == Output::Text && changes > 0 {
-        println!("{}", timing.table());
+        say!("{}", timing.table());
     }
     let plural = if changes == 1 { "" } else { "s" };
-    println!("{changes} change{plural} in {:.1} s", started.elapsed().as_secs_f64());
+    say!("{changes} change{plural} in {:.1} s", started.elapsed().as_secs_f64());
     if written {
-        println!("export KUBECONFIG={}", std::path::absolute(&kubeconfig).unwrap_or(kubeconfig).display());
+        say!("export KUBECONFIG={}", std::path::absolute(&kubeconfig).unwrap_or(kubeconfig).display());
     }
     Ok(())
 }
@@ -122,10 +122,10 @@ pub async fn reset(args: ResetArgs) -> Result<()> {
     let plan = kinit_phases::reset_plan(&hosts).await?;
     let changes: usize = plan.values().map(Vec::len).sum();
     for (host, lines) in plan.iter().filter(|_| args.common.dry_run || !args.force) {
-        lines.iter().for_each(|line| println!("{host:<10} {line}"));
+        lines.iter().for_each(|line| say!("{host:<10} {line}"));
     }
     if args.common.dry_run {
-        println!("{changes} changes");
+        say!("{changes} changes");
         return Ok(());
     }
     if changes > 0 && !args.force && !confirmed(&cluster)? {
@@ -137,7 +137,7 @@ pub async fn reset(args: ResetArgs) -> Result<()> {
     if !left.is_empty() {
         bail!("the hosts are not as they were:\n{}", left.join("\n"));
     }
-    println!("{} hosts reset, {changes} changes undone, no residue", report.len());
+    say!("{} hosts reset, {changes} changes undone, no residue", report.len());
     Ok(())
 }
 
@@ -177,7 +177,7 @@ fn confirmed(cluster: &Cluster) -> Result<bool> {
 }
 
 fn ask(question: &str) -> Result<String> {
-    eprint!("{question}");
+    write!(std::io::stderr(), "{question}")?;
     std::io::stderr().flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
@@ -197,7 +197,7 @@ fn judge(findings: &[Finding], ignored: &[String]) -> Result<()> {
             }
         };
         let host = if finding.host.is_empty() { "cluster" } else { &finding.host };
-        eprintln!("[preflight] {kind}: {host}: {}: {} ({})", finding.check, finding.message, finding.remedy);
+        tell!("[preflight] {kind}: {host}: {}: {} ({})", finding.check, finding.message, finding.remedy);
     }
     if failed > 0 { Err(PreflightFailed(failed).into()) } else { Ok(()) }
 }

@@ -28,12 +28,12 @@ pub enum Verb {
 /// Does it.
 pub fn run(verb: Verb) -> Result<()> {
     match verb {
-        Verb::Init => print!("{}", kinit_config::example()),
+        Verb::Init => show!(kinit_config::example()),
         Verb::Validate { file } => {
             load(&file)?;
-            println!("{} is valid", file.display());
+            say!("{} is valid", file.display());
         }
-        Verb::Print { file } => print!("{}", kinit_config::print(&load(&file)?)?),
+        Verb::Print { file } => show!(kinit_config::print(&load(&file)?)?),
     }
     Ok(())
 }

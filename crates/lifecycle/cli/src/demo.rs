@@ -32,29 +32,29 @@ pub async fn run(playground: &Playground) -> Result<()> {
     create(&Api::<Deployment>::default_namespaced(client.clone()), deployment(playground)).await?;
     create(&Api::<Service>::default_namespaced(client.clone()), service()).await?;
     let pods = ready_pods(&client).await?;
-    println!("\nDeployment {NAME}, {} replicas:", pods.len());
+    say!("\nDeployment {NAME}, {} replicas:", pods.len());
     let hosts: BTreeSet<&str> = pods.iter().map(|(_, node)| node.as_str()).collect();
-    pods.iter().for_each(|(pod, node)| println!("  {pod} on {node}"));
+    pods.iter().for_each(|(pod, node)| say!("  {pod} on {node}"));
     let node = hosts.iter().next_back().context("the pods are on no node")?;
     let answers = visit(&client, node).await?;
-    println!("\nService {NAME} by name, from a pod on {node}:\n{answers}");
-    println!("kubeconfig: {}", kubeconfig.display());
-    println!("\nTry next:\n  export KUBECONFIG={}", kubeconfig.display());
-    println!("  kubectl get nodes -o wide && kubectl get pods -A -o wide");
-    println!("  kinit playground power-off cp1    # and see that everything goes on\n  kinit playground down");
+    say!("\nService {NAME} by name, from a pod on {node}:\n{answers}");
+    say!("kubeconfig: {}", kubeconfig.display());
+    say!("\nTry next:\n  export KUBECONFIG={}", kubeconfig.display());
+    say!("  kubectl get nodes -o wide && kubectl get pods -A -o wide");
+    say!("  kinit playground power-off cp1    # and see that everything goes on\n  kinit playground down");
     Ok(())
 }
 
 async fn show_nodes(client: &Client) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
-    println!("{:<8} {:<10} VERSION", "NODE", "STATUS");
+    say!("{:<8} {:<10} VERSION", "NODE", "STATUS");
     for node in nodes.list(&ListParams::default()).await.context("list nodes")? {
         let status = node.status.as_ref();
         let ready = status
             .and_then(|s| s.conditions.as_ref())
             .is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
         let version = status.and_then(|s| s.node_info.as_ref()).map(|i| i.kubelet_version.as_str()).unwrap_or("?");
-        println!(
+        say!(
             "{:<8} {:<10} {version}",
             node.metadata.name.as_deref().unwrap_or("?"),
             if ready { "Ready" } else { "NotReady" }

@@ -22,10 +22,10 @@ impl std::error::Error for PreflightFailed {}
 /// Prints the failure with all its causes and, where there is one, a hint; returns the code of its family:
 /// 1 anything else, 3 cluster file, 4 hosts not reached, 5 preflight, 6 conflict, 7 a step failed. (2 is clap's: wrong usage.)
 pub fn report(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    tell!("error: {error:#}");
     let (code, hint) = classify(error);
     if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
+        tell!("hint: {hint}");
     }
     ExitCode::from(code)
 }

@@ -7,6 +7,11 @@
 //! kinit host-agent                      what kinit runs of itself on hosts
 //! ```
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+#[macro_use]
+mod say;
+
 mod cluster;
 mod command;
 mod config;

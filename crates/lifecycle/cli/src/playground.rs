@@ -125,7 +125,7 @@ pub fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Up { named, loadbalancers, control_planes, workers, owner } => {
             let launcher = std::env::current_exe().context("find this program")?;
             let options = UpOptions { name: named.name, loadbalancers, control_planes, workers, launcher, owner };
-            let playground = Playground::up(&options, &|step| eprintln!("{step} ..."))?;
+            let playground = Playground::up(&options, &|step| tell!("{step} ..."))?;
             let file = playground.dir.join("cluster.yaml");
             // A file that its user changed stays.
             if !file.exists() {
@@ -133,7 +133,7 @@ pub fn run(verb: Verb) -> Result<ExitCode> {
                     .with_context(|| format!("write {}", file.display()))?;
             }
             status(&playground);
-            println!("cluster file: {}", file.display());
+            say!("cluster file: {}", file.display());
         }
         Verb::Status { named } => status(&Playground::open(&named.name)?),
         Verb::Ssh { named, host, command } => return ssh(&Playground::open(&named.name)?, &host, &command),
@@ -170,10 +170,13 @@ fn on(named: &Named, host: &str, act: impl Fn(&Playground, &Host) -> Result<()>)
     act(&playground, playground.topology.host(host)?)
 }
 
+/// Hosts share the machine's disk, which others fill: shares of it say nothing about the hosts.
+const KUBELET: &str = "  kubelet:\n    evictionHard:\n      memory.available: 100Mi\n      nodefs.available: 1Gi\n      imagefs.available: 1Gi\n    imageGCHighThresholdPercent: 100\n";
+
 /// The cluster file for a playground's hosts.
 fn cluster_file(playground: &Playground) -> String {
     let mut text = format!(
-        "apiVersion: kinit.dev/v1alpha1\nkind: Cluster\nmetadata:\n  name: {}\nspec:\n  ssh:\n    identityFile: {}\n    knownHostsFile: {}\n  hosts:\n",
+        "apiVersion: kinit.dev/v1alpha1\nkind: Cluster\nmetadata:\n  name: {}\nspec:\n  ssh:\n    identityFile: {}\n    knownHostsFile: {}\n{KUBELET}  hosts:\n",
         playground.name,
         playground.ssh_key().display(),
         playground.known_hosts().display()
@@ -194,11 +197,11 @@ fn role(host: &Host) -> &'static str {
 }
 
 fn status(playground: &Playground) {
-    println!("{:<8} {:<14} {:<14} POWER", "HOST", "ROLE", "ADDRESS");
+    say!("{:<8} {:<14} {:<14} POWER", "HOST", "ROLE", "ADDRESS");
     for host in &playground.topology.hosts {
         let role = role(host);
         let power = if playground.is_on(host) { "on" } else { "off" };
-        println!("{:<8} {:<14} {:<14} {power}", host.name, role, playground.topology.address_of(host));
+        say!("{:<8} {:<14} {:<14} {power}", host.name, role, playground.topology.address_of(host));
     }
 }
 

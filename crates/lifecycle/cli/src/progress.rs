@@ -1,6 +1,6 @@
 //! What a user sees of a run: bars on a terminal, plain lines otherwise, JSON when asked for; and where the time went.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -42,7 +42,7 @@ struct Jsonl;
 impl Listener for Jsonl {
     fn on(&self, event: &Event) {
         if let Ok(line) = serde_json::to_string(event) {
-            println!("{line}");
+            say!("{line}");
         }
     }
 }
@@ -55,12 +55,12 @@ impl Listener for Lines {
     fn on(&self, event: &Event) {
         let name = |host: &str| if host.is_empty() { "cluster".to_owned() } else { host.to_owned() };
         match event {
-            Event::PhaseStarted { phase, steps } => eprintln!("[{phase}] {steps} steps"),
+            Event::PhaseStarted { phase, steps } => tell!("[{phase}] {steps} steps"),
             Event::StepDone { host, step, milliseconds, .. } if self.verbose || *milliseconds >= 1000 => {
-                eprintln!("[{}] {step} ({})", name(host), seconds(*milliseconds));
+                tell!("[{}] {step} ({})", name(host), seconds(*milliseconds));
             }
-            Event::StepFailed { host, step, error, .. } => eprintln!("[{}] FAILED {step}: {error}", name(host)),
-            Event::PhaseDone { phase, milliseconds } => eprintln!("[{phase}] done in {}", seconds(*milliseconds)),
+            Event::StepFailed { host, step, error, .. } => tell!("[{}] FAILED {step}: {error}", name(host)),
+            Event::PhaseDone { phase, milliseconds } => tell!("[{phase}] done in {}", seconds(*milliseconds)),
             _ => {}
         }
     }
@@ -122,6 +122,9 @@ fn seconds(milliseconds: u64) -> String {
     format!("{:.1} s", Duration::from_millis(milliseconds).as_secs_f64())
 }
 
+/// Hosts the table has columns for; of more, it names only the slowest step's.
+const MOST_COLUMNS: usize = 10;
+
 /// Time per phase, and per host within it.
 #[derive(Default)]
 pub struct Timing {
@@ -160,27 +163,26 @@ impl Listener for Timing {
 }
 
 impl Timing {
-    /// The table for people.
+    /// The table for people: a column a host, as long as they fit on a line.
     pub fn table(&self) -> String {
         let Ok(rows) = self.rows.lock() else { return String::new() };
-        let mut text = format!("{:<20} {:>7}  {:<34} SLOWEST STEP\n", "PHASE", "TIME", "PER HOST");
+        let hosts: BTreeSet<&str> =
+            rows.iter().flat_map(|r| r.hosts.keys()).map(String::as_str).filter(|h| !h.is_empty()).collect();
+        let hosts = if hosts.len() > MOST_COLUMNS { BTreeSet::new() } else { hosts };
+        let width = |host: &str| host.len().max(5) + 2;
+        let mut text = format!("{:<20} {:>7}", "PHASE", "SECONDS");
+        hosts.iter().for_each(|h| text.push_str(&format!("{h:>0$}", width(h))));
+        text.push_str("  SLOWEST STEP\n");
         for row in rows.iter() {
-            let hosts: Vec<String> = row
-                .hosts
-                .iter()
-                .filter(|(h, _)| !h.is_empty())
-                .map(|(h, ms)| format!("{h} {:.1}", *ms as f64 / 1000.0))
-                .collect();
-            let slowest = format!("{} ({})", row.slowest.1, seconds(row.slowest.0));
-            text.push_str(&format!(
-                "{:<20} {:>7}  {:<34} {slowest}\n",
-                row.phase,
-                seconds(row.total),
-                hosts.join("  ")
-            ));
+            text.push_str(&format!("{:<20} {:>7.1}", row.phase, row.total as f64 / 1000.0));
+            for host in &hosts {
+                let time = row.hosts.get(*host).map_or(String::new(), |ms| format!("{:.1}", *ms as f64 / 1000.0));
+                text.push_str(&format!("{time:>0$}", width(host)));
+            }
+            text.push_str(&format!("  {} ({})\n", row.slowest.1, seconds(row.slowest.0)));
         }
         let total: u64 = rows.iter().map(|r| r.total).sum();
-        text.push_str(&format!("{:<20} {:>7}\n", "total", seconds(total)));
+        text.push_str(&format!("{:<20} {:>7.1}\n", "total", total as f64 / 1000.0));
         text
     }
 

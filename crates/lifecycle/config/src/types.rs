@@ -71,7 +71,7 @@ pub struct Spec {
     pub scheduler: Component,
     /// The node agent, on all nodes.
     #[serde(default)]
-    pub kubelet: Component,
+    pub kubelet: Kubelet,
     /// The service proxy, on all nodes.
     #[serde(default)]
     pub proxy: Component,
@@ -140,6 +140,34 @@ pub struct Component {
     /// Further names and addresses for the serving certificate (API server only).
     #[serde(default, rename = "certSANs", skip_serializing_if = "Vec::is_empty")]
     pub cert_sans: Vec<String>,
+}
+
+/// The kubelet's settings, on all nodes; named as in its own configuration (`KubeletConfiguration`).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Kubelet {
+    /// Flags added to kinit's, or in their place where the name is the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_args: Vec<Arg>,
+    /// When pods are evicted: signals (`nodefs.available`) and quantities or percentages. Replaces the kubelet's defaults as a whole.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub eviction_hard: BTreeMap<String, String>,
+    /// Disk usage in percent above which unused images are removed; 100 is never. Default 85.
+    #[serde(default, rename = "imageGCHighThresholdPercent", skip_serializing_if = "Option::is_none")]
+    pub image_gc_high_threshold_percent: Option<u8>,
+}
+
+impl Kubelet {
+    /// Percentage of a disk that must stay free, by signal: what is set or else the kubelet's default.
+    pub fn free_percent(&self, signal: &str) -> u64 {
+        let default = match (self.eviction_hard.is_empty(), signal) {
+            (true, "nodefs.available") => 10,
+            (true, "imagefs.available") => 15,
+            _ => 0,
+        };
+        let set = self.eviction_hard.get(signal).and_then(|v| v.strip_suffix('%'));
+        set.and_then(|p| p.parse::<f64>().ok()).map_or(default, |p| p.ceil() as u64)
+    }
 }
 
 /// etcd's settings.

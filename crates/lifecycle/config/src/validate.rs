@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
-use crate::types::{Arg, Cluster, HostSpec, Role};
+use crate::types::{Arg, Cluster, HostSpec, Kubelet, Role};
 
 /// One wrong value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,7 +179,6 @@ fn components(cluster: &Cluster, errors: &mut Errors) {
         ("apiServer", &spec.api_server),
         ("controllerManager", &spec.controller_manager),
         ("scheduler", &spec.scheduler),
-        ("kubelet", &spec.kubelet),
         ("proxy", &spec.proxy),
         ("network", &spec.network),
     ];
@@ -190,11 +189,45 @@ fn components(cluster: &Cluster, errors: &mut Errors) {
         }
     }
     args("spec.etcd", &spec.etcd.extra_args, errors);
+    kubelet(&spec.kubelet, errors);
     for (i, name) in spec.api_server.cert_sans.iter().enumerate() {
         if name.parse::<IpAddr>().is_err() && !is_subdomain(name.strip_prefix("*.").unwrap_or(name)) {
             errors
                 .add(format!("spec.apiServer.certSANs[{i}]"), format!("{name:?} is neither an address nor a DNS name"));
         }
+    }
+}
+
+/// Signals of `evictionHard` (upstream `pkg/kubelet/eviction/api`, on Linux).
+const SIGNALS: &[&str] = &[
+    "memory.available",
+    "nodefs.available",
+    "nodefs.inodesFree",
+    "imagefs.available",
+    "imagefs.inodesFree",
+    "pid.available",
+];
+
+fn kubelet(kubelet: &Kubelet, errors: &mut Errors) {
+    args("spec.kubelet", &kubelet.extra_args, errors);
+    for (signal, threshold) in &kubelet.eviction_hard {
+        let path = format!("spec.kubelet.evictionHard[{signal}]");
+        if !SIGNALS.contains(&signal.as_str()) {
+            errors.add(&path, format!("is not a signal; signals are {}", SIGNALS.join(", ")));
+        }
+        let number = threshold.trim_end_matches(|c: char| c == '%' || c.is_ascii_alphabetic());
+        let percent = threshold.strip_suffix('%').and_then(|p| p.parse::<f64>().ok());
+        let is_amount = number.parse::<f64>().is_ok_and(|n| n >= 0.0)
+            && matches!(&threshold[number.len()..], "%" | "" | "k" | "M" | "G" | "T" | "Ki" | "Mi" | "Gi" | "Ti");
+        if !is_amount || percent.is_some_and(|p| p >= 100.0) {
+            errors.add(&path, format!("{threshold:?} is neither a quantity (1Gi) nor a percentage below 100 (10%)"));
+        }
+    }
+    if kubelet.image_gc_high_threshold_percent.is_some_and(|p| !(81..=100).contains(&p)) {
+        errors.add(
+            "spec.kubelet.imageGCHighThresholdPercent",
+            "must be above 80, at which collection ends, and at most 100",
+        );
     }
 }
 

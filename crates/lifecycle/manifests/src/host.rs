@@ -1,5 +1,7 @@
 //! Everything a host should have, in the order in which it is brought about.
 
+use std::collections::BTreeMap;
+
 use kinit_config::{Arg, Cluster, HostSpec, Role};
 use kinit_pki::{Authority, Leaf};
 use kinit_resource::{Content, FileSpec, LeafForm, LeafSpec, Place, Resource, Shared, UnitState};
@@ -328,6 +330,8 @@ impl Desired<'_> {
             domain: &'a str,
             resolv_conf: &'static str,
             cgroup_driver: &'static str,
+            eviction_hard: &'a BTreeMap<String, String>,
+            image_gc_high: Option<u8>,
         }
         let phase = Phase::KubeletStart;
         let values = Containerd {
@@ -348,6 +352,8 @@ impl Desired<'_> {
             address: &self.host.address,
             dns: self.cluster.service_ip(10).to_string(),
             domain: &self.cluster.spec.networking.dns_domain,
+            eviction_hard: &self.cluster.spec.kubelet.eviction_hard,
+            image_gc_high: self.cluster.spec.kubelet.image_gc_high_threshold_percent,
             resolv_conf: if self.facts.has_resolved { "/run/systemd/resolve/resolv.conf" } else { "/etc/resolv.conf" },
             // With v1 hierarchies systemd and runc race for a new scope's groups.
             cgroup_driver: if self.facts.cgroup_v2 { "systemd" } else { "cgroupfs" },

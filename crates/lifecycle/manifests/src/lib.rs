@@ -9,6 +9,7 @@
 
 mod bundle;
 mod components;
+mod dns;
 mod host;
 mod objects;
 mod phase;
@@ -16,8 +17,9 @@ mod template;
 mod units;
 
 pub use bundle::{Bundle, DNS_IMAGE, ImageArchive, PAUSE_IMAGE};
+pub use dns::dns_objects;
 pub use host::{HostFacts, desired};
-pub use objects::{bootstrap_token, cluster_objects, dns_objects, kubeconfig_for_token, node_patch};
+pub use objects::{bootstrap_token, cluster_objects, kubeconfig_for_token, node_patch};
 pub use phase::Phase;
 pub use template::TemplateError;
 

@@ -3,39 +3,30 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
-use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, ConfigMap, Container, ContainerPort, HTTPGetAction, PodAffinityTerm, PodAntiAffinity,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, Secret, SecurityContext, Service,
-    ServiceAccount, ServicePort, ServiceSpec, Sysctl, Toleration, WeightedPodAffinityTerm,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kinit_config::{Cluster, HostSpec, Role as HostRole};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::bundle::DNS_IMAGE;
-
-const SYSTEM: &str = "kube-system";
+pub(crate) const SYSTEM: &str = "kube-system";
 const PUBLIC: &str = "kube-public";
 const RBAC: &str = "rbac.authorization.k8s.io";
 /// The group of kubeadm's bootstrap tokens.
 const TOKENS: &str = "system:bootstrappers:kubeadm:default-node-token";
 
-fn meta(namespace: Option<&str>, name: &str) -> ObjectMeta {
+pub(crate) fn meta(namespace: Option<&str>, name: &str) -> ObjectMeta {
     ObjectMeta { name: Some(name.to_owned()), namespace: namespace.map(str::to_owned), ..ObjectMeta::default() }
 }
 
 /// With `apiVersion` and `kind`, which k8s-openapi's types write by themselves.
-fn value(object: impl Serialize) -> Value {
+pub(crate) fn value(object: impl Serialize) -> Value {
     // A typed object of ours always has a JSON form.
     serde_json::to_value(object).unwrap_or(Value::Null)
 }
 
-fn subject(kind: &str, name: &str) -> Subject {
+pub(crate) fn subject(kind: &str, name: &str) -> Subject {
     let (api_group, namespace) = match kind {
         "ServiceAccount" => (None, Some(SYSTEM.to_owned())),
         _ => (Some(RBAC.to_owned()), None),
@@ -43,7 +34,7 @@ fn subject(kind: &str, name: &str) -> Subject {
     Subject { kind: kind.to_owned(), name: name.to_owned(), api_group, namespace }
 }
 
-fn bind(name: &str, role: &str, subject: Subject) -> Value {
+pub(crate) fn bind(name: &str, role: &str, subject: Subject) -> Value {
     let role_ref = RoleRef { api_group: Some(RBAC.to_owned()), kind: "ClusterRole".to_owned(), name: role.to_owned() };
     value(ClusterRoleBinding { metadata: meta(None, name), role_ref, subjects: Some(vec![subject]) })
 }
@@ -53,7 +44,7 @@ fn bind_in(namespace: &str, name: &str, role: &str, subjects: Vec<Subject>) -> V
     value(RoleBinding { metadata: meta(Some(namespace), name), role_ref, subjects: Some(subjects) })
 }
 
-fn rule(group: &str, resources: &[&str], verbs: &[&str], names: &[&str]) -> PolicyRule {
+pub(crate) fn rule(group: &str, resources: &[&str], verbs: &[&str], names: &[&str]) -> PolicyRule {
     let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
     PolicyRule {
         api_groups: Some(vec![group.to_owned()]),
@@ -193,172 +184,4 @@ pub fn node_patch(host: &HostSpec) -> Option<Value> {
             "node.kubernetes.io/exclude-from-external-load-balancers": "",
         } } })
     })
-}
-
-const DNS: &str = "kube-dns";
-
-/// DNS as a Deployment behind Service `kube-dns`, with CoreDNS's rights.
-pub fn dns_objects(cluster: &Cluster) -> Vec<Value> {
-    let role = ClusterRole {
-        metadata: meta(None, "system:kube-dns-pods"),
-        rules: Some(vec![
-            rule("", &["services", "pods", "namespaces"], &["list", "watch"], &[]),
-            rule("discovery.k8s.io", &["endpointslices"], &["list", "watch"], &[]),
-        ]),
-        ..Default::default()
-    };
-    vec![
-        value(ServiceAccount { metadata: meta(Some(SYSTEM), DNS), ..Default::default() }),
-        value(role),
-        bind("system:kube-dns-pods", "system:kube-dns-pods", subject("ServiceAccount", DNS)),
-        value(dns_service(cluster)),
-        value(dns_deployment(cluster)),
-    ]
-}
-
-fn dns_labels() -> BTreeMap<String, String> {
-    BTreeMap::from([("k8s-app".to_owned(), DNS.to_owned())])
-}
-
-fn dns_service(cluster: &Cluster) -> Service {
-    let port = |name: &str, port: i32, protocol: &str| ServicePort {
-        name: Some(name.to_owned()),
-        port,
-        protocol: Some(protocol.to_owned()),
-        target_port: Some(IntOrString::Int(port)),
-        ..Default::default()
-    };
-    let mut labels = dns_labels();
-    labels.extend([
-        ("kubernetes.io/name".to_owned(), "KubeDNS".to_owned()),
-        ("kubernetes.io/cluster-service".to_owned(), "true".to_owned()),
-    ]);
-    Service {
-        metadata: ObjectMeta { labels: Some(labels), ..meta(Some(SYSTEM), DNS) },
-        spec: Some(ServiceSpec {
-            cluster_ip: Some(cluster.service_ip(10).to_string()),
-            selector: Some(dns_labels()),
-            ports: Some(vec![port("dns", 53, "UDP"), port("dns-tcp", 53, "TCP"), port("metrics", 9153, "TCP")]),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
-}
-
-fn dns_deployment(cluster: &Cluster) -> Deployment {
-    let selector = LabelSelector { match_labels: Some(dns_labels()), ..Default::default() };
-    let template = PodTemplateSpec {
-        metadata: Some(ObjectMeta { labels: Some(dns_labels()), ..Default::default() }),
-        spec: Some(dns_pod(cluster)),
-    };
-    let strategy = DeploymentStrategy {
-        type_: Some("RollingUpdate".to_owned()),
-        rolling_update: Some(RollingUpdateDeployment {
-            max_unavailable: Some(IntOrString::Int(1)),
-            max_surge: Some(IntOrString::Int(1)),
-        }),
-    };
-    Deployment {
-        metadata: ObjectMeta { labels: Some(dns_labels()), ..meta(Some(SYSTEM), DNS) },
-        spec: Some(DeploymentSpec {
-            replicas: Some(2),
-            selector,
-            template,
-            strategy: Some(strategy),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
-}
-
-fn dns_pod(cluster: &Cluster) -> PodSpec {
-    let toleration = |key: &str, effect: Option<&str>| Toleration {
-        key: Some(key.to_owned()),
-        operator: Some("Exists".to_owned()),
-        effect: effect.map(str::to_owned),
-        ..Default::default()
-    };
-    let apart = PodAffinityTerm {
-        label_selector: Some(LabelSelector { match_labels: Some(dns_labels()), ..Default::default() }),
-        topology_key: "kubernetes.io/hostname".to_owned(),
-        ..Default::default()
-    };
-    PodSpec {
-        service_account_name: Some(DNS.to_owned()),
-        priority_class_name: Some("system-cluster-critical".to_owned()),
-        dns_policy: Some("Default".to_owned()),
-        // Port 53 without root and without a capability: a safe sysctl of the pod's own network namespace.
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            run_as_user: Some(65532),
-            sysctls: Some(vec![Sysctl {
-                name: "net.ipv4.ip_unprivileged_port_start".to_owned(),
-                value: "53".to_owned(),
-            }]),
-            ..Default::default()
-        }),
-        tolerations: Some(vec![
-            toleration("CriticalAddonsOnly", None),
-            toleration("node-role.kubernetes.io/control-plane", Some("NoSchedule")),
-        ]),
-        affinity: Some(Affinity {
-            pod_anti_affinity: Some(PodAntiAffinity {
-                preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm {
-                    weight: 100,
-                    pod_affinity_term: apart,
-                }]),
-                ..Default::default()
-            }),
-            ..Default::default()
-        }),
-        containers: vec![dns_container(cluster)],
-        ..Default::default()
-    }
-}
-
-fn dns_container(cluster: &Cluster) -> Container {
-    let port = |name: &str, port: i32, protocol: &str| ContainerPort {
-        name: Some(name.to_owned()),
-        container_port: port,
-        protocol: Some(protocol.to_owned()),
-        ..Default::default()
-    };
-    let probe = |path: &str, port: i32| Probe {
-        http_get: Some(HTTPGetAction {
-            path: Some(path.to_owned()),
-            port: IntOrString::Int(port),
-            scheme: Some("HTTP".to_owned()),
-            ..Default::default()
-        }),
-        period_seconds: Some(2),
-        failure_threshold: Some(5),
-        ..Default::default()
-    };
-    let amounts = |pairs: &[(&str, &str)]| {
-        Some(pairs.iter().map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned()))).collect())
-    };
-    Container {
-        name: DNS.to_owned(),
-        image: Some(DNS_IMAGE.to_owned()),
-        image_pull_policy: Some("IfNotPresent".to_owned()),
-        args: Some(vec![format!("--cluster-domain={}", cluster.spec.networking.dns_domain)]),
-        ports: Some(vec![port("dns", 53, "UDP"), port("dns-tcp", 53, "TCP"), port("metrics", 9153, "TCP")]),
-        liveness_probe: Some(Probe { initial_delay_seconds: Some(10), ..probe("/health", 8080) }),
-        readiness_probe: Some(probe("/ready", 8181)),
-        resources: Some(ResourceRequirements {
-            requests: amounts(&[("cpu", "50m"), ("memory", "32Mi")]),
-            limits: amounts(&[("memory", "170Mi")]),
-            ..Default::default()
-        }),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            read_only_root_filesystem: Some(true),
-            capabilities: Some(Capabilities {
-                add: Some(vec!["NET_BIND_SERVICE".to_owned()]),
-                drop: Some(vec!["ALL".to_owned()]),
-            }),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
 }

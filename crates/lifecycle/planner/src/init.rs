@@ -89,14 +89,21 @@ fn cluster_step(plan: &mut Plan, phase: Phase, action: Action, verb: &'static st
     push(plan, phase, false, vec![Step { host: None, action, change }]);
 }
 
-/// Resources of a phase that differ, for all hosts. Where a running unit is restarted, hosts take turns.
+/// Resources of a phase that differ, for all hosts. What serves must go on serving: then hosts take turns, those that do not serve first.
+/// What serves nowhere yet is started everywhere at once: a member of etcd is not well before its peers are up.
 fn host_steps(cluster: &Cluster, phase: Phase, hosts: &BTreeMap<String, HostObservation>, plan: &mut Plan) {
-    let mut steps = Vec::new();
-    for host in &cluster.spec.hosts {
-        let seen = hosts.get(&host.name).into_iter().flatten().filter(|(p, _, _)| *p == phase);
-        steps.extend(lane(cluster, &host.name, seen, written_before(plan, &host.name)));
+    let mut order: Vec<&str> = cluster.spec.hosts.iter().map(|h| h.name.as_str()).collect();
+    let takes_turns = matches!(phase, Phase::Etcd | Phase::ControlPlane | Phase::LoadBalancer);
+    let serving = |host: &&str| hosts.get(*host).is_some_and(|seen| serves(phase, seen));
+    let serial = takes_turns && order.iter().any(serving);
+    if serial {
+        order.sort_by_key(serving);
     }
-    let serial = matches!(phase, Phase::Etcd | Phase::ControlPlane | Phase::LoadBalancer) && any_running(phase, hosts);
+    let mut steps = Vec::new();
+    for host in order {
+        let seen = hosts.get(host).into_iter().flatten().filter(|(p, _, _)| *p == phase);
+        steps.extend(lane(cluster, host, seen, written_before(plan, host)));
+    }
     push(plan, phase, serial, steps);
 }
 
@@ -142,11 +149,14 @@ fn lane<'a>(
     steps
 }
 
-fn any_running(phase: Phase, hosts: &BTreeMap<String, HostObservation>) -> bool {
-    let running = |(p, r, o): &(Phase, Resource, Observed)| {
-        *p == phase && is_unit(r) && matches!(o, Observed::AsWanted | Observed::Differs(_))
-    };
-    hosts.values().flatten().any(running)
+/// Whether users of the phase's units would miss this host: its health checks pass or, where there are none, a unit runs.
+fn serves(phase: Phase, seen: &HostObservation) -> bool {
+    let of = |wanted: fn(&Resource) -> bool| seen.iter().filter(move |(p, r, _)| *p == phase && wanted(r));
+    let mut checks = of(|r| matches!(r, Resource::Healthy { .. })).peekable();
+    if checks.peek().is_some() {
+        return checks.all(|(_, _, o)| *o == Observed::AsWanted);
+    }
+    of(is_unit).any(|(_, _, o)| matches!(o, Observed::AsWanted | Observed::Differs(_)))
 }
 
 fn is_unit(resource: &Resource) -> bool {
@@ -353,6 +363,37 @@ mod tests {
             assert!(text.contains(&line), "{line} is missing in:\n{text}");
         }
         assert!(!text.contains("restart kube-proxy.service"), "{text}");
+    }
+
+    #[test]
+    fn etcd_without_quorum_is_started_everywhere_at_once() {
+        let cluster = cluster();
+        // The first member runs and waits for its peers.
+        let hosts = seen(&cluster, |host, resource| match resource {
+            Resource::Healthy { .. } => Observed::Missing,
+            Resource::Unit { name, .. } if name == "etcd.service" && host != "cp1" => {
+                Observed::Differs("the distribution's runs".into())
+            }
+            other => well(host, other),
+        });
+        let plan = init(&cluster, &hosts, &[], &all_marked()).unwrap();
+        assert!(!plan.stages.iter().find(|s| s.phase == Phase::Etcd).unwrap().serial, "{plan}");
+    }
+
+    #[test]
+    fn a_member_that_is_down_comes_before_those_that_serve() {
+        let cluster = cluster();
+        let hosts = seen(&cluster, |host, resource| match resource {
+            Resource::Healthy { .. } if host == "cp3" => Observed::Missing,
+            Resource::Unit { name, .. } if name == "etcd.service" => Observed::Differs("flags differ".into()),
+            other => well(host, other),
+        });
+        let plan = init(&cluster, &hosts, &[], &all_marked()).unwrap();
+        let stage = plan.stages.iter().find(|s| s.phase == Phase::Etcd).unwrap();
+        let mut order: Vec<_> = stage.steps.iter().filter_map(|s| s.host.as_deref()).collect();
+        order.dedup();
+        assert!(stage.serial);
+        assert_eq!(order, ["cp3", "cp1", "cp2"]);
     }
 
     #[test]

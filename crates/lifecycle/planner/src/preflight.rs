@@ -35,6 +35,7 @@ pub fn preflight(cluster: &Cluster, facts: &BTreeMap<String, Facts>, now: i64) -
             };
             system(facts, &mut add);
             capacity(host, facts, &mut add);
+            disk(cluster, host, facts, &mut add);
             ports(cluster, host, facts, &mut add);
             identity(cluster, host, facts, now, &mut add);
         }
@@ -93,11 +94,24 @@ fn capacity(host: &HostSpec, facts: &Facts, add: Add<'_>) {
             );
         }
     }
-    if facts.disk_free < 2 * GIB {
+}
+
+fn disk(cluster: &Cluster, host: &HostSpec, facts: &Facts, add: Add<'_>) {
+    let (free, size) = (facts.disk_free, facts.disk_size);
+    if free < 2 * GIB {
+        let message = format!("{} MiB are free on the disk of /var/lib; 2048 are needed", free >> 20);
+        return add("DiskFree", message, "make room", false);
+    }
+    let kubelet = &cluster.spec.kubelet;
+    let wanted = kubelet.free_percent("nodefs.available").max(kubelet.free_percent("imagefs.available"));
+    if host.is_node() && u128::from(free) * 100 <= u128::from(size) * u128::from(wanted) {
+        let free = u128::from(free) * 100 / u128::from(size.max(1));
         add(
             "DiskFree",
-            format!("{} MiB are free on the disk of /var/lib; 2048 are needed", facts.disk_free >> 20),
-            "make room",
+            format!(
+                "{free} % of the disk of /var/lib are free; the kubelet takes no pods unless more than {wanted} % are"
+            ),
+            "make room, or set other limits in spec.kubelet.evictionHard",
             false,
         );
     }
@@ -165,6 +179,19 @@ fn identity(cluster: &Cluster, host: &HostSpec, facts: &Facts, now: i64, add: Ad
     if apart > CLOCK_TOLERANCE {
         add("Clock", format!("the host's clock is {apart} s off"), "set up time synchronization", false);
     }
+    for path in &facts.taken {
+        let is_data = path.starts_with("/var/lib/etcd/");
+        if is_data && !host.is(Role::ControlPlane) {
+            continue;
+        }
+        // kubeadm's names of these checks.
+        let check = match is_data {
+            true => "DirAvailable--var-lib-etcd".to_owned(),
+            false => format!("FileAvailable-{}", path.replace('/', "-")),
+        };
+        let message = format!("{path} exists: the host is, or was, part of another cluster");
+        add(&check, message, "reset that cluster with its own tool, or move its files away", false);
+    }
     if let Some(other) = facts.cluster.as_ref().filter(|c| **c != cluster.metadata.name) {
         add("OtherCluster", format!("the host belongs to cluster {other:?}"), "reset it first: kinit reset", false);
     }
@@ -203,6 +230,7 @@ mod tests {
             cpus: 2,
             memory: 4 * GIB,
             disk_free: 10 * GIB,
+            disk_size: 20 * GIB,
             systemd: true,
             unix_time: 1000,
             addresses: vec![host.address.clone()],
@@ -229,11 +257,17 @@ mod tests {
             (Box::new(|f| f.cpus = 1), "NumCPU"),
             (Box::new(|f| f.memory = GIB), "Mem"),
             (Box::new(|f| f.disk_free = GIB), "DiskFree"),
+            (Box::new(|f| f.disk_size = 100 * GIB), "DiskFree"),
             (Box::new(|f| f.listening = vec![(6443, "nginx.service".into())]), "Port-6443"),
             (Box::new(|f| f.addresses.clear()), "HostAddress"),
             (Box::new(|f| f.unix_time = 2000), "Clock"),
             (Box::new(|f| f.cluster = Some("other".into())), "OtherCluster"),
             (Box::new(|f| f.systemd = false), "Service-Systemd"),
+            (Box::new(|f| f.taken = vec!["/var/lib/etcd/member".into()]), "DirAvailable--var-lib-etcd"),
+            (
+                Box::new(|f| f.taken = vec!["/etc/kubernetes/kubelet.conf".into()]),
+                "FileAvailable--etc-kubernetes-kubelet.conf",
+            ),
         ];
         for (change, check) in table {
             assert_eq!(checks(change), [("cp1".to_owned(), check.to_owned())]);

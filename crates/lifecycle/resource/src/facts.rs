@@ -25,6 +25,8 @@ pub struct Facts {
     pub memory: u64,
     /// Bytes free where /var/lib is.
     pub disk_free: u64,
+    /// Size of that disk in bytes, as far as unprivileged users may fill it.
+    pub disk_size: u64,
     /// Whether systemd is the first process.
     pub systemd: bool,
     /// Whether the one cgroup hierarchy is v2.
@@ -39,4 +41,6 @@ pub struct Facts {
     pub addresses: Vec<String>,
     /// Whether this host belongs to a cluster that kinit made (`/etc/kubernetes/kinit.json` exists), and its name.
     pub cluster: Option<String>,
+    /// Files and folders that are there, that kinit did not make, and that this cluster would use as its own.
+    pub taken: Vec<String>,
 }
