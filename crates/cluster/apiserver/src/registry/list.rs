@@ -33,14 +33,12 @@ impl Filter {
             FieldSelector::parse(request.param("fieldSelector").unwrap_or("")).map_err(ApiError::bad_request)?;
         for (path, _, _) in &fields.0 {
             if !request.desc.selects(path) {
-                return Err(ApiError::bad_request(format!(
-                    "Unable to find \"{}/{}, Resource={}\" that match label selector \"{}\", field selector \"{}\": field label not supported: {path}",
-                    request.desc.group,
-                    request.desc.version,
-                    request.desc.plural,
-                    request.param("labelSelector").unwrap_or(""),
-                    request.param("fieldSelector").unwrap_or(""),
-                )));
+                // Kinds with fields of their own have words of their own upstream.
+                return Err(ApiError::bad_request(if request.desc.selectable.is_empty() {
+                    format!("\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+                } else {
+                    format!("field label not supported: {path}")
+                }));
             }
         }
         Ok(Self { labels, fields })

@@ -72,11 +72,11 @@ async fn selectors() {
         ("an empty list", labels("a%20in%20()"), (200, "", "{\"kind\":\"ConfigMapList\"")),
         ("words as values", labels("a%20in%20(in,notin)"), (200, "", "{\"kind\":\"ConfigMapList\"")),
         ("a field without a value", fields("metadata.name"), bad("invalid selector: 'metadata.name'; can't understand 'metadata.name'")),
-        ("an unknown field", fields("data.k=1"), bad("Unable to find \"/v1, Resource=configmaps\" that match label selector \"\", field selector \"data.k=1\": field label not supported: data.k")),
-        ("an unknown field of pods", get("/api/v1/pods?fieldSelector=spec.foo%3Dx"), bad("Unable to find \"/v1, Resource=pods\" that match label selector \"\", field selector \"spec.foo=x\": field label not supported: spec.foo")),
+        ("an unknown field", fields("data.k=1"), bad("\"data.k\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")),
+        ("an unknown field of pods", get("/api/v1/pods?fieldSelector=spec.foo%3Dx"), bad("field label not supported: spec.foo")),
         ("a bad escape", fields("metadata.name=a%5Cb"), bad("invalid field selector: invalid escape sequence: \\b")),
-        ("a watch of an unknown field", list("watch=1&fieldSelector=data.k%3D1"), bad("Unable to find \"/v1, Resource=configmaps\"")),
-        ("a delete of an unknown field", ask("DELETE", format!("{MAPS}?fieldSelector=data.k%3D1")), bad("Unable to find \"/v1, Resource=configmaps\"")),
+        ("a watch of an unknown field", list("watch=1&fieldSelector=data.k%3D1"), bad("\"data.k\" is not a known field selector")),
+        ("a delete of an unknown field", ask("DELETE", format!("{MAPS}?fieldSelector=data.k%3D1")), bad("\"data.k\" is not a known field selector")),
         ("a delete by a broken selector", ask("DELETE", format!("{MAPS}?labelSelector=a%20b%20c")), bad("unable to parse requirement: ")),
     ])
     .await;
