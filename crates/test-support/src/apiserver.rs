@@ -110,22 +110,19 @@ pub struct TestApiServer {
 }
 
 impl TestApiServer {
-    /// Starts both on free ports; `None` when etcd is not installed.
-    pub async fn start() -> Result<Option<Self>> {
+    /// Starts both on free ports.
+    pub async fn start() -> Result<Self> {
         Self::start_with(&[]).await
     }
 
     /// Starts both with more flags for the server.
-    pub async fn start_with(flags: &[&str]) -> Result<Option<Self>> {
-        if !crate::etcd::installed() {
-            return Ok(None);
-        }
+    pub async fn start_with(flags: &[&str]) -> Result<Self> {
         let dir = tempfile::tempdir().context("make a directory for the control plane")?;
         let mut plane = ControlPlane::on(dir.path(), free_port()?);
         plane.flags = flags.iter().map(|f| (*f).to_owned()).collect();
         let mut out = Self::start_at(plane, free_port()?).await?;
         out._dir = Some(dir);
-        Ok(Some(out))
+        Ok(out)
     }
 
     /// Starts both where `plane` says.

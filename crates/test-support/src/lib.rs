@@ -1,7 +1,7 @@
 //! Real servers for tests: etcd as a process, the API server in this one, a throwaway certificate tree.
 //!
 //! ```text
-//! TestEtcd::start()       a single etcd on 127.0.0.1; None, with the reason printed, when etcd is not installed
+//! TestEtcd::start()       a single etcd on 127.0.0.1; an error that tells the remedy where etcd is not installed
 //! TestApiServer::start()  that, plus an API server; kubeconfig files for an administrator and for any other identity
 //! ```
 

@@ -11,6 +11,7 @@
 mod bench;
 mod bundle;
 mod demo;
+mod etcd;
 mod image;
 mod images;
 mod run;

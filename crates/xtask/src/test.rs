@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result};
 
 use crate::run::cargo;
-use crate::{bundle, setup, tidy};
+use crate::{bundle, etcd, setup, tidy};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -48,7 +48,9 @@ fn steps(args: &Args) -> Vec<(&'static str, Check)> {
             crate::run::run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
         }),
         ("unit and integration tests", |count| {
-            test(count, cargo().args(["test", "--workspace", "--exclude", "ansible-free-tests", "--no-fail-fast"]))
+            let mut command = cargo();
+            command.args(["test", "--workspace", "--exclude", "ansible-free-tests", "--no-fail-fast"]);
+            test(count, command.env("PATH", etcd::path()?))
         }),
     ];
     if !args.quick {

@@ -8,7 +8,7 @@ use crate::schema::{Field, Schema, Ty, schema};
 
 /// Checks and prunes `value` in place. Unknown fields' paths are added to `unknown`; `Err` is the decoder's message.
 pub fn conform(value: &mut Value, ty: usize, unknown: &mut Vec<String>) -> Result<(), String> {
-    let mut walk = Walk { schema: schema(), unknown, path: String::new(), owner: String::new() };
+    let mut walk = Walk { schema: schema(), unknown, path: String::new(), fields: Vec::new(), owner: String::new() };
     walk.document(value, ty)
 }
 
@@ -16,6 +16,8 @@ struct Walk<'a> {
     schema: &'static Schema,
     unknown: &'a mut Vec<String>,
     path: String,
+    /// The struct fields of the path alone: Go's errors know neither indices nor keys.
+    fields: Vec<String>,
     owner: String,
 }
 
@@ -53,7 +55,9 @@ impl Walk<'_> {
             Some(_) if child.is_null() => {}
             Some(field) => {
                 let owner = std::mem::replace(&mut self.owner, self.schema.get(ty).name.clone());
+                self.fields.push(key.to_owned());
                 self.value(child, &field.ty)?;
+                self.fields.pop();
                 self.owner = owner;
                 if !dropped(field, child) {
                     out.insert(key.to_owned(), child.take());
@@ -179,16 +183,17 @@ impl Walk<'_> {
             Value::Object(_) => "object",
         };
         let wanted = if wanted == "map" { "map[string]string" } else { wanted };
-        let got = if let Value::Number(n) = value { format!("{got} {n}") } else { got.to_owned() };
+        // A number that does not fit is shown, one in the place of something else is not.
+        let numeric = matches!(wanted, "int32" | "int64" | "float64");
+        let got = match value {
+            Value::Number(n) if numeric => format!("{got} {n}"),
+            _ => got.to_owned(),
+        };
         let kind = self.owner.rsplit('.').next().unwrap_or_default();
-        let path: String = self.path.split('[').enumerate().fold(String::new(), |mut out, (i, part)| {
-            out.push_str(if i == 0 { part } else { part.split_once(']').map_or("", |(_, rest)| rest) });
-            out
-        });
-        if path.is_empty() {
+        if self.fields.is_empty() {
             return format!("json: cannot unmarshal {got} into Go value of type {wanted}");
         }
-        format!("json: cannot unmarshal {got} into Go struct field {kind}.{path} of type {wanted}")
+        format!("json: cannot unmarshal {got} into Go struct field {kind}.{} of type {wanted}", self.fields.join("."))
     }
 }
 

@@ -9,11 +9,40 @@ use serde_json::{Map, Value};
 pub fn json(text: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
     let mut duplicates = Vec::new();
     let mut path = String::new();
-    let mut reader = serde_json::Deserializer::from_slice(text);
+    // Go's decoder takes what is not UTF-8 as U+FFFD.
+    let text = String::from_utf8_lossy(text);
+    let mut reader = serde_json::Deserializer::from_str(&text);
     let value = Node { path: &mut path, duplicates: &mut duplicates }.deserialize(&mut reader)?;
     reader.end()?;
     Ok((value, duplicates))
 }
+
+/// What Go's parser says of such an error, where it has fixed words.
+pub fn problem(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match () {
+        () if error.is_eof() => "unexpected end of JSON input".into(),
+        () if text.starts_with("recursion limit exceeded") => "exceeded max depth".into(),
+        () => text,
+    }
+}
+
+/// How many lists and objects are nested in one another at most; what was parsed from JSON stays below 128.
+pub fn depth(value: &Value) -> usize {
+    let (mut deepest, mut todo) = (0, vec![(value, 0usize)]);
+    while let Some((value, above)) = todo.pop() {
+        deepest = deepest.max(above);
+        match value {
+            Value::Array(items) => todo.extend(items.iter().map(|v| (v, above + 1))),
+            Value::Object(map) => todo.extend(map.values().map(|v| (v, above + 1))),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// Documents deeper than this are refused, so that whatever is stored can be read back.
+pub const MAX_DEPTH: usize = 120;
 
 struct Node<'a> {
     path: &'a mut String,

@@ -25,7 +25,7 @@ pub struct Envelope<'a> {
 
 /// The bytes are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("proto: {0}")]
+#[error("{0}")]
 pub struct Malformed(&'static str);
 
 /// Opens the envelope.

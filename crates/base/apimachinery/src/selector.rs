@@ -1,9 +1,10 @@
 //! Label and field selectors, parsed from query parameters or from `metav1.LabelSelector`.
 
+mod parse;
+
 use serde_json::Value;
 
 use crate::meta::strings;
-use crate::names;
 
 /// One term of a label selector.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,31 +37,9 @@ pub enum Op {
 pub struct LabelSelector(pub Vec<Requirement>);
 
 impl LabelSelector {
-    /// Parses the query form: `a=b,c!=d,e in (f,g),!h,i`.
+    /// Parses the query form: `a=b,c!=d,e in (f,g),!h,i`. The error is upstream's text.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut out = Vec::new();
-        for term in split_terms(text) {
-            let term = term.trim();
-            if term.is_empty() {
-                if text.trim().is_empty() {
-                    continue;
-                }
-                return Err("found ',', expected: identifier".into());
-            }
-            let requirement = parse_term(term)?;
-            if let Some(problem) = names::check_qualified_name(&requirement.key).into_iter().next() {
-                return Err(format!("key: Invalid value: \"{}\": {problem}", requirement.key));
-            }
-            if let Op::In(values) | Op::NotIn(values) = &requirement.op {
-                for value in values {
-                    if let Some(problem) = names::check_label_value(value).into_iter().next() {
-                        return Err(format!("values[0][{}]: Invalid value: \"{value}\": {problem}", requirement.key));
-                    }
-                }
-            }
-            out.push(requirement);
-        }
-        Ok(Self(out))
+        parse::labels(text).map(Self)
     }
 
     /// From a `metav1.LabelSelector`; `None` (nothing selected) for an absent one.
@@ -112,56 +91,6 @@ impl LabelSelector {
     }
 }
 
-fn split_terms(text: &str) -> Vec<&str> {
-    let (mut depth, mut start, mut out) = (0usize, 0, Vec::new());
-    for (i, c) in text.char_indices() {
-        match c {
-            '(' => depth += 1,
-            ')' => depth = depth.saturating_sub(1),
-            ',' if depth == 0 => {
-                out.push(&text[start..i]);
-                start = i + 1;
-            }
-            _ => {}
-        }
-    }
-    out.push(&text[start..]);
-    out
-}
-
-fn parse_term(term: &str) -> Result<Requirement, String> {
-    let make = |key: &str, op| Ok(Requirement { key: key.trim().to_owned(), op });
-    if let Some(key) = term.strip_prefix('!').filter(|k| !k.contains('=')) {
-        return make(key, Op::Absent);
-    }
-    if let Some((key, value)) = term.split_once("!=") {
-        return make(key, Op::NotIn(vec![value.trim().to_owned()]));
-    }
-    if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
-        return make(key, Op::In(vec![value.trim().to_owned()]));
-    }
-    for (mark, greater) in [('>', true), ('<', false)] {
-        if let Some((key, value)) = term.split_once(mark) {
-            let n = value.trim().parse().map_err(|_| format!("for '{mark}' operator, the value must be an integer"))?;
-            return make(key, if greater { Op::Greater(n) } else { Op::Less(n) });
-        }
-    }
-    if let Some(open) = term.find('(') {
-        let values = term[open + 1..].strip_suffix(')').ok_or("found '', expected: ',' or ')'")?;
-        let values = values.split(',').map(|v| v.trim().to_owned()).collect();
-        let mut head = term[..open].split_whitespace();
-        return match (head.next(), head.next(), head.next()) {
-            (Some(key), Some("in"), None) => make(key, Op::In(values)),
-            (Some(key), Some("notin"), None) => make(key, Op::NotIn(values)),
-            _ => Err(format!("unable to parse requirement: {term}")),
-        };
-    }
-    if term.contains(char::is_whitespace) {
-        return Err(format!("unable to parse requirement: found '{term}', expected: in, notin, =, ==, !=, gt, lt"));
-    }
-    make(term, Op::Exists)
-}
-
 /// `path=value` and `path!=value` terms.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FieldSelector(pub Vec<(String, bool, String)>);
@@ -183,7 +112,7 @@ impl FieldSelector {
             } else {
                 return Err(format!("invalid selector: '{term}'; can't understand '{term}'"));
             };
-            out.push((path.trim().to_owned(), equals, unescape(value.trim())));
+            out.push((path.trim().to_owned(), equals, unescape(value.trim())?));
         }
         Ok(Self(out))
     }
@@ -218,13 +147,26 @@ fn split_escaped(text: &str) -> Vec<String> {
     out
 }
 
-fn unescape(text: &str) -> String {
+/// Only `\\`, `\,` and `\=` are escapes (`fields.UnescapeValue`).
+fn unescape(text: &str) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
-        out.push(if c == '\\' { chars.next().unwrap_or('\\') } else { c });
+        match c {
+            '\\' => match chars.next() {
+                Some(c @ ('\\' | ',' | '=')) => out.push(c),
+                other => {
+                    let rest = other.map(String::from).unwrap_or_default();
+                    return Err(format!("invalid field selector: invalid escape sequence: \\{rest}"));
+                }
+            },
+            ',' | '=' => {
+                return Err(format!("invalid field selector: unescaped character in value: {c}"));
+            }
+            c => out.push(c),
+        }
     }
-    out
+    Ok(out)
 }
 
 #[cfg(test)]

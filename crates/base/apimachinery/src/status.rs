@@ -35,6 +35,8 @@ pub struct ApiError {
     pub causes: Vec<Cause>,
     /// `details.retryAfterSeconds` and the header.
     pub retry_after: Option<u32>,
+    /// `metadata.continue`: where an expired list may go on.
+    pub next: Option<String>,
 }
 
 /// `deployments.apps` or `pods`, as messages name a resource.
@@ -55,6 +57,7 @@ impl ApiError {
             uid: String::new(),
             causes: Vec::new(),
             retry_after: None,
+            next: None,
         }
     }
 
@@ -118,6 +121,11 @@ impl ApiError {
         Self::new(403, "Forbidden", message).about(group, resource, name)
     }
 
+    /// 405 for a path that is served, but not by this method.
+    pub fn method_not_allowed() -> Self {
+        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    }
+
     /// 405.
     pub fn method_not_supported(group: &str, resource: &str, action: &str) -> Self {
         let what = qualified(group, resource);
@@ -137,7 +145,7 @@ impl ApiError {
 
     /// 413.
     pub fn too_large(message: impl Into<String>) -> Self {
-        Self::new(413, "RequestEntityTooLarge", message)
+        Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: {}", message.into()))
     }
 
     /// 415.
@@ -157,7 +165,7 @@ impl ApiError {
         };
         let what = qualified(group, kind);
         let mut error =
-            Self::new(422, "Invalid", format!("{what} \"{name}\" is invalid: {list}")).about(group, kind, name);
+            Self::new(422, "Invalid", format!("{what} {} is invalid: {list}", quoted(name))).about(group, kind, name);
         error.causes = causes;
         error
     }
@@ -179,7 +187,23 @@ impl ApiError {
 
     /// 504.
     pub fn timeout(message: impl Into<String>) -> Self {
-        Self::new(504, "Timeout", message)
+        Self::new(504, "Timeout", format!("Timeout: {}", message.into()))
+    }
+
+    /// 504 for a resource version that is not there yet (`NewTooLargeResourceVersionError`); clients know it by its cause.
+    pub fn version_too_large(wanted: u64, current: u64) -> Self {
+        let text = format!("Too large resource version: {wanted}, current: {current}");
+        let cause = Cause {
+            reason: "ResourceVersionTooLarge".into(),
+            message: "Too large resource version".into(),
+            field: String::new(),
+        };
+        Self { retry_after: Some(1), causes: vec![cause], ..Self::timeout(text) }
+    }
+
+    /// 422 for query parameters or a body of options (`kind` is `ListOptions` and its kin).
+    pub fn invalid_options(kind: &str, errors: FieldErrors) -> Result<(), Self> {
+        errors.into_result("meta.k8s.io", kind, "")
     }
 
     /// The `Status` object.
@@ -206,6 +230,9 @@ impl ApiError {
         }
         if let Some(seconds) = self.retry_after {
             details.insert("retryAfterSeconds".into(), seconds.into());
+        }
+        if let Some(next) = &self.next {
+            status["metadata"]["continue"] = next.clone().into();
         }
         if !details.is_empty() || matches!(self.reason, "Forbidden" | "NotFound") {
             status["details"] = details.into();
@@ -255,12 +282,21 @@ impl FieldErrors {
     pub fn not_found(&mut self, field: &str, value: &Value) {
         self.push("FieldValueNotFound", field, format!("Not found: {}", shown(value)));
     }
-    /// A value outside a set.
-    pub fn not_supported(&mut self, field: &str, value: &Value, allowed: &[&str]) {
-        let mut allowed: Vec<String> = allowed.iter().map(|a| format!("\"{a}\"")).collect();
-        allowed.sort();
+    /// A text of more than `limit` bytes.
+    pub fn too_long(&mut self, field: &str, limit: usize) {
+        self.push("FieldValueTooLong", field, format!("Too long: may not be more than {limit} bytes"));
+    }
+    /// A value outside a set, which is told in the order given.
+    pub fn not_supported_of(&mut self, field: &str, value: &Value, allowed: &[&str]) {
+        let allowed: Vec<String> = allowed.iter().map(|a| format!("\"{a}\"")).collect();
         let message = format!("Unsupported value: {}: supported values: {}", shown(value), allowed.join(", "));
         self.push("FieldValueNotSupported", field, message);
+    }
+    /// A value outside a set.
+    pub fn not_supported(&mut self, field: &str, value: &Value, allowed: &[&str]) {
+        let mut allowed = allowed.to_vec();
+        allowed.sort_unstable();
+        self.not_supported_of(field, value, &allowed);
     }
     /// `Ok` when nothing was collected.
     pub fn into_result(self, group: &str, kind: &str, name: &str) -> Result<(), ApiError> {
@@ -270,10 +306,35 @@ impl FieldErrors {
 
 fn shown(value: &Value) -> String {
     match value {
-        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::String(text) => quoted(text),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
         other => {
             let text = other.to_string();
             if text.len() > 512 { format!("{}...", text.chars().take(512).collect::<String>()) } else { text }
         }
     }
+}
+
+/// Go's `%q`: as in source code, control characters escaped.
+pub fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{b}' => out.push_str("\\v"),
+            c if (c as u32) < 0x20 || c == '\u{7f}' => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c if c.is_control() => out.push_str(&format!("\\u{:04x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
 }

@@ -32,6 +32,8 @@ pub struct Connection {
 }
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Go's `DefaultMaxHeaderBytes`: selectors in URLs get long.
+const HEADERS: u32 = 1 << 20;
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Serves until `shutdown`, then lets running requests finish for 5 s.
@@ -115,6 +117,7 @@ async fn converse<S, F, Fut, B>(
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(1000)
+        .max_header_list_size(HEADERS)
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(15));
     let conversation = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::audit::{Record, Start};
 use crate::authn::{self, User, impersonate};
 use crate::authz::{self, Ask};
+use crate::guard::guarded;
 use crate::http::negotiate::negotiate;
 use crate::http::{ApiResponse, RequestInfo, body, info, read_limited, respond};
 use crate::registry::Request;
@@ -25,9 +26,16 @@ pub async fn handle(server: Arc<Server>, request: HttpRequest<Incoming>) -> ApiR
     let info = RequestInfo::parse(request.method(), request.uri().path(), request.uri().query().unwrap_or(""));
     let id = uuid::Uuid::new_v4().to_string();
     let long = long_running(&info, request.uri().query().unwrap_or(""));
-    let mut response = match inner(&server, request, &info, &id, long).await {
-        Ok(response) => response,
-        Err(error) => respond::error(&error),
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = match guarded(inner(&server, request, &info, &id, long)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => respond::error(&error),
+        Err(panic) => {
+            tracing::error!(%method, path, audit_id = id, panic, "a request caused a panic");
+            server.metrics.panicked();
+            let text = "This request caused apiserver to panic. Look in the logs for details.";
+            respond::error(&ApiError::new(500, "InternalError", text))
+        }
     };
     respond::set_header(&mut response, "audit-id", &id);
     server.metrics.request(&info, response.status().as_u16(), started.elapsed().as_secs_f64(), long);
@@ -142,7 +150,11 @@ async fn resource(
     if !info.subresource.is_empty() && desc.sub(&info.subresource).is_none() {
         return Err(ApiError::no_such_path());
     }
-    if desc.namespaced && info.namespace.is_empty() && !matches!(info.verb, "list" | "watch" | "create") {
+    let named = info.named_in_path();
+    if desc.namespaced && info.namespace.is_empty() && named {
+        return Err(ApiError::no_such_path());
+    }
+    if !info.rest.is_empty() && info.subresource != "proxy" {
         return Err(ApiError::no_such_path());
     }
     if !desc.namespaced && !info.namespace.is_empty() && info.resource != "namespaces" {
@@ -152,12 +164,12 @@ async fn resource(
         Some(sub) => sub.verbs,
         None => &desc.verbs,
     };
-    if !verbs.contains(&info.verb) {
-        return Err(ApiError::new(
-            405,
-            "MethodNotAllowed",
-            "the server does not allow this method on the requested resource",
-        ));
+    // All namespaces together can only be read, a collection not be updated, a named object not be created.
+    let everywhere = desc.namespaced && info.namespace.is_empty() && !matches!(info.verb, "list" | "watch");
+    let whole = !named && matches!(info.verb, "update" | "patch");
+    let again = named && info.verb == "create" && info.subresource.is_empty();
+    if everywhere || whole || again || !verbs.contains(&info.verb) {
+        return Err(ApiError::method_not_allowed());
     }
     let accept = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
     let streaming = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log");
@@ -177,6 +189,7 @@ async fn resource(
         accepted,
         warnings: Mutex::default(),
     };
+    ours.check_table_options()?;
     if streaming {
         return node::handle(&ours, request).await;
     }

@@ -31,11 +31,7 @@ pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiEr
         "get" => list::get(request).await,
         "list" => list::list(request).await,
         "watch" => watch::handle(request).await,
-        "create" if !request.info.name.is_empty() => Err(ApiError::new(
-            405,
-            "MethodNotAllowed",
-            "the server does not allow this method on the requested resource",
-        )),
+        "create" if !request.info.name.is_empty() => Err(ApiError::method_not_allowed()),
         "create" => create::handle(request, body).await,
         "update" => update::handle(request, body).await,
         "patch" => patch::handle(request, body).await,

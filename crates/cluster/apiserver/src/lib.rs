@@ -19,6 +19,7 @@ mod component_status;
 pub mod discovery;
 mod dispatch;
 pub mod encryption;
+mod guard;
 pub mod http;
 pub mod metrics;
 pub mod node;

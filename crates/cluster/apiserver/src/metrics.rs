@@ -31,6 +31,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter<u64, AtomicU64>>,
     durations: Family<DurationLabels, Histogram, fn() -> Histogram>,
     watches: Gauge,
+    panics: Counter,
 }
 
 /// Counts an open watch while it lives.
@@ -53,6 +54,7 @@ impl Metrics {
             requests: Family::default(),
             durations: Family::new_with_constructor(histogram),
             watches: Gauge::default(),
+            panics: Counter::default(),
         };
         let registry = global();
         registry.register("apiserver_request", "Requests by verb, resource and code", out.requests.clone());
@@ -61,6 +63,7 @@ impl Metrics {
             "Duration of requests that are not long-running",
             out.durations.clone(),
         );
+        registry.register("apiserver_request_panics", "Requests whose handling panicked", out.panics.clone());
         registry.register("apiserver_longrunning_requests", "Open watches", out.watches.clone());
         out
     }
@@ -81,6 +84,11 @@ impl Metrics {
         if !long {
             self.durations.get_or_create(&DurationLabels { verb: info.verb.to_uppercase(), resource }).observe(seconds);
         }
+    }
+
+    /// Counts a panic.
+    pub fn panicked(&self) {
+        self.panics.inc();
     }
 
     /// Counts a watch until the guard goes.

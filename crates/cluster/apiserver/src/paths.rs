@@ -22,9 +22,11 @@ pub fn handle(
     info: &RequestInfo,
     _user: &User,
 ) -> Result<ApiResponse, ApiError> {
-    if !matches!(info.verb, "get" | "head") {
-        return Err(ApiError::no_such_path());
-    }
+    let answer = read(server, request, info)?;
+    if matches!(info.verb, "get" | "head") { Ok(answer) } else { Err(ApiError::method_not_allowed()) }
+}
+
+fn read(server: &Arc<Server>, request: &HttpRequest<Incoming>, info: &RequestInfo) -> Result<ApiResponse, ApiError> {
     let query = request.uri().query().unwrap_or("");
     let accept = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
     let path = info.path.trim_end_matches('/');

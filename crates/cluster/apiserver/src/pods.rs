@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::http::{ApiResponse, RequestInfo, respond};
 use crate::registry::decode::{self, Wanted};
-use crate::registry::options::{DeleteOptions, dry_run};
+use crate::registry::options::{DeleteOptions, write_options};
 use crate::registry::{Request, delete, update};
 
 /// A request like this one, for a pod.
@@ -67,7 +67,7 @@ pub async fn bind(request: &Request, body: Bytes) -> Result<ApiResponse, ApiErro
     }
     let pod_request = for_pod(request, &name, "binding")?;
     let conflict = |cause: &str| ApiError::conflict("", "pods/binding", &name, cause);
-    update::apply(&pod_request, dry_run(request)?, |pod| {
+    update::apply(&pod_request, write_options(request)?, |pod| {
         if !binding.uid().is_empty() && binding.uid() != pod.uid() {
             return Err(conflict(&format!(
                 "Precondition failed: UID in precondition: {}, UID in object meta: {}",
@@ -131,7 +131,7 @@ pub async fn evict(request: &Request, body: Bytes) -> Result<ApiResponse, ApiErr
     if !eviction.name().is_empty() && eviction.name() != name {
         return Err(ApiError::bad_request(format!("name in URL does not match name in Eviction object: {name}")));
     }
-    let mut options = DeleteOptions { dry_run: dry_run(request)?, ..DeleteOptions::default() };
+    let mut options = DeleteOptions { dry_run: write_options(request)?, ..DeleteOptions::default() };
     if let Some(given) = eviction.get("deleteOptions") {
         options.grace = given.get("gracePeriodSeconds").and_then(Value::as_i64);
         options.uid = given.at(&["preconditions", "uid"]).and_then(Value::as_str).map(str::to_owned);

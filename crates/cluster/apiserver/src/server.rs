@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::authn::anonymous::Anonymous;
-use crate::authn::service_account::Keys;
+use crate::authn::keys::Keys;
 use crate::authz::rbac::{Rbac, Rule};
 use crate::metrics::Metrics;
 use crate::options::Options;

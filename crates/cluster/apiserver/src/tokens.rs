@@ -39,7 +39,7 @@ pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiEr
         life = EXTENDED;
     }
     let node = node.as_ref().map(|(n, u)| (n.as_str(), u.as_str()));
-    if options::dry_run(request)? {
+    if options::write_options(request)? {
         return Ok(present::object(request, 201, review));
     }
     let (token, expires) = issue(server, &account, &audiences, life, bound.as_ref(), node)

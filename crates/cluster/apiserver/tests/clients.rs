@@ -1,4 +1,4 @@
-//! The server as kube-rs sees it, on a real etcd. Skipped, with the reason printed, where etcd is not installed.
+//! The server as kube-rs sees it, on a real etcd.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -20,10 +20,10 @@ async fn client(text: &str) -> Client {
     Client::try_from(config).unwrap()
 }
 
-async fn start() -> Option<(TestApiServer, Client)> {
-    let server = TestApiServer::start().await.unwrap()?;
+async fn start() -> (TestApiServer, Client) {
+    let server = TestApiServer::start().await.unwrap();
     let client = client(&server.kubeconfig_for("admin", &["system:masters"]).unwrap()).await;
-    Some((server, client))
+    (server, client)
 }
 
 fn config_map(name: &str, value: &str) -> ConfigMap {
@@ -39,7 +39,7 @@ fn code(error: &kube::Error) -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn verbs_conflicts_and_watches() {
-    let Some((_server, client)) = start().await else { return };
+    let (_server, client) = start().await;
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
     let created = maps.create(&PostParams::default(), &config_map("a", "1")).await.unwrap();
     assert_eq!(code(&maps.create(&PostParams::default(), &config_map("a", "1")).await.unwrap_err()), 409);
@@ -63,7 +63,7 @@ async fn verbs_conflicts_and_watches() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_are_consistent_and_paged() {
-    let Some((_server, client)) = start().await else { return };
+    let (_server, client) = start().await;
     let maps: Api<ConfigMap> = Api::namespaced(client, "default");
     for i in 0..25 {
         maps.create(&PostParams::default(), &config_map(&format!("m{i:02}"), "x")).await.unwrap();
@@ -89,7 +89,7 @@ async fn lists_are_consistent_and_paged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_from_creation_to_its_kubelets_last_delete() {
-    let Some((server, admin)) = start().await else { return };
+    let (server, admin) = start().await;
     let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), "default");
     accounts
         .create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap())
@@ -135,7 +135,7 @@ async fn a_pod_from_creation_to_its_kubelets_last_delete() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn namespaces_go_when_their_controller_lets_them() {
-    let Some((_server, client)) = start().await else { return };
+    let (_server, client) = start().await;
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let made = namespaces
         .create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": "t"}})).unwrap())
@@ -159,7 +159,7 @@ async fn namespaces_go_when_their_controller_lets_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_get_addresses_and_give_them_back() {
-    let Some((server, client)) = start().await else { return };
+    let (server, client) = start().await;
     let services: Api<Service> = Api::namespaced(client.clone(), "default");
     let wanted = json!({"metadata": {"name": "s"}, "spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 53}]}});
     services.create(&PostParams::default(), &serde_json::from_value(wanted).unwrap()).await.unwrap();
@@ -179,7 +179,7 @@ async fn services_get_addresses_and_give_them_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reflector_follows() {
-    let Some((_server, client)) = start().await else { return };
+    let (_server, client) = start().await;
     let deployments: Api<Deployment> = Api::namespaced(client, "default");
     let mut stream = std::pin::pin!(kube::runtime::watcher(
         deployments.clone(),

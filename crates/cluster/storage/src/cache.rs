@@ -53,9 +53,9 @@ pub struct Cache {
     revision: watch::Receiver<u64>,
 }
 
-/// The events asked for are no longer kept.
+/// The events asked for are no longer kept; those after this revision are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expired;
+pub struct Expired(pub u64);
 
 impl Cache {
     pub(crate) fn new(fields: FieldsOf, revision: watch::Receiver<u64>) -> Self {
@@ -97,7 +97,7 @@ impl Cache {
         let changed = self.changed.subscribe();
         let inner = self.inner.read();
         if since < inner.complete_since {
-            return Err(Expired);
+            return Err(Expired(inner.complete_since));
         }
         let skip = inner.ring.partition_point(|e| e.revision <= since);
         let next = inner.first + skip as u64;
@@ -192,7 +192,7 @@ impl Cursor {
         let seen = *self.revision.borrow();
         let inner = self.cache.inner.read();
         if self.next < inner.first {
-            return Err(Expired);
+            return Err(Expired(inner.complete_since));
         }
         let skip = usize::try_from(self.next - inner.first).unwrap_or(usize::MAX);
         let events: Vec<Arc<Event>> =

@@ -12,8 +12,13 @@ pub enum Error {
     #[error("the requested revision has been compacted")]
     Compacted,
     /// The revision asked for has not happened yet.
-    #[error("the requested revision {0} is in the future")]
-    Future(u64),
+    #[error("the requested revision {wanted} is in the future, now is {current}")]
+    Future {
+        /// Asked for.
+        wanted: u64,
+        /// Where the store is.
+        current: u64,
+    },
     /// The key exists already.
     #[error("the key exists already")]
     Exists,
@@ -53,7 +58,7 @@ impl From<etcd_client::Error> for Error {
         match status.code() as i32 {
             _ if message.contains("required revision has been compacted") => Self::Compacted,
             _ if message.contains("request is too large") || message.contains("larger than max") => Self::TooLarge,
-            _ if message.contains("future revision") => Self::Future(0),
+            _ if message.contains("future revision") => Self::Future { wanted: 0, current: 0 },
             1 | 4 | 14 => Self::Unavailable(message.to_owned()),
             _ => Self::Etcd(message.to_owned()),
         }

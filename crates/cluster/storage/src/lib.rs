@@ -22,7 +22,7 @@ mod feed;
 mod leases;
 mod store;
 
-pub use cache::{Cache, Cursor, Event, EventKind};
+pub use cache::{Cache, Cursor, Event, EventKind, Expired};
 pub use entry::{Entry, canonical};
 pub use error::Error;
 pub use store::{Page, ResourceSpec, Store, Updated};

@@ -205,7 +205,7 @@ impl Store {
         };
         match tokio::time::timeout(CATCH_UP, reached).await {
             Ok(()) => Ok(()),
-            Err(_) => Err(Error::Future(revision)),
+            Err(_) => Err(Error::Future { wanted: revision, current: self.revision() }),
         }
     }
 
@@ -307,7 +307,10 @@ impl Store {
         if revision > 0 {
             options = options.with_revision(revision.cast_signed());
         }
-        let response = self.run_kv(get(from, Some(options))).await?;
+        let response = self.run_kv(get(from, Some(options))).await.map_err(|error| match error {
+            Error::Future { .. } => Error::Future { wanted: revision, current: self.revision() },
+            other => other,
+        })?;
         let skip = ROOT.len() + prefix.len();
         let mut entries = Vec::with_capacity(response.kvs().len());
         for kv in response.kvs() {

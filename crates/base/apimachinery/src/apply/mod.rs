@@ -11,6 +11,8 @@ mod owners;
 
 use serde_json::Value;
 
+use crate::meta::Meta;
+
 pub use fields::Fields;
 pub use owners::{Owner, read_owners, track, write_owners};
 
@@ -19,8 +21,18 @@ pub use owners::{Owner, read_owners, track, write_owners};
 pub struct Conflict {
     /// Who owns it.
     pub manager: String,
+    /// For an owner by updates: `using v1 at 2026-01-01T00:00:00Z`.
+    pub how: String,
     /// `.spec.replicas`.
     pub path: String,
+}
+
+impl Conflict {
+    /// The owner as upstream's messages name it.
+    pub fn owner(&self) -> String {
+        let gap = if self.how.is_empty() { "" } else { " " };
+        format!("{}{gap}{}", crate::status::quoted(&self.manager), self.how)
+    }
 }
 
 /// Who applies, and how.
@@ -46,14 +58,21 @@ pub fn apply(live: &Value, document: &Value, ty: Option<usize>, applier: &Applie
     let mut wanted = document.clone();
     owners::strip(&mut wanted);
     if owners.is_empty() && plain.as_object().is_some_and(|m| m.contains_key("metadata")) {
-        // Everything that is there belongs to somebody who never applied.
-        owners.push(Owner::update(
-            "before-first-apply",
-            applier.api_version,
-            "",
-            applier.now,
-            Fields::of(&plain, ty).without_identity(),
-        ));
+        // Everything that is there belongs to somebody who never applied, but for what kubectl applied on the client's
+        // side: that goes to kubectl, which upstream migrates by itself (`csaupgrade`).
+        let present = Fields::of(&plain, ty).without_identity();
+        let earlier = client_side(&plain, ty, applier).intersect(&present);
+        owners.push(Owner::update("before-first-apply", applier.api_version, "", applier.now, present.minus(&earlier)));
+        if !earlier.is_empty() {
+            owners.push(Owner {
+                manager: applier.manager.to_owned(),
+                operation: "Apply".into(),
+                api_version: applier.api_version.to_owned(),
+                time: applier.now.to_owned(),
+                subresource: applier.subresource.to_owned(),
+                fields: earlier,
+            });
+        }
     }
     let applied = Fields::of(&wanted, ty).without_identity();
     let is_mine =
@@ -71,8 +90,11 @@ pub fn apply(live: &Value, document: &Value, ty: Option<usize>, applier: &Applie
         if applier.force {
             owner.fields = owner.fields.minus(&contested);
         } else {
-            conflicts
-                .extend(contested.paths().into_iter().map(|path| Conflict { manager: owner.manager.clone(), path }));
+            conflicts.extend(contested.paths().into_iter().map(|path| Conflict {
+                manager: owner.manager.clone(),
+                how: owner.how(),
+                path,
+            }));
         }
     }
     if !conflicts.is_empty() {
@@ -96,6 +118,19 @@ pub fn apply(live: &Value, document: &Value, ty: Option<usize>, applier: &Applie
     });
     write_owners(&mut out, &owners);
     Ok(out)
+}
+
+/// What `kubectl apply` without `--server-side` set, as it noted on the object.
+fn client_side(live: &Value, ty: Option<usize>, applier: &Applier<'_>) -> Fields {
+    const NOTE: &str = "kubectl.kubernetes.io/last-applied-configuration";
+    let note = live.at(&["metadata", "annotations", NOTE]).and_then(Value::as_str);
+    match note.filter(|_| applier.manager == "kubectl").and_then(|text| serde_json::from_str::<Value>(text).ok()) {
+        Some(mut document) if document.is_object() => {
+            owners::strip(&mut document);
+            Fields::of(&document, ty).without_identity()
+        }
+        _ => Fields::default(),
+    }
 }
 
 #[cfg(test)]
@@ -130,10 +165,23 @@ mod tests {
                 .unwrap();
         let other = json!({"metadata":{"name":"a"},"data":{"x":"2"}});
         let conflicts = apply(&live, &other, ty("ConfigMap"), &by("two", false)).unwrap_err();
-        assert_eq!(conflicts, [Conflict { manager: "one".into(), path: ".data.x".into() }]);
+        assert_eq!(conflicts, [Conflict { manager: "one".into(), how: String::new(), path: ".data.x".into() }]);
         let live = apply(&live, &other, ty("ConfigMap"), &by("two", true)).unwrap();
         assert_eq!(live["data"]["x"], "2");
         assert_eq!(read_owners(&live).len(), 1, "nothing is left of the first");
+    }
+
+    #[test]
+    fn kubectl_goes_on_with_what_it_applied_on_the_clients_side() {
+        let note = json!({"metadata":{"name":"a"},"data":{"x":"1","y":"1"}}).to_string();
+        let live = json!({"metadata":{"name":"a","annotations":{"kubectl.kubernetes.io/last-applied-configuration":note}},
+            "data":{"x":"1","y":"1","z":"1"}});
+        let change = json!({"metadata":{"name":"a"},"data":{"x":"2"}});
+        let new = apply(&live, &change, ty("ConfigMap"), &by("kubectl", false)).unwrap();
+        // What it left out goes, what others set stays.
+        assert_eq!(new["data"], json!({"x":"2","z":"1"}));
+        // Anybody else is in conflict with what was there.
+        assert_eq!(apply(&live, &change, ty("ConfigMap"), &by("other", false)).unwrap_err()[0].path, ".data.x");
     }
 
     #[test]

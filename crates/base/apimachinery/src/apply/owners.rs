@@ -23,6 +23,21 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// How it came to own, as upstream's conflicts tell it.
+    pub fn how(&self) -> String {
+        let mut words = Vec::new();
+        if !self.subresource.is_empty() {
+            words.push(format!("with subresource \"{}\"", self.subresource));
+        }
+        if self.operation == "Update" {
+            words.push(format!("using {}", self.api_version));
+            if !self.time.is_empty() {
+                words.push(format!("at {}", self.time));
+            }
+        }
+        words.join(" ")
+    }
+
     /// An owner by updates.
     pub fn update(manager: &str, api_version: &str, subresource: &str, time: &str, fields: Fields) -> Self {
         Self {

@@ -66,9 +66,9 @@ fn merge_map(target: &mut Map<String, Value>, patch: &Map<String, Value>, ty: Op
     }
     // Order is applied last: it speaks of the list as merged.
     for (key, order) in patch {
-        if let Some(name) = key.strip_prefix(ORDER)
-            && let (Some(Value::Array(items)), Some(order)) = (target.get_mut(name), order.as_array())
-        {
+        let Some(name) = key.strip_prefix(ORDER) else { continue };
+        let order = order.as_array().ok_or("$setElementOrder directive is not a list")?;
+        if let Some(Value::Array(items)) = target.get_mut(name) {
             let merge_key = field_of(ty, name).and_then(|f| f.merge_key.as_deref());
             reorder(items, order, merge_key);
         }

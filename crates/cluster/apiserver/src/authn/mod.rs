@@ -3,6 +3,7 @@
 pub mod anonymous;
 pub mod bootstrap_token;
 pub mod impersonate;
+pub mod keys;
 pub mod request_header;
 pub mod service_account;
 pub mod x509;

@@ -48,60 +48,142 @@ pub fn media_type(header: Option<&hyper::header::HeaderValue>) -> String {
     text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// Decodes a document of JSON, YAML or protobuf. `kind_of` finds the schema type of a protobuf envelope.
+/// Decodes a document of JSON, YAML or protobuf that should be of the kind `wanted` (group, version, kind); says in
+/// upstream's words (`transformDecodeError`) what is wrong with it. `kind_of` finds the schema type of a protobuf envelope.
 pub fn decode_document(
     media: &str,
     body: &[u8],
-    default: (&str, &str, &str),
+    wanted: (&str, &str, &str),
     kind_of: impl Fn(&str, &str, &str) -> Option<usize>,
 ) -> Result<Decoded, ApiError> {
-    match media {
+    let unrecognized = |cause: &str| {
+        ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {cause} ({})",
+            wanted.2,
+            summary(body)
+        ))
+    };
+    let decoded = match media {
         "application/json" | "" => {
             let (value, duplicates) = decode::json(body).map_err(|e| {
-                ApiError::bad_request(format!(
-                    "the object provided is unrecognized (must be of type {}): {e}",
-                    default.2
-                ))
+                unrecognized(&format!("couldn't get version/kind; json parse error: {}", decode::problem(&e)))
             })?;
-            Ok(Decoded { value, duplicates })
+            Decoded { value, duplicates }
         }
         "application/yaml" | "application/vnd.kubernetes.yaml" => {
-            Ok(Decoded { value: yaml(body)?, duplicates: Vec::new() })
+            let value = yaml(body).map_err(|e| unrecognized(&format!("error converting YAML to JSON: yaml: {e}")))?;
+            Decoded { value, duplicates: Vec::new() }
         }
         proto::MEDIA_TYPE => {
-            let envelope = proto::open(body).map_err(|e| ApiError::bad_request(e.to_string()))?;
-            let (group, version) = match envelope.api_version.rsplit_once('/') {
-                Some((group, version)) => (group.to_owned(), version.to_owned()),
-                None => (String::new(), envelope.api_version.clone()),
-            };
-            let (group, version, kind) = if envelope.kind.is_empty() {
-                (default.0.to_owned(), default.1.to_owned(), default.2.to_owned())
-            } else {
-                (group, version, envelope.kind.clone())
-            };
-            let ty = kind_of(&group, &version, &kind).ok_or_else(|| {
-                ApiError::bad_request(format!(
-                    "no kind \"{kind}\" is registered for version \"{}\"",
-                    envelope.api_version
-                ))
-            })?;
-            let mut value = proto::decode(ty, envelope.raw).map_err(|e| ApiError::bad_request(e.to_string()))?;
-            if let Some(map) = value.as_object_mut() {
-                map.shift_insert(0, "kind".into(), kind.into());
-                let api_version = if group.is_empty() { version } else { format!("{group}/{version}") };
-                map.shift_insert(1, "apiVersion".into(), api_version.into());
-            }
-            Ok(Decoded { value, duplicates: Vec::new() })
+            let envelope = proto::open(body).map_err(|e| unrecognized(&e.to_string()))?;
+            Decoded { value: message(&envelope, wanted, kind_of)?, duplicates: Vec::new() }
         }
-        other => Err(ApiError::unsupported_media_type(format!(
-            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, {} (got {other})",
-            proto::MEDIA_TYPE
-        ))),
+        other => {
+            return Err(ApiError::unsupported_media_type(format!(
+                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, {} (got {other})",
+                proto::MEDIA_TYPE
+            )));
+        }
+    };
+    shape(decoded, unrecognized)
+}
+
+/// A document is an object whose apiVersion and kind are texts, and not deeper than can be read back.
+fn shape(mut decoded: Decoded, unrecognized: impl Fn(&str) -> ApiError) -> Result<Decoded, ApiError> {
+    let parse_error = |text: String| {
+        unrecognized(&format!("couldn't get version/kind; json parse error: json: cannot unmarshal {text}"))
+    };
+    match &mut decoded.value {
+        null @ Value::Null => *null = Value::Object(serde_json::Map::new()),
+        Value::Object(map) => {
+            for key in ["apiVersion", "kind"] {
+                match map.get(key) {
+                    None | Some(Value::String(_)) => {}
+                    Some(Value::Null) => {
+                        map.shift_remove(key);
+                    }
+                    Some(other) => {
+                        return Err(parse_error(format!(
+                            "{} into Go struct field .{key} of type string",
+                            go_type(other)
+                        )));
+                    }
+                }
+            }
+            let version = map.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+            if version.matches('/').count() > 1 {
+                return Err(unrecognized(&format!(
+                    "couldn't get version/kind; unexpected GroupVersion string: {version}"
+                )));
+            }
+        }
+        other => {
+            return Err(parse_error(format!(
+                r#"{} into Go value of type struct {{ APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }}"#,
+                go_type(other)
+            )));
+        }
+    }
+    if decode::depth(&decoded.value) > decode::MAX_DEPTH {
+        return Err(unrecognized("exceeded max depth"));
+    }
+    Ok(decoded)
+}
+
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
     }
 }
 
-/// Parses YAML into a JSON value.
-pub fn yaml(body: &[u8]) -> Result<Value, ApiError> {
-    let text = std::str::from_utf8(body).map_err(|_| ApiError::bad_request("the body is not UTF-8"))?;
-    serde_saphyr::from_str(text).map_err(|e| ApiError::bad_request(format!("error converting YAML to JSON: {e}")))
+/// The beginning of a body for an error's text: as it is when it looks like JSON, in hexadecimal otherwise (`summarizeData`).
+fn summary(body: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    let (head, more) = (&body[..body.len().min(SHOWN)], if body.len() > SHOWN { " ..." } else { "" });
+    match body.first() {
+        None => "<empty>".into(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(head)),
+        Some(_) => format!("{}{more}", hex::encode(head)),
+    }
+}
+
+/// The object in a protobuf envelope.
+fn message(
+    envelope: &proto::Envelope<'_>,
+    wanted: (&str, &str, &str),
+    kind_of: impl Fn(&str, &str, &str) -> Option<usize>,
+) -> Result<Value, ApiError> {
+    let (group, version) = envelope.api_version.rsplit_once('/').unwrap_or(("", &envelope.api_version));
+    let (group, version, kind) =
+        if envelope.kind.is_empty() { wanted } else { (group, version, envelope.kind.as_str()) };
+    let unfit = |cause: String| {
+        ApiError::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {}: {cause}", wanted.2))
+    };
+    let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let ty = kind_of(group, version, kind).ok_or_else(|| unfit(unregistered(kind, &api_version)))?;
+    let mut value = proto::decode(ty, envelope.raw).map_err(|e| unfit(e.to_string()))?;
+    if let Some(map) = value.as_object_mut() {
+        map.shift_insert(0, "kind".into(), kind.into());
+        map.shift_insert(1, "apiVersion".into(), api_version.into());
+    }
+    Ok(value)
+}
+
+/// Upstream's words for a kind nobody serves.
+pub fn unregistered(kind: &str, api_version: &str) -> String {
+    format!(
+        "no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+    )
+}
+
+/// Parses YAML into a JSON value; the error is one line.
+pub fn yaml(body: &[u8]) -> Result<Value, String> {
+    let text = std::str::from_utf8(body).map_err(|_| "invalid UTF-8".to_owned())?;
+    serde_saphyr::from_str(text)
+        .map_err(|e| e.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned())
 }

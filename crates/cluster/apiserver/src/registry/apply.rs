@@ -16,13 +16,8 @@ pub const MEDIA_TYPE: &str = "application/apply-patch+yaml";
 
 /// Handles the request.
 pub async fn handle(request: &Request, raw: &[u8]) -> Result<ApiResponse, ApiError> {
-    let manager = request.param("fieldManager").unwrap_or("").to_owned();
-    if manager.is_empty() {
-        return Err(ApiError::bad_request(
-            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-        ));
-    }
-    let dry_run = options::dry_run(request)?;
+    let dry_run = options::write_options(request)?;
+    let manager = request.manager().to_owned();
     let wanted = Wanted::of(request);
     let document = document(request, raw, &wanted)?;
     let now = time::format(Timestamp::now());
@@ -35,7 +30,7 @@ pub async fn handle(request: &Request, raw: &[u8]) -> Result<ApiResponse, ApiErr
         now: &now,
     };
     let result = update::apply(request, dry_run, |old| {
-        let mut new = apply(old, &document, wanted.ty, &applier).map_err(|c| conflicts(request, &c))?;
+        let mut new = apply(old, &document, wanted.ty, &applier).map_err(|c| conflicts(&c))?;
         decode::conform(request, &mut new, &wanted, Vec::new())?;
         Ok(new)
     })
@@ -43,7 +38,7 @@ pub async fn handle(request: &Request, raw: &[u8]) -> Result<ApiResponse, ApiErr
     match result {
         Err(error) if error.code == 404 && error.name == request.info.name && request.info.subresource.is_empty() => {
             authz::require_create(request).await?;
-            let new = apply(&json!({}), &document, wanted.ty, &applier).map_err(|c| conflicts(request, &c))?;
+            let new = apply(&json!({}), &document, wanted.ty, &applier).map_err(|c| conflicts(&c))?;
             let created = create::object_of(request, new, dry_run).await?;
             Ok(present::object(request, 201, created))
         }
@@ -53,59 +48,59 @@ pub async fn handle(request: &Request, raw: &[u8]) -> Result<ApiResponse, ApiErr
 }
 
 fn document(request: &Request, raw: &[u8], wanted: &Wanted<'_>) -> Result<Value, ApiError> {
-    let mut value = body::yaml(raw)?;
+    let mut value = body::yaml(raw).map_err(|e| ApiError::bad_request(format!("error decoding YAML: yaml: {e}")))?;
     if !value.is_object() {
-        return Err(ApiError::bad_request("the applied document is not an object"));
+        return Err(ApiError::bad_request("error decoding YAML: the applied document is not an object"));
     }
     for key in ["apiVersion", "kind"] {
         if value.str_at(&[key]).is_empty() {
             return Err(ApiError::bad_request(format!("the applied document has no {key}")));
         }
     }
-    if value.str_at(&["kind"]) != wanted.kind || value.str_at(&["apiVersion"]) != request.desc.api_version() {
+    let version = request.desc.api_version();
+    if value.str_at(&["apiVersion"]) != version {
         return Err(ApiError::bad_request(format!(
-            "the applied document is {} {}, want {} {}",
-            value.str_at(&["apiVersion"]),
-            value.str_at(&["kind"]),
-            request.desc.api_version(),
-            wanted.kind
+            "Incorrect version specified in apply patch. Specified patch version: {}, expected: {version}",
+            value.str_at(&["apiVersion"])
         )));
     }
+    decode::same_kind(&value, wanted)?;
     decode::conform(request, &mut value, wanted, Vec::new())?;
     if value.at(&["metadata", "managedFields"]).is_some() {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
-    let name = value.name().to_owned();
-    if !name.is_empty() && name != request.info.name {
-        return Err(ApiError::bad_request(format!(
-            "name in URL does not match name in object: {} and {name}",
-            request.info.name
-        )));
-    }
-    if let Some(meta) = value.object_at(&["metadata"]) {
+    if value.name().is_empty()
+        && let Some(meta) = value.object_at(&["metadata"])
+    {
         meta.insert("name".into(), request.info.name.clone().into());
     }
+    update::check_name(request, &value)?;
     Ok(value)
 }
 
-fn conflicts(request: &Request, list: &[Conflict]) -> ApiError {
-    let desc = &request.desc;
-    let mut managers: Vec<&str> = list.iter().map(|c| c.manager.as_str()).collect();
-    managers.dedup();
-    let shown: Vec<String> = list.iter().map(|c| c.path.clone()).collect();
-    let s = if list.len() == 1 { "" } else { "s" };
-    let cause = format!(
-        "Apply failed with {} conflict{s}: conflict{s} with \"{}\": {}",
-        list.len(),
-        managers.join("\", \""),
-        shown.join(", ")
-    );
-    let mut error = ApiError::new(409, "Conflict", cause).about(&desc.group, &desc.plural, &request.info.name);
+/// `NewConflictError` of upstream's field manager.
+fn conflicts(list: &[Conflict]) -> ApiError {
+    let message = match list {
+        [one] => format!("Apply failed with 1 conflict: conflict with {}: {}", one.owner(), one.path),
+        many => {
+            let mut owners: Vec<String> = many.iter().map(Conflict::owner).collect();
+            owners.sort();
+            owners.dedup();
+            let mut lines = Vec::new();
+            for owner in owners {
+                lines.extend(many.iter().filter(|c| c.owner() == owner).map(|c| format!("- {}", c.path)));
+                let at = lines.len() - many.iter().filter(|c| c.owner() == owner).count();
+                lines.insert(at, format!("conflicts with {owner}:"));
+            }
+            format!("Apply failed with {} conflicts: {}", many.len(), lines.join("\n"))
+        }
+    };
+    let mut error = ApiError::new(409, "Conflict", message);
     error.causes = list
         .iter()
         .map(|c| Cause {
             reason: "FieldManagerConflict".into(),
-            message: format!("conflict with \"{}\"", c.manager),
+            message: format!("conflict with {}", c.owner()),
             field: c.path.clone(),
         })
         .collect();

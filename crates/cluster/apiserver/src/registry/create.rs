@@ -17,8 +17,8 @@ const EVENT_TTL: i64 = 3600;
 /// Handles the request.
 pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiError> {
     let wanted = Wanted::of(request);
+    let dry_run = options::write_options(request)?;
     let object = decode::object(request, &body, &wanted)?;
-    let dry_run = options::dry_run(request)?;
     let created = object_of(request, object, dry_run).await?;
     Ok(super::present::object(request, 201, created))
 }
@@ -27,6 +27,9 @@ pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiEr
 pub async fn object_of(request: &Request, mut object: Value, dry_run: bool) -> Result<Value, ApiError> {
     let desc = &request.desc;
     let generated = object.name().is_empty();
+    if !object.resource_version().is_empty() {
+        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+    }
     if !request.is_apply()
         && let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut)
     {

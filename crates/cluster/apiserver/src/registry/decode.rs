@@ -1,9 +1,10 @@
 //! Bodies of writes into objects that fit their type.
 
 use kinit_apimachinery::ApiError;
-use kinit_apimachinery::check;
 use kinit_apimachinery::schema::schema;
-use serde_json::Value;
+use kinit_apimachinery::status::FieldErrors;
+use kinit_apimachinery::{check, decode as text};
+use serde_json::{Value, json};
 
 use super::Request;
 use super::options::{FieldValidation, field_validation};
@@ -39,76 +40,106 @@ pub fn object(request: &Request, raw: &[u8], wanted: &Wanted<'_>) -> Result<Valu
     let default = (wanted.group, wanted.version, wanted.kind);
     let decoded = body::decode_document(&request.media_type, raw, default, kind_of)?;
     let mut value = decoded.value;
-    if !value.is_object() {
-        return Err(ApiError::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): not an object",
-            wanted.kind
-        )));
-    }
     check_kind(&mut value, wanted)?;
     conform(request, &mut value, wanted, decoded.duplicates)?;
     Ok(value)
 }
 
-/// Fits a value to its type, taking unknown fields as the request says.
+/// Fits a value to its type, taking unknown fields as the request says; 400 for what does not fit.
 pub fn conform(
     request: &Request,
     value: &mut Value,
     wanted: &Wanted<'_>,
     duplicates: Vec<String>,
 ) -> Result<(), ApiError> {
-    let mut unknown = Vec::new();
-    if value.get("metadata").is_some_and(|m| !m.is_object() && !m.is_null()) {
-        return Err(ApiError::bad_request("metadata is not an object"));
+    fit(request, value, wanted, duplicates).map_err(|problem| {
+        ApiError::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {kind}: {problem}",
+            kind = wanted.kind,
+            version = wanted.version
+        ))
+    })
+}
+
+/// The same for a patched object, where upstream blames the patch with 422.
+pub fn conform_patched(request: &Request, value: &mut Value, wanted: &Wanted<'_>) -> Result<(), ApiError> {
+    fit(request, value, wanted, Vec::new()).map_err(|problem| {
+        let mut errors = FieldErrors::default();
+        let shown: String = value.to_string().chars().take(PATCH_SHOWN).collect();
+        errors.invalid("patch", &shown.into(), &problem);
+        ApiError::invalid("", "", "", errors.0)
+    })
+}
+
+/// How much of a patched object an error shows.
+const PATCH_SHOWN: usize = 1024;
+
+fn fit(request: &Request, value: &mut Value, wanted: &Wanted<'_>, duplicates: Vec<String>) -> Result<(), String> {
+    if text::depth(value) > text::MAX_DEPTH {
+        return Err("exceeded max depth".into());
     }
-    if let Some(ty) = wanted.ty {
-        check::conform(value, ty, &mut unknown).map_err(|problem| {
-            ApiError::bad_request(format!(
-                "{kind} in version \"{version}\" cannot be handled as a {kind}: {problem}",
-                kind = wanted.kind,
-                version = wanted.version
-            ))
-        })?;
+    let mut unknown = Vec::new();
+    match wanted.ty {
+        Some(ty) => check::conform(value, ty, &mut unknown)?,
+        None if value.get("metadata").is_some_and(|m| !m.is_object() && !m.is_null()) => {
+            return Err("metadata is not an object".into());
+        }
+        None => {}
     }
     let complaints: Vec<String> = unknown
         .into_iter()
         .map(|path| format!("unknown field \"{path}\""))
         .chain(duplicates.into_iter().map(|path| format!("duplicate field \"{path}\"")))
         .collect();
-    match field_validation(request)? {
+    match field_validation(request) {
         FieldValidation::Ignore => {}
         FieldValidation::Warn => complaints.into_iter().for_each(|c| request.warn(c)),
         FieldValidation::Strict if complaints.is_empty() => {}
-        FieldValidation::Strict => {
-            return Err(ApiError::bad_request(format!(
-                "{kind} in version \"{version}\" cannot be handled as a {kind}: strict decoding error: {}",
-                complaints.join(", "),
-                kind = wanted.kind,
-                version = wanted.version
-            )));
-        }
+        FieldValidation::Strict => return Err(format!("strict decoding error: {}", complaints.join(", "))),
     }
     Ok(())
 }
 
-/// apiVersion and kind must be the wanted ones; where absent they are filled in.
+/// apiVersion and kind must be the wanted ones; where absent they are filled in. What is refused is refused in the words of
+/// upstream's scheme: unknown kinds, kinds that do not convert, and kinds that do but belong to another version's path.
 fn check_kind(value: &mut Value, wanted: &Wanted<'_>) -> Result<(), ApiError> {
     let expected = api_version(wanted.group, wanted.version);
     let Some(map) = value.as_object_mut() else { return Ok(()) };
-    let given_kind = map.get("kind").and_then(Value::as_str).unwrap_or_default();
-    let given_version = map.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
-    if !given_kind.is_empty() && given_kind != wanted.kind {
+    let given = |key: &str, or: &str| match map.get(key).and_then(Value::as_str).unwrap_or_default() {
+        "" => or.to_owned(),
+        text => text.to_owned(),
+    };
+    let (kind, given_version) = (given("kind", wanted.kind), given("apiVersion", &expected));
+    if kind != wanted.kind || given_version != expected {
+        let (group, version) = given_version.split_once('/').unwrap_or(("", &given_version));
+        let cause = if schema().by_kind(group, version, &kind).is_none() {
+            body::unregistered(&kind, &given_version)
+        } else if internal(group) == internal(wanted.group) && kind == wanted.kind {
+            return Err(ApiError::bad_request(format!(
+                "the API version in the data ({given_version}) does not match the expected API version ({expected})"
+            )));
+        } else {
+            format!("converting ({version}.{kind}) to ({}.{}): unknown conversion", internal(wanted.group), wanted.kind)
+        };
         return Err(ApiError::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): {given_kind} was given",
+            "{kind} in version \"{version}\" cannot be handled as a {}: {cause}",
             wanted.kind
-        )));
-    }
-    if !given_version.is_empty() && given_version != expected {
-        return Err(ApiError::bad_request(format!(
-            "the API version in the data ({given_version}) does not match the expected API version ({expected})"
         )));
     }
     map.shift_insert(0, "apiVersion".into(), expected.into());
     map.shift_insert(0, "kind".into(), wanted.kind.into());
     Ok(())
+}
+
+/// A patch may not turn an object into one of another kind.
+pub fn same_kind(value: &Value, wanted: &Wanted<'_>) -> Result<(), ApiError> {
+    check_kind(&mut json!({"kind": value.get("kind"), "apiVersion": value.get("apiVersion")}), wanted)
+}
+
+/// The package that holds a group's internal types upstream.
+fn internal(group: &str) -> &str {
+    match group {
+        "" | "events.k8s.io" => "core",
+        group => group.split('.').next().unwrap_or(group),
+    }
 }

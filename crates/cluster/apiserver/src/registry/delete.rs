@@ -111,9 +111,13 @@ pub async fn one(request: &Request, options: &DeleteOptions, namespace: &str, na
 
 fn preconditions(request: &Request, options: &DeleteOptions, old: &Value, name: &str) -> Result<(), ApiError> {
     let desc = &request.desc;
+    // `rest.BeforeDelete`, which names the kind where others name the resource.
     let conflict = |what: &str, given: &str, is: &str| {
-        let cause = format!("Precondition failed: {what} in precondition: {given}, {what} in object meta: {is}");
-        Err(ApiError::conflict(&desc.group, &desc.plural, name, &cause))
+        let became = if what == "UID" { "deleted and then recreated" } else { "modified" };
+        let cause = format!(
+            "the {what} in the precondition ({given}) does not match the {what} in record ({is}). The object might have been {became}"
+        );
+        Err(ApiError::conflict(&desc.group, &desc.kind, name, &cause))
     };
     if let Some(uid) = options.uid.as_deref().filter(|u| *u != old.uid()) {
         return conflict("UID", uid, old.uid());

@@ -10,6 +10,7 @@ use kinit_apimachinery::selector::{FieldSelector, LabelSelector};
 use kinit_storage::Entry;
 use serde_json::{Value, json};
 
+use super::list_options::list_options;
 use super::{Request, present};
 use crate::http::{ApiResponse, View, respond};
 use crate::tables;
@@ -26,20 +27,18 @@ pub struct Filter {
 impl Filter {
     /// Reads the request's selectors; 400 for broken ones or unknown fields.
     pub fn of(request: &Request) -> Result<Self, ApiError> {
-        let bad = |what: &str, e: String| ApiError::bad_request(format!("unable to parse {what}: {e}"));
         let labels =
-            LabelSelector::parse(request.param("labelSelector").unwrap_or("")).map_err(|e| bad("requirement", e))?;
+            LabelSelector::parse(request.param("labelSelector").unwrap_or("")).map_err(ApiError::bad_request)?;
         let fields =
             FieldSelector::parse(request.param("fieldSelector").unwrap_or("")).map_err(ApiError::bad_request)?;
         for (path, _, _) in &fields.0 {
             if !request.desc.selects(path) {
-                return Err(ApiError::bad_request(format!(
-                    "Unable to find \"{}, Resource={}\" that match label selector \"{}\", field selector \"{}\": field label not supported: {path}",
-                    request.desc.api_version(),
-                    request.desc.plural,
-                    request.param("labelSelector").unwrap_or(""),
-                    request.param("fieldSelector").unwrap_or(""),
-                )));
+                // Kinds with fields of their own have words of their own upstream.
+                return Err(ApiError::bad_request(if request.desc.selectable.is_empty() {
+                    format!("\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+                } else {
+                    format!("field label not supported: {path}")
+                }));
             }
         }
         Ok(Self { labels, fields })
@@ -82,7 +81,7 @@ pub fn cache_of(request: &Request) -> Result<Arc<kinit_storage::Cache>, ApiError
 pub fn parse_version(text: &str) -> Result<u64, ApiError> {
     text.parse().map_err(|_| {
         ApiError::bad_request(format!(
-            "Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
+            "resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
         ))
     })
 }
@@ -103,48 +102,40 @@ pub async fn list(request: &Request) -> Result<ApiResponse, ApiError> {
 
 async fn picture(request: &Request, filter: &Filter) -> Result<Picture, ApiError> {
     let within = within(request);
-    let limit: usize = match request.param("limit") {
-        Some(text) if !text.is_empty() => text.parse().map_err(|_| ApiError::bad_request("limit is not a number"))?,
-        _ => 0,
-    };
-    let version = request.param("resourceVersion").unwrap_or("");
-    let how = request.param("resourceVersionMatch").unwrap_or("");
-    if !how.is_empty() && version.is_empty() {
-        return Err(ApiError::bad_request(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
-        ));
-    }
-    if let Some(token) = request.param("continue").filter(|t| !t.is_empty()) {
-        if !version.is_empty() && version != "0" {
+    let options = list_options(request)?;
+    let (limit, store) = (options.limit, &request.server.store);
+    if !options.token.is_empty() {
+        let (revision, start) = read_token(options.token, &within)?;
+        if !matches!(options.version, "" | "0") {
             return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
         }
-        let (revision, start) = read_token(token)?;
-        return exact(request, filter, &within, &start, limit, revision).await;
+        return match exact(request, filter, &within, &start, limit, revision).await {
+            Err(error) if error.code == 410 => Err(page_is_gone(&start)),
+            other => other,
+        };
     }
-    match (how, version) {
-        ("Exact", "0") => Err(ApiError::bad_request(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-        )),
-        ("Exact", version) => {
-            let revision = parse_version(version)?;
-            exact(request, filter, &within, "", limit, revision).await
-        }
-        ("" | "NotOlderThan", _) => {
-            match version {
-                "" => request.server.store.catch_up().await.map_err(|e| request.storage_error(e))?,
-                version => {
-                    let wanted = parse_version(version)?;
-                    if wanted > 0 {
-                        request.server.store.wait_for(wanted).await.map_err(|e| request.storage_error(e))?;
-                    }
-                }
+    if options.matching == "Exact" {
+        return exact(request, filter, &within, "", limit, parse_version(options.version)?).await;
+    }
+    match options.version {
+        "" => store.catch_up().await.map_err(|e| request.storage_error(e))?,
+        version => {
+            let wanted = parse_version(version)?;
+            if wanted > 0 {
+                store.wait_for(wanted).await.map_err(|e| request.storage_error(e))?;
             }
-            from_cache(request, filter, &within, limit)
         }
-        (other, _) => Err(ApiError::bad_request(format!(
-            "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\""
-        ))),
     }
+    from_cache(request, filter, &within, limit)
+}
+
+/// 410 with a token that goes on with what there is now (`handleCompactedErrorForPaging`).
+fn page_is_gone(start: &str) -> ApiError {
+    let mut error = ApiError::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    error.next = Some(token(-1, start));
+    error
 }
 
 fn within(request: &Request) -> String {
@@ -162,7 +153,7 @@ fn from_cache(request: &Request, filter: &Filter, within: &str, limit: usize) ->
         let plain = filter.labels.is_empty() && filter.fields.is_empty();
         remaining = plain.then_some((entries.len() - limit) as u64);
         entries.truncate(limit);
-        next = entries.last().map(|e| token(revision, &e.key));
+        next = entries.last().map(|e| token_after(revision, &e.key));
     }
     Ok(Picture { entries, revision, next, remaining })
 }
@@ -177,6 +168,8 @@ async fn exact(
     revision: u64,
 ) -> Result<Picture, ApiError> {
     let mut start = start.to_owned();
+    // Revision 0 is now; the following pages are then of the first one's revision.
+    let mut revision = revision;
     let mut entries: Vec<Arc<Entry>> = Vec::new();
     loop {
         let page_size = if limit == 0 { 0 } else { limit.max(50) as i64 };
@@ -187,6 +180,7 @@ async fn exact(
             .await
             .map_err(|e| request.storage_error(e))?;
         let more = page.more;
+        revision = page.revision;
         let mut read = 0u64;
         for entry in page.entries {
             read += 1;
@@ -202,7 +196,7 @@ async fn exact(
         let full = limit > 0 && entries.len() == limit;
         if full || !more {
             let left = page.count.saturating_sub(read);
-            let next = (full && left > 0).then(|| entries.last().map(|e| token(revision, &e.key))).flatten();
+            let next = (full && left > 0).then(|| entries.last().map(|e| token_after(revision, &e.key))).flatten();
             let plain = filter.labels.is_empty() && filter.fields.is_empty();
             let remaining = (next.is_some() && plain).then_some(left);
             return Ok(Picture { entries, revision, next, remaining });
@@ -210,19 +204,37 @@ async fn exact(
     }
 }
 
-fn token(revision: u64, last: &str) -> String {
-    let text = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{last}\0")}).to_string();
-    URL_SAFE_NO_PAD.encode(text)
+fn token_after(revision: u64, last: &str) -> String {
+    token(i64::try_from(revision).unwrap_or(i64::MAX), &format!("{last}\0"))
 }
 
-fn read_token(token: &str) -> Result<(u64, String), ApiError> {
-    let bad = || ApiError::bad_request("continue key is not valid");
-    let text = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| bad())?;
-    let value: Value = serde_json::from_slice(&text).map_err(|_| bad())?;
-    let revision = value.get("rv").and_then(Value::as_u64).ok_or_else(bad)?;
-    let start = value.get("start").and_then(Value::as_str).ok_or_else(bad)?;
-    if start.contains("..") || revision == 0 {
-        return Err(bad());
+/// Revision -1 stands for "now".
+fn token(revision: i64, start: &str) -> String {
+    URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}).to_string())
+}
+
+/// The revision (0 for now) and the key to start from, which must be within the collection: whoever may list one
+/// namespace must not read another by a token of their own making.
+fn read_token(token: &str, within: &str) -> Result<(u64, String), ApiError> {
+    let bad = |why: &str| ApiError::bad_request(format!("invalid continue token: {why}"));
+    let text = URL_SAFE_NO_PAD
+        .decode(token.trim_end_matches('='))
+        .map_err(|e| bad(&format!("continue key is not valid: {e}")))?;
+    let value: Value = serde_json::from_slice(&text).map_err(|e| bad(&format!("continue key is not valid: {e}")))?;
+    if value.get("v").and_then(Value::as_str) != Some("meta.k8s.io/v1") {
+        return Err(bad("continue key is not valid: server does not recognize this encoded version"));
+    }
+    let revision = match value.get("rv").and_then(Value::as_i64) {
+        Some(-1) => 0,
+        Some(n) if n > 0 => n.cast_unsigned(),
+        _ => return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")),
+    };
+    let start = value.get("start").and_then(Value::as_str).unwrap_or_default();
+    if start.is_empty() {
+        return Err(bad("encoded start key empty (version meta.k8s.io/v1)"));
+    }
+    if !start.starts_with(within) || start.split('/').any(|part| part == "..") {
+        return Err(bad("continue key is not valid: it starts outside of the collection"));
     }
     Ok((revision, start.to_owned()))
 }

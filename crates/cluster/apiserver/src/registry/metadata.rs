@@ -75,6 +75,14 @@ pub fn before_update(new: &mut Value, old: &Value) {
 /// Checks names, labels, annotations, owners and finalizers.
 pub fn validate(object: &Value, desc: &Descriptor, errors: &mut FieldErrors) {
     let name = object.name();
+    let prefix = object.str_at(&["metadata", "generateName"]);
+    if !prefix.is_empty() {
+        // A prefix may end in the dash that the suffix follows (`maskTrailingDash`).
+        let masked = prefix.strip_suffix('-').filter(|p| !p.is_empty()).map(|p| format!("{p}a"));
+        for problem in desc.names.check(masked.as_deref().unwrap_or(prefix)) {
+            errors.invalid("metadata.generateName", &prefix.into(), &problem);
+        }
+    }
     for problem in desc.names.check(name) {
         errors.invalid("metadata.name", &name.into(), &problem);
     }
@@ -94,11 +102,7 @@ pub fn validate(object: &Value, desc: &Descriptor, errors: &mut FieldErrors) {
         }
     }
     if size > ANNOTATIONS_LIMIT {
-        errors.0.push(kinit_apimachinery::Cause {
-            reason: "FieldValueTooLong".into(),
-            message: format!("Too long: may not be more than {ANNOTATIONS_LIMIT} bytes"),
-            field: "metadata.annotations".into(),
-        });
+        errors.too_long("metadata.annotations", ANNOTATIONS_LIMIT);
     }
     for finalizer in object.finalizers() {
         for problem in names::check_qualified_name(&finalizer) {

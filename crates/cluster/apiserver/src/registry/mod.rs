@@ -10,6 +10,7 @@ pub mod create;
 pub mod decode;
 pub mod delete;
 pub mod list;
+pub mod list_options;
 pub mod metadata;
 pub mod options;
 pub mod patch;
@@ -25,7 +26,7 @@ use kinit_storage::Error as StoreError;
 use parking_lot::Mutex;
 
 use crate::authn::User;
-use crate::http::{Accepted, RequestInfo};
+use crate::http::{Accepted, RequestInfo, View};
 use crate::resources::Descriptor;
 use crate::server::Server;
 
@@ -57,9 +58,21 @@ impl Request {
         self.query.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
 
-    /// Whether a boolean parameter is on.
+    /// Whether a boolean parameter is on: only its absence, `0` and `false` are off (`Convert_Slice_string_To_bool`).
     pub fn flag(&self, key: &str) -> bool {
-        self.param(key).is_some_and(|v| matches!(v, "true" | "1" | ""))
+        self.param(key).is_some_and(|v| v != "0" && !v.eq_ignore_ascii_case("false"))
+    }
+
+    /// 400 for options of a Table that there are none of.
+    pub fn check_table_options(&self) -> Result<(), ApiError> {
+        match self.param("includeObject").unwrap_or("") {
+            other if self.accepted.view != View::Table || matches!(other, "" | "None" | "Metadata" | "Object") => {
+                Ok(())
+            }
+            other => Err(ApiError::bad_request(format!(
+                "includeObject: Invalid value: \"{other}\": must be 'Metadata', 'Object', 'None', or empty"
+            ))),
+        }
     }
 
     /// Adds a warning.
@@ -100,14 +113,8 @@ impl Request {
 pub fn storage_error(error: StoreError, desc: &Descriptor, name: &str) -> ApiError {
     match error {
         StoreError::Exists => ApiError::already_exists(&desc.group, &desc.plural, name),
-        StoreError::Compacted => {
-            ApiError::expired("The provided continue parameter is too old to display a consistent list result.")
-        }
-        StoreError::Future(revision) => {
-            let mut error = ApiError::timeout(format!("Too large resource version: {revision}"));
-            error.retry_after = Some(1);
-            error
-        }
+        StoreError::Compacted => ApiError::expired("The resourceVersion for the provided list is too old."),
+        StoreError::Future { wanted, current } => ApiError::version_too_large(wanted, current),
         StoreError::TooLarge => ApiError::too_large("etcdserver: request is too large"),
         StoreError::Unavailable(text) => {
             tracing::warn!(text, "etcd");

@@ -1,11 +1,13 @@
 //! Options of the verbs: query parameters and `DeleteOptions` bodies.
 
-use kinit_apimachinery::ApiError;
 use kinit_apimachinery::meta::strings;
 use kinit_apimachinery::schema::schema;
+use kinit_apimachinery::status::FieldErrors;
+use kinit_apimachinery::{ApiError, check};
 use serde_json::Value;
 
 use super::Request;
+use super::list_options::integer;
 use crate::http::body;
 
 /// How strictly unknown and duplicate fields are taken.
@@ -19,29 +21,59 @@ pub enum FieldValidation {
     Strict,
 }
 
-/// `fieldValidation`; upstream's default is Warn.
-pub fn field_validation(request: &Request) -> Result<FieldValidation, ApiError> {
-    Ok(match request.param("fieldValidation").unwrap_or("") {
-        "" | "Warn" => FieldValidation::Warn,
+/// `fieldValidation`, checked already; upstream's default is Warn.
+pub fn field_validation(request: &Request) -> FieldValidation {
+    match request.param("fieldValidation").unwrap_or("") {
         "Ignore" => FieldValidation::Ignore,
         "Strict" => FieldValidation::Strict,
-        other => {
-            return Err(ApiError::bad_request(format!(
-                "fieldValidation: Unsupported value: \"{other}\": supported values: \"Ignore\", \"Strict\", \"Warn\""
-            )));
-        }
-    })
+        _ => FieldValidation::Warn,
+    }
 }
 
-/// `dryRun=All`.
-pub fn dry_run(request: &Request) -> Result<bool, ApiError> {
-    match request.param("dryRun") {
-        None | Some("") => Ok(false),
-        Some("All") => Ok(true),
-        Some(other) => {
-            Err(ApiError::bad_request(format!("dryRun: Unsupported value: \"{other}\": supported values: \"All\"")))
+/// Checks what a create, an update or a patch is told, and says whether it is a dry run
+/// (`ValidateCreateOptions`, `ValidateUpdateOptions`, `ValidatePatchOptions`).
+pub fn write_options(request: &Request) -> Result<bool, ApiError> {
+    let kind = match request.info.verb {
+        "create" => "CreateOptions",
+        "update" => "UpdateOptions",
+        _ => "PatchOptions",
+    };
+    let mut errors = FieldErrors::default();
+    let manager = request.param("fieldManager").unwrap_or("");
+    if request.info.verb == "patch" {
+        if request.is_apply() && manager.is_empty() {
+            errors.required("fieldManager", "is required for apply patch");
+        } else if !request.is_apply() && request.param("force").is_some() {
+            errors.forbidden("force", "may not be specified for non-apply patch");
         }
     }
+    if manager.len() > MANAGER_LIMIT {
+        errors.too_long("fieldManager", MANAGER_LIMIT);
+    }
+    for (at, c) in manager.char_indices().filter(|(_, c)| c.is_control()) {
+        let detail = format!("invalid character U+{:04X} (at position {at})", c as u32);
+        errors.invalid("fieldManager", &manager.into(), &detail);
+    }
+    let dry_run = dry_run(&params(request, "dryRun"), &mut errors);
+    let validation = request.param("fieldValidation").unwrap_or("");
+    if !matches!(validation, "" | "Ignore" | "Warn" | "Strict") {
+        errors.not_supported("fieldValidation", &validation.into(), &["", "Ignore", "Strict", "Warn"]);
+    }
+    ApiError::invalid_options(kind, errors)?;
+    Ok(dry_run)
+}
+
+const MANAGER_LIMIT: usize = 128;
+
+fn params(request: &Request, key: &str) -> Vec<String> {
+    request.query.iter().filter(|(k, v)| k == key && !v.is_empty()).map(|(_, v)| v.clone()).collect()
+}
+
+fn dry_run(given: &[String], errors: &mut FieldErrors) -> bool {
+    if given.iter().any(|d| d != "All") {
+        errors.not_supported("dryRun", &given.to_vec().into(), &["All"]);
+    }
+    !given.is_empty()
 }
 
 /// What a delete is told.
@@ -59,34 +91,32 @@ pub struct DeleteOptions {
     pub dry_run: bool,
 }
 
-/// Reads the options of a delete from the body, or from the query where the body says nothing.
+/// Reads the options of a delete from the body, or from the query where there is none.
 pub fn delete_options(request: &Request, raw: &[u8]) -> Result<DeleteOptions, ApiError> {
-    let mut out = DeleteOptions { dry_run: dry_run(request)?, ..DeleteOptions::default() };
+    let mut errors = FieldErrors::default();
+    let mut out = DeleteOptions::default();
+    let mut dry = params(request, "dryRun");
+    let mut orphan = None;
     if raw.is_empty() {
-        out.grace = match request.param("gracePeriodSeconds") {
-            Some(text) => Some(text.parse().map_err(|_| ApiError::bad_request("gracePeriodSeconds is no integer"))?),
-            None => None,
-        };
+        out.grace = integer(request, "gracePeriodSeconds")?;
         out.propagation = request.param("propagationPolicy").map(str::to_owned);
-        if out.propagation.is_none() && request.flag("orphanDependents") {
-            out.propagation = Some("Orphan".into());
-        }
+        orphan = request.param("orphanDependents").map(|_| request.flag("orphanDependents"));
     } else {
-        let kind_of = |_: &str, _: &str, _: &str| schema().by_name("meta.v1.DeleteOptions");
-        let decoded =
-            body::decode_document(&request.media_type, raw, ("meta.k8s.io", "v1", "DeleteOptions"), kind_of)?.value;
-        if !decoded.is_object() {
-            return Err(ApiError::bad_request("the body of a delete must be DeleteOptions"));
+        let body = body_of(request, raw)?;
+        out.grace = body.get("gracePeriodSeconds").and_then(Value::as_i64);
+        out.propagation = body.get("propagationPolicy").and_then(Value::as_str).map(str::to_owned);
+        orphan = body.get("orphanDependents").and_then(Value::as_bool).or(orphan);
+        if let Some(preconditions) = body.get("preconditions") {
+            out.uid = preconditions.get("uid").and_then(Value::as_str).map(str::to_owned);
+            out.resource_version = preconditions.get("resourceVersion").and_then(Value::as_str).map(str::to_owned);
         }
-        from_body(&mut out, &decoded)?;
+        dry.extend(strings(body.get("dryRun")));
     }
-    match out.propagation.as_deref() {
-        None | Some("Orphan" | "Background" | "Foreground") => {}
-        Some(other) => {
-            return Err(ApiError::bad_request(format!(
-                "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"{other}\": supported values: \"Background\", \"Foreground\", \"Orphan\""
-            )));
-        }
+    validate_delete(&out, orphan, &mut errors);
+    out.dry_run = dry_run(&dry, &mut errors);
+    ApiError::invalid_options("DeleteOptions", errors)?;
+    if out.propagation.is_none() {
+        out.propagation = orphan.map(|orphan| if orphan { "Orphan" } else { "Background" }.to_owned());
     }
     if out.grace.is_some_and(|g| g < 0) {
         // Upstream takes a negative period as "at once, but not forced".
@@ -95,25 +125,35 @@ pub fn delete_options(request: &Request, raw: &[u8]) -> Result<DeleteOptions, Ap
     Ok(out)
 }
 
-fn from_body(out: &mut DeleteOptions, body: &Value) -> Result<(), ApiError> {
-    if let Some(grace) = body.get("gracePeriodSeconds").filter(|g| !g.is_null()) {
-        out.grace = Some(grace.as_i64().ok_or_else(|| ApiError::bad_request("gracePeriodSeconds is no integer"))?);
+/// Clients write the resource's own group version, or none, or meta's: the kind alone counts.
+fn body_of(request: &Request, raw: &[u8]) -> Result<Value, ApiError> {
+    let ty = schema().by_name("meta.v1.DeleteOptions");
+    let wanted = ("meta.k8s.io", "v1", "DeleteOptions");
+    let kind_of = |_: &str, _: &str, kind: &str| ty.filter(|_| kind == "DeleteOptions");
+    let mut body = body::decode_document(&request.media_type, raw, wanted, kind_of)?.value;
+    let unfit = |cause: String| {
+        ApiError::bad_request(format!("DeleteOptions in version \"v1\" cannot be handled as a DeleteOptions: {cause}"))
+    };
+    if let Some(kind) = body.get("kind").and_then(Value::as_str).filter(|k| !matches!(*k, "" | "DeleteOptions")) {
+        return Err(unfit(format!("converting (v1.{kind}) to (meta.DeleteOptions): unknown conversion")));
     }
-    out.propagation = body.get("propagationPolicy").and_then(Value::as_str).map(str::to_owned);
-    match body.get("orphanDependents").and_then(Value::as_bool) {
-        Some(_) if out.propagation.is_some() => {
-            return Err(ApiError::bad_request(
-                "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: orphanDependents and deletionPropagation cannot be both set",
-            ));
-        }
-        Some(true) => out.propagation = Some("Orphan".into()),
-        Some(false) => out.propagation = Some("Background".into()),
-        None => {}
+    if let Some(ty) = ty {
+        check::conform(&mut body, ty, &mut Vec::new()).map_err(unfit)?;
     }
-    if let Some(preconditions) = body.get("preconditions") {
-        out.uid = preconditions.get("uid").and_then(Value::as_str).map(str::to_owned);
-        out.resource_version = preconditions.get("resourceVersion").and_then(Value::as_str).map(str::to_owned);
+    Ok(body)
+}
+
+/// `ValidateDeleteOptions`.
+fn validate_delete(options: &DeleteOptions, orphan: Option<bool>, errors: &mut FieldErrors) {
+    let Some(policy) = options.propagation.as_deref() else { return };
+    if orphan.is_some() {
+        errors.invalid(
+            "propagationPolicy",
+            &policy.into(),
+            "orphanDependents and deletionPropagation cannot be both set",
+        );
     }
-    out.dry_run |= strings(body.get("dryRun")).iter().any(|d| d == "All");
-    Ok(())
+    if !matches!(policy, "Orphan" | "Background" | "Foreground") {
+        errors.not_supported_of("propagationPolicy", &policy.into(), &["Foreground", "Background", "Orphan", "nil"]);
+    }
 }

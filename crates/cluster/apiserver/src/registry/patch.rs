@@ -11,7 +11,7 @@ use super::{Request, options, update};
 use crate::http::ApiResponse;
 
 /// The media types we take, for 415 answers.
-pub const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
+pub const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, application/strategic-merge-patch+json";
 
 enum Patch {
     Json(Value),
@@ -24,8 +24,8 @@ pub async fn handle(request: &Request, raw: Bytes) -> Result<ApiResponse, ApiErr
     if request.media_type == super::apply::MEDIA_TYPE {
         return super::apply::handle(request, &raw).await;
     }
+    let dry_run = options::write_options(request)?;
     let patch = parse(request, &raw)?;
-    let dry_run = options::dry_run(request)?;
     if request.info.subresource == "scale" {
         let scale = super::scale::patched(request, dry_run, |scale| run(&patch, scale)).await?;
         return Ok(super::present::object(request, 200, scale));
@@ -41,7 +41,9 @@ pub async fn handle(request: &Request, raw: Bytes) -> Result<ApiResponse, ApiErr
         if warned.swap(true, Ordering::Relaxed) {
             request.warnings.lock().clear();
         }
-        decode::conform(request, &mut new, &wanted, Vec::new())?;
+        decode::same_kind(&new, &wanted)?;
+        decode::conform_patched(request, &mut new, &wanted)?;
+        update::check_name(request, &new)?;
         Ok(new)
     })
     .await?;
@@ -50,7 +52,9 @@ pub async fn handle(request: &Request, raw: Bytes) -> Result<ApiResponse, ApiErr
 
 fn parse(request: &Request, raw: &[u8]) -> Result<Patch, ApiError> {
     let json = || {
-        text::json(raw).map(|(value, _)| value).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))
+        text::json(raw)
+            .map(|(value, _)| value)
+            .map_err(|e| ApiError::bad_request(format!("error decoding patch: {}", text::problem(&e))))
     };
     match request.media_type.as_str() {
         "application/json-patch+json" => Ok(Patch::Json(json()?)),
@@ -72,12 +76,14 @@ fn parse(request: &Request, raw: &[u8]) -> Result<Patch, ApiError> {
 
 fn run(patch: &Patch, target: &mut Value) -> Result<(), ApiError> {
     match patch {
-        Patch::Json(p) => patch::json(target, p).map_err(|e| {
-            ApiError::new(
+        Patch::Json(p) => patch::json(target, p).map_err(|problem| match problem {
+            patch::JsonProblem::NoPatch(text) => ApiError::bad_request(text),
+            patch::JsonProblem::TooMany(_) => ApiError::too_large(problem.to_string()),
+            patch::JsonProblem::Failed(_) => ApiError::new(
                 422,
                 "Invalid",
-                format!("the server rejected our request due to an error in our request: {e}"),
-            )
+                format!("the server rejected our request due to an error in our request: {problem}"),
+            ),
         }),
         Patch::Merge(p) if p.is_object() => {
             patch::merge(target, p);

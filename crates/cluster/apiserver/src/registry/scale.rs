@@ -19,7 +19,7 @@ pub async fn get(request: &Request) -> Result<ApiResponse, ApiError> {
 /// PUT.
 pub async fn put(request: &Request, body: Bytes) -> Result<ApiResponse, ApiError> {
     let new = decode::object(request, &body, &Wanted::of(request))?;
-    let scale = patched(request, options::dry_run(request)?, |scale| {
+    let scale = patched(request, options::write_options(request)?, |scale| {
         *scale = new.clone();
         Ok(())
     })

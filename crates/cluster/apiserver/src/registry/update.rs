@@ -18,23 +18,9 @@ const ATTEMPTS: usize = 8;
 /// Handles a PUT.
 pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiError> {
     let wanted = Wanted::of(request);
+    let dry_run = options::write_options(request)?;
     let new = decode::object(request, &body, &wanted)?;
-    let dry_run = options::dry_run(request)?;
-    if new.name().is_empty() {
-        return Err(ApiError::bad_request("name must be provided"));
-    }
-    if new.name() != request.info.name {
-        return Err(ApiError::bad_request(format!(
-            "the name of the object ({}) does not match the name on the URL ({})",
-            new.name(),
-            request.info.name
-        )));
-    }
-    if request.desc.namespaced && !new.namespace().is_empty() && new.namespace() != request.info.namespace {
-        return Err(ApiError::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
-    }
+    check_name(request, &new)?;
     let creatable = request.desc.strategy.create_on_update && request.info.subresource.is_empty();
     match apply(request, dry_run, |_old| Ok(new.clone())).await {
         Err(error)
@@ -50,6 +36,29 @@ pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiEr
         Err(error) => Err(error),
         Ok(updated) => Ok(super::present::object(request, 200, updated)),
     }
+}
+
+/// The object is the one of the path (`checkName`).
+pub fn check_name(request: &Request, new: &Value) -> Result<(), ApiError> {
+    let (name, namespace) = (&request.info.name, &request.info.namespace);
+    if new.name().is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    if new.name() != name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({name})",
+            new.name()
+        )));
+    }
+    if request.desc.namespaced && !new.namespace().is_empty() && new.namespace() != namespace {
+        return Err(ApiError::bad_request(format!(
+            "the namespace of the object ({}) does not match the namespace on the request ({namespace})",
+            new.namespace()
+        )));
+    }
+    Ok(())
 }
 
 /// Reads, changes and writes an object until nobody else was faster. `change` gets the object as the resource shows it
@@ -118,11 +127,21 @@ pub async fn apply(
 fn check_preconditions(request: &Request, new: &Value, old: &Value) -> Result<(), ApiError> {
     let desc = &request.desc;
     if !new.uid().is_empty() && new.uid() != old.uid() {
-        let cause =
-            format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", new.uid(), old.uid());
+        let cause = format!(
+            "StorageError: invalid object, Code: 4, Key: /registry/{}{}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {}, UID in object meta: {}",
+            desc.prefix,
+            request.key(),
+            new.uid(),
+            old.uid()
+        );
         return Err(ApiError::conflict(&desc.group, &desc.plural, &request.info.name, &cause));
     }
     let version = new.resource_version();
+    if version.is_empty() && request.info.verb == "update" && !desc.strategy.unconditional_update {
+        let mut errors = FieldErrors::default();
+        errors.invalid("metadata.resourceVersion", &0.into(), "must be specified for an update");
+        return errors.into_result(&desc.group, &desc.plural, &request.info.name);
+    }
     if !version.is_empty() && version != old.resource_version() {
         if version.parse::<u64>().is_err() {
             let mut errors = FieldErrors::default();

@@ -9,13 +9,14 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use kinit_apimachinery::ApiError;
-use kinit_storage::{Cursor, Entry, Event, EventKind};
+use kinit_storage::{Cursor, Entry, Event, EventKind, Expired};
 use rand::Rng;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::list::{Filter, cache_of, parse_version};
+use super::list_options::list_options;
 use super::{Request, present};
 use crate::http::{ApiResponse, View};
 use crate::resources::Descriptor;
@@ -25,6 +26,8 @@ use crate::tables;
 const BOOKMARK: Duration = Duration::from_secs(50);
 /// Progress is asked of etcd this long before a bookmark would be stale.
 const MIN_TIMEOUT: u64 = 1800;
+/// Nobody waits longer; and the clock cannot overflow.
+const MAX_TIMEOUT: u64 = 10 * 365 * 24 * 3600;
 
 struct Watcher {
     desc: Arc<Descriptor>,
@@ -41,25 +44,10 @@ struct Watcher {
 pub async fn handle(request: &Request) -> Result<ApiResponse, ApiError> {
     let filter = Filter::of(request)?;
     let cache = cache_of(request)?;
-    let version = request.param("resourceVersion").unwrap_or("").to_owned();
-    let initial = request.param("sendInitialEvents").map(|v| v == "true");
-    let bookmarks = request.flag("allowWatchBookmarks");
-    if initial.is_some() && request.param("resourceVersionMatch") != Some("NotOlderThan") {
-        return Err(ApiError::new(
-            422,
-            "Invalid",
-            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ));
-    }
-    if initial == Some(true) && !bookmarks {
-        return Err(ApiError::new(
-            422,
-            "Invalid",
-            "ListOptions.meta.k8s.io \"\" is invalid: allowWatchBookmarks: Forbidden: sendInitialEvents requires allowWatchBookmarks",
-        ));
-    }
+    let options = list_options(request)?;
+    let (version, initial, bookmarks) = (options.version, options.initial, options.bookmarks);
     let store = &request.server.store;
-    match version.as_str() {
+    match version {
         "" if initial != Some(false) => store.catch_up().await.map_err(|e| request.storage_error(e))?,
         "" | "0" => {}
         other => {
@@ -81,10 +69,20 @@ pub async fn handle(request: &Request) -> Result<ApiResponse, ApiError> {
     } else if version.is_empty() || version == "0" {
         (Vec::new(), cache.revision())
     } else {
-        (Vec::new(), parse_version(&version)?)
+        (Vec::new(), parse_version(version)?)
     };
-    let cursor = cache.events_since(since).map_err(|_| too_old(since))?;
     let (out, frames) = mpsc::channel::<Bytes>(16);
+    let cursor = match cache.events_since(since) {
+        Ok(cursor) => cursor,
+        // The watch is accepted and ends with an error event: that is where clients look for it.
+        Err(Expired(oldest)) => {
+            let status = too_old(since, oldest).to_status();
+            let line = format!("{}\n", json!({"type": "ERROR", "object": status}));
+            // The channel is empty and its other end is at hand: there is room.
+            let _ = out.try_send(line.into());
+            return Ok(response(frames));
+        }
+    };
     let watcher = Watcher {
         desc: request.desc.clone(),
         filter,
@@ -95,7 +93,8 @@ pub async fn handle(request: &Request) -> Result<ApiResponse, ApiError> {
         bookmarks,
         out,
     };
-    let deadline = Instant::now() + timeout(request)?;
+    let patience = options.timeout.unwrap_or_else(|| rand::rng().random_range(MIN_TIMEOUT..2 * MIN_TIMEOUT));
+    let deadline = Instant::now() + Duration::from_secs(patience.min(MAX_TIMEOUT));
     let shutdown = request.server.shutdown.clone();
     let guard = request.server.metrics.watch_opened();
     tokio::spawn(async move {
@@ -109,18 +108,8 @@ pub async fn handle(request: &Request) -> Result<ApiResponse, ApiError> {
     Ok(response(frames))
 }
 
-fn timeout(request: &Request) -> Result<Duration, ApiError> {
-    let asked: u64 = match request.param("timeoutSeconds") {
-        Some(text) if !text.is_empty() => {
-            text.parse().map_err(|_| ApiError::bad_request("timeoutSeconds is not a number"))?
-        }
-        _ => 0,
-    };
-    Ok(Duration::from_secs(if asked > 0 { asked } else { rand::rng().random_range(MIN_TIMEOUT..2 * MIN_TIMEOUT) }))
-}
-
-fn too_old(since: u64) -> ApiError {
-    ApiError::expired(format!("too old resource version: {since}"))
+fn too_old(since: u64, oldest: u64) -> ApiError {
+    ApiError::expired(format!("too old resource version: {since} ({oldest})"))
 }
 
 fn response(frames: mpsc::Receiver<Bytes>) -> ApiResponse {
@@ -156,8 +145,9 @@ impl Watcher {
         loop {
             let (events, reached) = match cursor.ready() {
                 Ok(ready) => ready,
-                Err(_) => {
-                    let _ = self.frame("ERROR", too_old(sent).to_status().to_string().into_bytes().into()).await;
+                Err(Expired(oldest)) => {
+                    let _ =
+                        self.frame("ERROR", too_old(sent, oldest).to_status().to_string().into_bytes().into()).await;
                     return;
                 }
             };

@@ -29,6 +29,8 @@ pub struct Strategy {
     pub validate_update: fn(&Value, &Value, &mut FieldErrors),
     /// Whether a PUT creates what is not there.
     pub create_on_update: bool,
+    /// Whether a PUT may leave the resource version out.
+    pub unconditional_update: bool,
     /// Whether a delete answers with the object.
     pub return_deleted: bool,
     /// Whether a changed spec gets a new generation.
@@ -42,6 +44,7 @@ const PLAIN: Strategy = Strategy {
     validate: |_, _| {},
     validate_update: |_, _, _| {},
     create_on_update: false,
+    unconditional_update: true,
     return_deleted: false,
     generation: true,
 };
@@ -51,6 +54,19 @@ const NO_GENERATION: Strategy = Strategy { generation: false, ..PLAIN };
 
 /// The strategy of a built-in kind.
 pub fn of(group: &str, kind: &str) -> Strategy {
+    // Kinds whose updates must name the version they change (`AllowUnconditionalUpdate` is false).
+    let versioned = matches!(
+        (group, kind),
+        ("coordination.k8s.io", "Lease")
+            | ("policy", "PodDisruptionBudget")
+            | ("node.k8s.io", "RuntimeClass")
+            | ("storage.k8s.io", "CSIDriver" | "CSINode" | "VolumeAttachment")
+            | ("admissionregistration.k8s.io" | "apiextensions.k8s.io" | "apiregistration.k8s.io", _)
+    );
+    Strategy { unconditional_update: !versioned, ..family(group, kind) }
+}
+
+fn family(group: &str, kind: &str) -> Strategy {
     match (group, kind) {
         ("", _) => core(kind),
         ("apps" | "batch" | "autoscaling", _) => workloads(kind),

@@ -83,11 +83,8 @@ fn data_keys(o: &Value, parts: &[&str], errors: &mut FieldErrors) {
         }
     }
     if size > MAX_DATA {
-        errors.0.push(kinit_apimachinery::Cause {
-            reason: "FieldValueTooLong".into(),
-            message: format!("Too long: may not be more than {MAX_DATA} bytes"),
-            field: if parts.len() == 2 { String::new() } else { "data".into() },
-        });
+        // Upstream names the whole of a config map by an empty path.
+        errors.too_long(if parts.len() == 2 { "[]" } else { "data" }, MAX_DATA);
     }
 }
 

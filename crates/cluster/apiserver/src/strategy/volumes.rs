@@ -93,9 +93,12 @@ pub fn validate_class(o: &Value, errors: &mut FieldErrors) {
 }
 
 pub fn validate_class_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
-    for key in ["provisioner", "parameters", "reclaimPolicy", "volumeBindingMode"] {
-        immutable(new, old, &[key], errors);
+    for key in ["parameters", "provisioner", "reclaimPolicy"] {
+        if new.get(key) != old.get(key) {
+            errors.forbidden(key, &format!("updates to {key} are forbidden."));
+        }
     }
+    immutable(new, old, &["volumeBindingMode"], errors);
 }
 
 pub fn default_driver(o: &mut Value) {
