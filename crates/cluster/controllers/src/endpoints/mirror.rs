@@ -10,14 +10,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
-use kinit_client::informer::{Change, Store, key_of, split_key};
+use kinit_client::informer::{Store, key_of, split_key};
 use kinit_client::queue::Queue;
 use kube::api::Api;
 use kube::{Client, ResourceExt};
 
 use super::pods::Port;
 use super::reconcile::{Changes, Common, MANAGED_BY, SERVICE_NAME, one_family};
-use super::slices::{owner_key, write};
+use super::slices::{owner_key, watch_slices, write};
 use crate::context::Context;
 use crate::object::owner::controller_ref;
 use crate::workload::expectations::Expectations;
@@ -43,14 +43,7 @@ pub async fn run(ctx: Context) -> Result<()> {
     let (on_service, on_endpoints) = (queue.clone(), queue.clone());
     services.on_change(move |change| on_service.add(key_of(&**change.object())));
     endpoints.on_change(move |change| on_endpoints.add(key_of(&**change.object())));
-    let (on_slice, seen) = (queue.clone(), expectations.clone());
-    slices.on_change(move |change| {
-        let Some(key) = owner_key(change.object(), MANAGER) else { return };
-        if matches!(change, Change::Added(_)) {
-            seen.created(&key);
-        }
-        on_slice.add(key);
-    });
+    watch_slices(&slices, &queue, &expectations, MANAGER);
     let work = Arc::new(Controller { client, services, endpoints, slices, expectations });
     queue.run("endpointslicemirroring", 5, ctx.shutdown(), move |key| work.clone().sync(key)).await;
     Ok(())

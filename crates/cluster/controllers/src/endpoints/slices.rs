@@ -34,14 +34,7 @@ pub async fn run(ctx: Context) -> Result<()> {
     services.synced().await;
     slices.synced().await;
     watch(&services, &pods, &queue);
-    let (on_slice, seen) = (queue.clone(), expectations.clone());
-    slices.on_change(move |change| {
-        let Some(key) = owner_key(change.object(), MANAGER) else { return };
-        if matches!(change, Change::Added(_)) {
-            seen.created(&key);
-        }
-        on_slice.add(key);
-    });
+    watch_slices(&slices, &queue, &expectations, MANAGER);
     let (on_node, all) = (queue.clone(), services.clone());
     nodes.on_change(move |change| {
         let zone = |n: &Node| n.labels().get(ZONE).cloned();
@@ -54,6 +47,23 @@ pub async fn run(ctx: Context) -> Result<()> {
     let work = Arc::new(Controller { client, services, pods, nodes, slices, recorder, expectations });
     queue.run("endpointslice", 5, ctx.shutdown(), move |key| work.clone().sync(key)).await;
     Ok(())
+}
+
+/// Makes the Services due whose slices, kept by `manager`, change.
+pub fn watch_slices(
+    slices: &Arc<Store<EndpointSlice>>,
+    queue: &Arc<Queue<String>>,
+    expectations: &Arc<Expectations>,
+    manager: &'static str,
+) {
+    let (queue, seen) = (queue.clone(), expectations.clone());
+    slices.on_change(move |change| {
+        let Some(key) = owner_key(change.object(), manager) else { return };
+        if matches!(change, Change::Added(_)) {
+            seen.created(&key);
+        }
+        queue.add(key);
+    });
 }
 
 /// The key of the Service of a slice that `manager` keeps.
