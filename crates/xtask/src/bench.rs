@@ -24,6 +24,14 @@ pub fn run(bench: &Bench) -> Result<()> {
     }
 }
 
+/// Resident memory of each component's main process.
+const MEMORY: &str = r#"for unit in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kube-netd containerd; do
+  pid=$(systemctl show -p MainPID --value $unit)
+  awk -v unit=$unit '/^VmRSS/ { printf "%-26s %8.1f\n", unit, $2 / 1024 }' /proc/$pid/status
+done"#;
+const DNS_MEMORY: &str =
+    r#"awk '/^VmRSS/ { printf "%-26s %8.1f\n", "kube-dns", $2 / 1024 }' /proc/$(pgrep -xo kube-dns)/status"#;
+
 fn init() -> Result<()> {
     setup::run()?;
     let bundle = bundle::run()?;
@@ -50,7 +58,9 @@ fn init() -> Result<()> {
         }
         println!("{:<22} {:>8.2}", "init, all", total.as_secs_f64());
         println!("{:<22} {:>8.2}", "floor: one ssh command", floor.as_secs_f64());
-        Ok(())
+        println!("\n{:<26} {:>8}", "at rest, cp1 and kube-dns", "MiB RSS");
+        kinit(&["playground", "ssh", "--name", "bench", "cp1", MEMORY])?;
+        kinit(&["playground", "ssh", "--name", "bench", "w1", DNS_MEMORY])
     })();
     kinit(&["playground", "down", "--name", "bench"])?;
     measured

@@ -1,12 +1,12 @@
 //! `cargo xtask test`: the README's second command.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::run::cargo;
+use crate::run::{cargo, root};
 use crate::{bundle, etcd, setup, tidy};
 
 #[derive(clap::Args)]
@@ -47,33 +47,51 @@ fn steps(args: &Args) -> Vec<(&'static str, Check)> {
         ("lints", |_| {
             crate::run::run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
         }),
-        ("unit and integration tests", |count| {
-            let mut command = cargo();
-            command.args(["test", "--workspace", "--exclude", "ansible-free-tests", "--no-fail-fast"]);
-            test(count, command.env("PATH", etcd::path()?))
-        }),
     ];
+    if !args.quick {
+        steps.push(("programs and hosts", |_| programs_and_hosts().map(drop)));
+    }
+    steps.push(("unit and integration tests", |count| {
+        let mut command = cargo();
+        command.args(["test", "--workspace", "--exclude", "ansible-free-tests", "--no-fail-fast"]);
+        test(count, command.env("PATH", etcd::path()?))
+    }));
     if !args.quick {
         steps.push(("end-to-end tests", end_to_end));
     }
     steps
 }
 
-fn end_to_end(count: &mut Count) -> Result<()> {
+/// The programs under test, and what playground hosts are made of; the API server's tests take their etcd from there.
+fn programs_and_hosts() -> Result<PathBuf> {
     let bundle = bundle::run()?;
+    crate::run::run(Command::new(bundle.join("kinit")).args(["playground", "cache"]).stdout(Stdio::null()))?;
+    Ok(bundle)
+}
+
+fn end_to_end(count: &mut Count) -> Result<()> {
+    let bundle = programs_and_hosts()?;
     let mut command = cargo();
+    // Of the whole workspace, so that dependencies have the features they were built with.
+    command.args(["test", "--workspace", "--no-fail-fast"]);
+    for name in end_to_end_names()? {
+        command.args(["--test", &name]);
+    }
     // One at a time: the machine's cores are few, and hosts are greedy.
-    command.args([
-        "test",
-        "--package",
-        "ansible-free-tests",
-        "--no-fail-fast",
-        "--",
-        "--test-threads=1",
-        "--nocapture",
-    ]);
-    command.env("KINIT_BUNDLE", Path::new(&bundle));
+    command.args(["--", "--test-threads=1", "--nocapture"]);
+    command.env("KINIT_BUNDLE", bundle);
     test(count, &mut command)
+}
+
+/// A file or a folder is a test program.
+fn end_to_end_names() -> Result<Vec<String>> {
+    let dir = root().join("ansible-free-tests/tests");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
+        names.extend(entry?.path().file_stem().map(|name| name.to_string_lossy().into_owned()));
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Runs cargo's test runner and adds up its closing lines.

@@ -35,6 +35,8 @@ pub enum Verb {
         #[arg(long, hide = true)]
         owner: Option<u32>,
     },
+    /// Build what hosts are made of, and download what they install, once for all playgrounds (`up` does it when needed)
+    Cache,
     /// Show the hosts
     Status {
         #[command(flatten)]
@@ -134,6 +136,11 @@ pub fn run(verb: Verb) -> Result<ExitCode> {
             }
             status(&playground);
             say!("cluster file: {}", file.display());
+        }
+        Verb::Cache => {
+            let cache = kinit_playground::Cache::system();
+            cache.ensure(&|step| tell!("{step} ..."))?;
+            say!("{}\n{}", cache.root().display(), cache.packages().display());
         }
         Verb::Status { named } => status(&Playground::open(&named.name)?),
         Verb::Ssh { named, host, command } => return ssh(&Playground::open(&named.name)?, &host, &command),
