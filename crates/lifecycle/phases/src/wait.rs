@@ -53,7 +53,9 @@ pub async fn for_nodes_to_exist(client: &Client, names: Vec<String>, deadline: D
 
 /// Why a node is not Ready, in the kubelet's words.
 fn not_ready(name: &str, node: Option<&Node>) -> Option<String> {
-    let Some(node) = node else { return Some(format!("{name} (it has not registered)")) };
+    let Some(node) = node else {
+        return Some(format!("{name} (it has not registered; `journalctl -u kubelet` on it tells why)"));
+    };
     let mut conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
     match conditions.find(|c| c.type_ == "Ready") {
         Some(condition) if condition.status == "True" => None,
