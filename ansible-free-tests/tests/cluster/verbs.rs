@@ -123,7 +123,7 @@ impl Desk<'_> {
             &["NAMESPACE", "NODE", "NOMINATED NODE"],
         );
         let refused = self.try_say(&["get", "configmap", "--field-selector", "data.a=1"], "");
-        assert!(refused.err.contains("field label not supported: data.a"), "{}", refused.err);
+        assert!(refused.err.contains(r#""data.a" is not a known field selector"#), "{}", refused.err);
     }
 
     fn apply(&self) {
