@@ -150,7 +150,12 @@ mod tests {
                 json!({"containerStatuses": [{"name": "a", "imageID": "", "state": {"running": {"startedAt": "t"}}, "lastState": {}}]}),
                 vec!["containerStatuses[0].lastState"],
             ),
-            ("what should be gone", json!({"reason": "Evicted"}), json!({"reason": null, "message": null}), vec!["reason"]),
+            (
+                "what should be gone",
+                json!({"reason": "Evicted"}),
+                json!({"reason": null, "message": null}),
+                vec!["reason"],
+            ),
             ("nothing known", Value::Null, json!({"phase": "Running"}), vec![""]),
         ] {
             let expected: BTreeSet<String> = paths.into_iter().map(str::to_owned).collect();

@@ -38,8 +38,7 @@ pub async fn run(kubelet: Arc<Kubelet>, machine: Machine, port: u16, posted: Can
     let held = Held::follow(client.clone(), &kubelet.node_name, shutdown.clone());
     let mut changes = held.changes();
     let api: Api<Node> = Api::all(client);
-    let mut reporter =
-        Reporter { kubelet: kubelet.clone(), machine, port, held, sent: None, excused: BTreeSet::new() };
+    let mut reporter = Reporter { kubelet: kubelet.clone(), machine, port, held, sent: None, excused: BTreeSet::new() };
     let mut repairs = Repairs::default();
     let every = kubelet.config.node_status_update_frequency;
     let soon = Duration::from_secs(1).min(every);
