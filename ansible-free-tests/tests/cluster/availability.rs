@@ -1,4 +1,4 @@
-//! Plugs are pulled: of each control plane in turn, then of a worker.
+//! Plugs are pulled: of each control plane in turn, then of each worker.
 
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,51 @@ pub fn any_control_plane_may_die(lab: &Lab) {
     callers.end(lab);
 }
 
+/// A worker whose cable is pulled for longer than the grace period is given up; with the cable back in, it and its pods serve at once.
+pub fn a_worker_is_cut_off_and_comes_back(lab: &Lab) {
+    /// Connections and watches are made anew, and what was written about the node is put right.
+    const BACK: Duration = Duration::from_secs(15);
+    let here = |nodes: Vec<String>| nodes.iter().filter(|n| *n == "w2").count();
+    let before = here(ready_endpoints(lab).unwrap());
+    assert!(before > 0, "no endpoint on the worker that will be cut off");
+    lab.playground("unplug", &["w2"]).unwrap().ok("unplug").unwrap();
+    let pulled = Instant::now();
+    eventually(2 * MINUTE, || {
+        node_is(lab, "w2", "NotReady")?;
+        let left = here(ready_endpoints(lab)?);
+        ensure!(left == 0, "{left} endpoints are left on w2");
+        Ok(())
+    })
+    .unwrap();
+    println!("   w2 and its endpoints given up after {:.1?}", pulled.elapsed());
+    lab.playground("heal", &[]).unwrap().ok("heal").unwrap();
+    let healed = Instant::now();
+    eventually(BACK, || node_is(lab, "w2", "Ready")).unwrap();
+    println!("   w2 Ready {:.1?} after it was healed", healed.elapsed());
+    eventually(BACK.saturating_sub(healed.elapsed()), || {
+        let back = here(ready_endpoints(lab)?);
+        ensure!(back == before, "{back} of {before} endpoints are back on w2");
+        Ok(())
+    })
+    .unwrap();
+    println!("   its endpoints back {:.1?} after it was healed", healed.elapsed());
+}
+
+fn node_is(lab: &Lab, name: &str, state: &str) -> Result<()> {
+    let node = lab.kubectl(&["get", "node", name, "--no-headers"])?.ok("get a node")?;
+    ensure!(node.split_whitespace().nth(1) == Some(state), "{node}");
+    Ok(())
+}
+
+/// The nodes of the demonstration's ready endpoints, one for each.
+fn ready_endpoints(lab: &Lab) -> Result<Vec<String>> {
+    let path = "jsonpath={.items[*].endpoints[?(@.conditions.ready==true)].nodeName}";
+    let nodes = lab
+        .kubectl(&["get", "endpointslices", "-l", "kubernetes.io/service-name=demo", "-o", path])?
+        .ok("get endpoints")?;
+    Ok(nodes.split_whitespace().map(str::to_owned).collect())
+}
+
 /// Its node turns NotReady, its pods come up on the other, and its endpoints are left alone.
 pub fn a_worker_may_die(lab: &Lab) {
     let toleration =
@@ -59,19 +104,11 @@ pub fn a_worker_may_die(lab: &Lab) {
     let callers = Callers::start(lab);
     lab.playground("power-off", &["w1"]).unwrap().ok("power off").unwrap();
     let off = Instant::now();
-    eventually(MINUTE, || {
-        let node = lab.kubectl(&["get", "node", "w1", "--no-headers"])?.ok("get node w1")?;
-        ensure!(node.split_whitespace().nth(1) == Some("NotReady"), "{node}");
-        Ok(())
-    })
-    .unwrap();
+    eventually(MINUTE, || node_is(lab, "w1", "NotReady")).unwrap();
     println!("   w1 NotReady after {:.1?}", off.elapsed());
-    let endpoints = "jsonpath={.items[*].endpoints[?(@.conditions.ready==true)].nodeName}";
     eventually(Duration::from_secs(10), || {
-        let nodes = lab
-            .kubectl(&["get", "endpointslices", "-l", "kubernetes.io/service-name=demo", "-o", endpoints])?
-            .ok("get endpoints")?;
-        ensure!(!nodes.is_empty() && !nodes.contains("w1"), "endpoints on {nodes}");
+        let nodes = ready_endpoints(lab)?;
+        ensure!(!nodes.is_empty() && !nodes.iter().any(|n| n == "w1"), "endpoints on {nodes:?}");
         Ok(())
     })
     .unwrap();

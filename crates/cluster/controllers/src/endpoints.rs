@@ -2,6 +2,7 @@
 //!
 //! Upstream: `k8s.io/endpointslice`, `pkg/controller/endpointslice`, `pkg/controller/endpoint`, `pkg/controller/endpointslicemirroring`.
 
+mod hints;
 pub mod legacy;
 pub mod mirror;
 mod pods;

@@ -34,6 +34,7 @@ use crate::node::facts::{self, Machine};
 use crate::node::register::Registration;
 use crate::node::{self, lease};
 use crate::objects::Objects;
+use crate::pace::Rewatch;
 use crate::pod::ledger::Ledger;
 use crate::pod::manager::Manager;
 use crate::pod::mirror::Mirrors;
@@ -172,7 +173,7 @@ fn speak(
                 keep.await;
             });
         }
-        tokio::spawn(pod::api::run(client.clone(), name.clone(), manager, mirrors, ready));
+        tokio::spawn(pod::api::run(client.clone(), name.clone(), manager, mirrors, kubelet.writer.clone(), ready));
         if let Some(node) = node {
             kubelet.events.node(&name, false, "Starting", "Starting kubelet.");
             tokio::spawn(lease::run(client, node, config.node_lease_duration_seconds, shutdown.clone()));
@@ -227,7 +228,7 @@ fn watch_services(client: Client) -> ServiceStore<Service> {
     let (reader, writer) = kube::runtime::reflector::store();
     let stream = kube::runtime::watcher(Api::<Service>::all(client), watcher::Config::default());
     tokio::spawn(async move {
-        let mut stream = std::pin::pin!(stream.default_backoff().reflect(writer).touched_objects());
+        let mut stream = std::pin::pin!(stream.backoff(Rewatch::default()).reflect(writer).touched_objects());
         while let Some(event) = stream.next().await {
             if let Err(error) = event {
                 tracing::debug!(%error, "watch services");

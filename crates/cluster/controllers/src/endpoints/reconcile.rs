@@ -8,6 +8,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 
+use super::hints::hints;
 use super::pods::{self, Port, is_headless};
 use crate::object::owner::controller_ref;
 use crate::object::pod::node_name;
@@ -207,6 +208,7 @@ fn endpoint(pod: &Pod, service: &Service, v6: bool, zone_of: &dyn Fn(&str) -> Op
     let address = pods::address(pod, v6)?;
     let conditions = pods::conditions(pod, service);
     let node = node_name(pod).map(str::to_owned);
+    let zone = node.as_deref().and_then(zone_of);
     Some(Endpoint {
         addresses: vec![address.to_string()],
         conditions: Some(EndpointConditions {
@@ -215,7 +217,8 @@ fn endpoint(pod: &Pod, service: &Service, v6: bool, zone_of: &dyn Fn(&str) -> Op
             terminating: Some(conditions.terminating),
         }),
         hostname: pods::hostname(pod, service),
-        zone: node.as_deref().and_then(zone_of),
+        hints: if conditions.ready { hints(service, zone.as_deref(), node.as_deref()) } else { None },
+        zone,
         node_name: node,
         target_ref: Some(ObjectReference {
             kind: Some("Pod".into()),
@@ -224,7 +227,7 @@ fn endpoint(pod: &Pod, service: &Service, v6: bool, zone_of: &dyn Fn(&str) -> Op
             uid: pod.metadata.uid.clone(),
             ..Default::default()
         }),
-        ..Default::default()
+        deprecated_topology: None,
     })
 }
 
@@ -304,6 +307,20 @@ mod tests {
         assert_eq!(slice.metadata.labels.as_ref().unwrap()["team"], "a");
         let again = run(&service(json!("web")), &[pod("p", "10.0.0.1", true, 8080)], &[stored(slice.clone(), "s-1")]);
         assert_eq!(again, Changes::default(), "nothing to do the second time");
+    }
+
+    #[test]
+    fn ready_endpoints_carry_hints_and_lose_them() {
+        let mut near = service(json!(80));
+        near.spec.as_mut().unwrap().traffic_distribution = Some("PreferSameZone".into());
+        let pods = [pod("p", "10.0.0.1", true, 1), pod("q", "10.0.0.2", false, 1)];
+        let slice = run(&near, &pods, &[]).create.remove(0);
+        let hinted: Vec<_> = slice.endpoints.as_ref().unwrap().iter().map(|e| e.hints.is_some()).collect();
+        assert_eq!(hinted, [true, false]);
+        let slice = stored(slice, "s-1");
+        assert_eq!(run(&near, &pods, std::slice::from_ref(&slice)), Changes::default());
+        let far = run(&service(json!(80)), &pods, &[slice]);
+        assert!(far.update[0].endpoints.as_ref().unwrap().iter().all(|e| e.hints.is_none()));
     }
 
     #[test]

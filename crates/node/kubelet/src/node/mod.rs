@@ -2,6 +2,7 @@
 
 pub mod conditions;
 pub mod facts;
+pub mod held;
 pub mod lease;
 pub mod register;
 pub mod status;

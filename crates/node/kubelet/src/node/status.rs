@@ -1,8 +1,8 @@
 //! The Node's status: computed often, sent when it changed and now and then (`tryUpdateNodeStatus`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo,
@@ -15,35 +15,60 @@ use kinit_cri::v1::{ListImagesRequest, StatusRequest, VersionRequest};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::conditions::{Measured, conditions};
 use super::facts::Machine;
+use super::held::Held;
 use crate::config::KubeletConfig;
+use crate::drift::differences;
 use crate::evict::rank::Signal;
 use crate::kubelet::Kubelet;
+use crate::pace::Repairs;
 use crate::quantity;
 use crate::resources::Asked;
+
+/// No answer within this is no answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Keeps the status up to date for ever; `posted` is cancelled once the API knows it.
 pub async fn run(kubelet: Arc<Kubelet>, machine: Machine, port: u16, posted: CancellationToken, shutdown: Shutdown) {
     let Some(client) = kubelet.client.clone() else { return };
+    let held = Held::follow(client.clone(), &kubelet.node_name, shutdown.clone());
+    let mut changes = held.changes();
     let api: Api<Node> = Api::all(client);
-    let mut reporter = Reporter { kubelet: kubelet.clone(), machine, port, sent: None };
+    let mut reporter = Reporter { kubelet: kubelet.clone(), machine, port, held, sent: None, excused: BTreeSet::new() };
+    let mut repairs = Repairs::default();
     let every = kubelet.config.node_status_update_frequency;
-    // Until the node is ready for the first time its state is watched closely.
-    let mut ready = false;
+    let soon = Duration::from_secs(1).min(every);
     loop {
-        match tokio::time::timeout(Duration::from_secs(30), reporter.once(&api)).await {
-            Ok(Ok(now_ready)) => {
-                ready = now_ready;
+        let pause = match tokio::time::timeout(PATIENCE, reporter.once(&api)).await {
+            Ok(Ok(ready)) => {
                 posted.cancel();
+                // Until the node is ready its state is watched closely.
+                if ready { every } else { soon }
             }
-            Ok(Err(error)) => tracing::warn!(%error, "update the node's status"),
-            Err(_) => tracing::warn!("update the node's status: no answer"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "update the node's status");
+                soon
+            }
+            Err(_) => {
+                tracing::warn!("update the node's status: no answer");
+                soon
+            }
+        };
+        let mut next = Instant::now() + pause;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep_until(next) => break,
+                // The sender lives in the reporter.
+                Ok(()) = changes.changed() => if reporter.drifted() {
+                    next = next.min(repairs.next(Instant::now()));
+                },
+            }
         }
-        let pause = if ready { every } else { Duration::from_secs(1).min(every) };
-        tokio::select! { () = shutdown.cancelled() => return, () = tokio::time::sleep(pause) => {} }
     }
 }
 
@@ -51,44 +76,60 @@ struct Reporter {
     kubelet: Arc<Kubelet>,
     machine: Machine,
     port: u16,
+    held: Held,
     sent: Option<(NodeStatus, Instant)>,
+    /// What the API shows otherwise than it was last told: to say it again would change nothing.
+    excused: BTreeSet<String>,
 }
 
 impl Reporter {
     async fn once(&mut self, api: &Api<Node>) -> Result<bool, kube::Error> {
         let mut status = self.compute().await;
         let now = Time(Timestamp::now());
-        let previous = self.sent.as_ref().map(|(s, _)| s.clone());
-        let known = match previous {
-            Some(status) => status,
-            // What the API knows says since when conditions are as they are.
-            None => api.get(&self.kubelet.node_name).await?.status.unwrap_or_default(),
+        let known = match self.held.newest() {
+            Some(node) => node,
+            None => Arc::new(api.get(&self.kubelet.node_name).await?),
         };
+        let known = known.status.clone().unwrap_or_default();
+        // What the API knows says since when conditions are as they are.
         for condition in status.conditions.iter_mut().flatten() {
             let old =
                 known.conditions.iter().flatten().find(|c| c.type_ == condition.type_ && c.status == condition.status);
             condition.last_transition_time =
                 Some(old.and_then(|o| o.last_transition_time.clone()).unwrap_or_else(|| now.clone()));
         }
-        let due = match &self.sent {
+        let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+        let changed = match &self.sent {
             Some((sent, at)) => {
-                without_heartbeat(sent) != without_heartbeat(&status)
+                without_times(sent) != without_times(&status)
                     || at.elapsed() >= self.kubelet.config.node_status_report_frequency
             }
             None => true,
         };
-        let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
-        if !due {
+        if !changed && !self.differs(&known, &status) {
             return Ok(ready);
         }
         for condition in status.conditions.iter_mut().flatten() {
             condition.last_heartbeat_time = Some(now.clone());
         }
-        let patch = json!({"status": patch(&status)});
+        let body = patch(&status);
         self.tell(&known, ready);
-        api.patch_status(&self.kubelet.node_name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        let change = Patch::Strategic(json!({"status": body}));
+        let answer = api.patch_status(&self.kubelet.node_name, &PatchParams::default(), &change).await?;
+        self.excused = differences(&json!(answer.status), &body);
         self.sent = Some((status, Instant::now()));
+        self.held.note(answer);
         Ok(ready)
+    }
+
+    /// Whether what the API holds is not what it was last told (`nodeStatusHasChanged`).
+    fn drifted(&self) -> bool {
+        let (Some((sent, _)), Some(node)) = (&self.sent, self.held.newest()) else { return false };
+        node.status.as_ref().is_none_or(|known| self.differs(known, sent))
+    }
+
+    fn differs(&self, known: &NodeStatus, status: &NodeStatus) -> bool {
+        !differences(&json!(known), &patch(status)).is_subset(&self.excused)
     }
 
     /// An event when the node becomes ready or stops being so.
@@ -215,10 +256,11 @@ pub fn allocatable_of(config: &KubeletConfig, machine: &Machine) -> Asked {
     }
 }
 
-fn without_heartbeat(status: &NodeStatus) -> NodeStatus {
+fn without_times(status: &NodeStatus) -> NodeStatus {
     let mut status = status.clone();
     for condition in status.conditions.iter_mut().flatten() {
         condition.last_heartbeat_time = None;
+        condition.last_transition_time = None;
     }
     status
 }

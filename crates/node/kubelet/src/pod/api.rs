@@ -14,19 +14,29 @@ use tokio_util::sync::CancellationToken;
 use super::manager::Manager;
 use super::mirror::Mirrors;
 use super::worker::Wanted;
+use super::writer::Writer;
 use crate::names;
+use crate::pace::Rewatch;
 
 /// Follows the API for ever; `ready` is cancelled after the first list.
-pub async fn run(client: Client, node: String, manager: Manager, mirrors: Mirrors, ready: CancellationToken) {
+pub async fn run(
+    client: Client,
+    node: String,
+    manager: Manager,
+    mirrors: Mirrors,
+    writer: Writer,
+    ready: CancellationToken,
+) {
     let api: Api<Pod> = Api::all(client);
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-    let mut events = pin!(kube::runtime::watcher(api, config).default_backoff());
+    let mut events = pin!(kube::runtime::watcher(api, config).backoff(Rewatch::default()));
     let mut listed: BTreeSet<String> = BTreeSet::new();
     let mut mirror_uids: HashMap<String, String> = HashMap::new();
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(pod)) => {
+                held(&pod, &writer);
                 if let Some(uid) = take(pod, &manager, &mirrors, &mut mirror_uids) {
                     listed.insert(uid);
                 }
@@ -41,6 +51,7 @@ pub async fn run(client: Client, node: String, manager: Manager, mirrors: Mirror
                 ready.cancel();
             }
             Ok(Event::Apply(pod)) => {
+                held(&pod, &writer);
                 take(pod, &manager, &mirrors, &mut mirror_uids);
             }
             Ok(Event::Delete(pod)) => {
@@ -53,6 +64,14 @@ pub async fn run(client: Client, node: String, manager: Manager, mirrors: Mirror
             }
             Err(error) => tracing::warn!(%error, "watch pods"),
         }
+    }
+}
+
+/// Tells the writer what the API holds; a mirror goes by the uid of its static pod.
+fn held(pod: &Pod, writer: &Writer) {
+    let mirrored = pod.metadata.annotations.as_ref().and_then(|a| a.get(names::CONFIG_MIRROR));
+    if let Some(key) = mirrored.or(pod.metadata.uid.as_ref()) {
+        writer.held(key, pod);
     }
 }
 

@@ -303,7 +303,12 @@ impl Prober {
         }
         if let Some(get) = &probe.http_get {
             let target = http::target(get, &self.container, self.ip.as_deref()).map_err(Trouble::Unknown)?;
-            return Ok(http::get(&target, timeout).await?.into_result()?);
+            let answer = http::get(&target, timeout).await?;
+            if let Some(warning) = answer.warning() {
+                let note = format!("{} probe warning: {warning}", self.kind.name());
+                self.kubelet.events.pod(&self.pod, Some(&self.container.name), true, "ProbeWarning", note);
+            }
+            return Ok(answer.into_result()?);
         }
         if let Some(tcp) = &probe.tcp_socket {
             let (host, port) = (host(tcp.host.as_ref())?, http::port(&tcp.port, &self.container)?);

@@ -1,0 +1,68 @@
+//! The node's own object as the API holds it, followed by a watch.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Node;
+use kinit_component_base::Shutdown;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
+use tokio::sync::watch;
+
+use crate::drift::version;
+use crate::pace::Rewatch;
+
+/// The newest known state of the Node; cheap to clone.
+#[derive(Clone)]
+pub struct Held(Arc<watch::Sender<Option<Arc<Node>>>>);
+
+impl Held {
+    /// Begins to follow the node `name` until `shutdown`.
+    pub fn follow(client: Client, name: &str, shutdown: Shutdown) -> Self {
+        let held = Self(Arc::new(watch::Sender::new(None)));
+        // The node authorizer lets a kubelet watch its own node alone.
+        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let (api, into): (Api<Node>, _) = (Api::all(client), held.clone());
+        tokio::spawn(async move {
+            let mut events = pin!(kube::runtime::watcher(api, config).backoff(Rewatch::default()));
+            loop {
+                let event = tokio::select! { () = shutdown.cancelled() => return, event = events.next() => event };
+                match event {
+                    Some(Ok(Event::Apply(node) | Event::InitApply(node))) => into.note(node),
+                    Some(Ok(Event::Delete(_))) => {
+                        into.0.send_replace(None);
+                    }
+                    Some(Ok(Event::Init | Event::InitDone)) => {}
+                    Some(Err(error)) => tracing::debug!(%error, "watch the node"),
+                    None => return,
+                }
+            }
+        });
+        held
+    }
+
+    /// Takes note of a state, unless a newer one of the same node is known.
+    pub fn note(&self, node: Node) {
+        self.0.send_if_modified(|known| {
+            let older = known.as_ref().is_some_and(|k| {
+                k.metadata.uid == node.metadata.uid && version(&k.metadata) >= version(&node.metadata)
+            });
+            if !older {
+                *known = Some(Arc::new(node));
+            }
+            !older
+        });
+    }
+
+    /// The newest state.
+    pub fn newest(&self) -> Option<Arc<Node>> {
+        self.0.borrow().clone()
+    }
+
+    /// Wakes when the state changes.
+    pub fn changes(&self) -> watch::Receiver<Option<Arc<Node>>> {
+        self.0.subscribe()
+    }
+}
