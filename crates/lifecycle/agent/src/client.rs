@@ -10,7 +10,7 @@ use kinit_remote::{Process, Transport};
 use kinit_resource::{Facts, LeafSpec, Observed, Resource, Shared, sha256};
 use tokio::sync::Mutex;
 
-use crate::wire::{ApplyItem, Progress, Reply, Request, receive_message, send, send_bytes};
+use crate::wire::{ApplyItem, Progress, Reply, Request, await_hello, receive_message, send, send_bytes};
 
 /// A conversation with one host's agent. Requests queue; the agent does one at a time.
 pub struct Agent {
@@ -43,6 +43,8 @@ impl Upload {
 }
 
 const START: Duration = Duration::from_secs(150);
+/// The longest single step, installing packages over a slow line, is well below; a dead connection ends much earlier, by keepalives.
+const ANSWER: Duration = Duration::from_secs(1800);
 const CHUNK: usize = 256 << 10;
 /// Exit status of a shell that found no such program.
 const NOT_FOUND: u32 = 127;
@@ -64,7 +66,10 @@ impl Agent {
 
     async fn exec(transport: &dyn Transport, path: &str) -> Result<Process, Refusal> {
         let mut process = transport.exec(&format!("{path} host-agent")).await.map_err(Refusal::Other)?;
-        let hello = tokio::time::timeout(START, receive_message(&mut process.stdout)).await;
+        let hear = async {
+            if await_hello(&mut process.stdout).await? { receive_message(&mut process.stdout).await } else { Ok(None) }
+        };
+        let hello = tokio::time::timeout(START, hear).await;
         match hello.map_err(|_| Refusal::Other(anyhow!("the agent did not start within {} s", START.as_secs())))? {
             Ok(Some(Reply::Ready)) => Ok(process),
             Ok(Some(Reply::Failed(why))) => Err(Refusal::Other(anyhow!("the agent did not start: {why}"))),
@@ -94,7 +99,9 @@ impl Agent {
     }
 
     async fn reply(&self, process: &mut Process) -> Result<Reply> {
-        match receive_message(&mut process.stdout).await.context("hear from the agent")? {
+        let heard = tokio::time::timeout(ANSWER, receive_message(&mut process.stdout)).await;
+        let silent = |_| anyhow!("the agent on {} said nothing for {} s", self.host, ANSWER.as_secs());
+        match heard.map_err(silent)?.context("hear from the agent")? {
             Some(Reply::Failed(why)) => Err(anyhow!(why)),
             Some(reply) => Ok(reply),
             None => bail!("the connection to {} was lost: {}", self.host, process.complaint()),

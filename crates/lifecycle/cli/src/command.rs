@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{cluster, config, errors, playground};
 
@@ -46,7 +47,24 @@ pub fn main() -> ExitCode {
     result.unwrap_or_else(|error| errors::report(&error))
 }
 
-/// Runs async work to its end.
+/// Ends the process on SIGINT or SIGTERM with a word about what that means, and with the code shells give for the signal.
+///
+/// The connections end with the process; an agent on a host notices, finishes the step it is at and goes.
+async fn end_on_signal() {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return; // Then signals keep their defaults.
+    };
+    let (name, code) = tokio::select! {
+        _ = interrupt.recv() => ("SIGINT", 130),
+        _ = terminate.recv() => ("SIGTERM", 143),
+    };
+    tell!("error: stopped by {name}; each host finishes the step it is at, and nothing after it is begun");
+    tell!("hint: run the same command again to go on from there");
+    std::process::exit(code);
+}
+
+/// Runs async work to its end, or to a signal.
 pub fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<ExitCode> {
     kinit_component_base::runtime::install_tls_provider();
     tracing_subscriber::fmt()
@@ -55,6 +73,7 @@ pub fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<ExitCode> {
         .init();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the async runtime")?;
+    runtime.spawn(end_on_signal());
     let result = runtime.block_on(work);
     // A read of stdin that never ends must not hold the process back.
     runtime.shutdown_background();

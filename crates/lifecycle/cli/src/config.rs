@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use kinit_config::Cluster;
+use kinit_config::{Cluster, LoadError};
 
 /// What can be done with a cluster file.
 #[derive(Subcommand, Debug)]
@@ -40,6 +40,9 @@ pub fn run(verb: Verb) -> Result<()> {
 
 /// Reads a cluster file.
 pub fn load(file: &Path) -> Result<Cluster> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    kinit_config::load(&text).with_context(|| format!("{}", file.display()))
+    match kinit_config::read(file) {
+        // That one names the file itself.
+        Err(error @ LoadError::Read(..)) => Err(error.into()),
+        other => other.with_context(|| format!("{}", file.display())),
+    }
 }
