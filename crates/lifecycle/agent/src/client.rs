@@ -48,6 +48,8 @@ const ANSWER: Duration = Duration::from_secs(1800);
 const CHUNK: usize = 256 << 10;
 /// Exit status of a shell that found no such program.
 const NOT_FOUND: u32 = 127;
+/// Exit status of a shell that may not run a program.
+const NOT_EXECUTABLE: u32 = 126;
 
 impl Agent {
     /// Starts the agent on a host; `program` (kinit itself) is copied there first when this very build is not there yet.
@@ -79,6 +81,9 @@ impl Agent {
                 let status = ended.ok().and_then(|r| r.ok().and_then(|o| o.clone())).and_then(|o| o.status);
                 if status == Some(NOT_FOUND) {
                     return Err(Refusal::NotThere);
+                }
+                if status == Some(NOT_EXECUTABLE) {
+                    return Err(Refusal::Other(anyhow!("{path} may not be run on the host; is /run mounted noexec?")));
                 }
                 let cause = other.err().map(|e| format!(" ({e:#})")).unwrap_or_default();
                 let complaint = process.complaint();

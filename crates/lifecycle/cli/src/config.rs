@@ -1,5 +1,6 @@
 //! `kinit config`.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -28,14 +29,23 @@ pub enum Verb {
 /// Does it.
 pub fn run(verb: Verb) -> Result<()> {
     match verb {
-        Verb::Init => show!(kinit_config::example()),
+        Verb::Init => print(kinit_config::example())?,
         Verb::Validate { file } => {
             load(&file)?;
             say!("{} is valid", file.display());
         }
-        Verb::Print { file } => show!(kinit_config::print(&load(&file)?)?),
+        Verb::Print { file } => print(&kinit_config::print(&load(&file)?)?)?,
     }
     Ok(())
+}
+
+/// Prints what was asked for; on a full disk that is no success. A reader that goes away had enough.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("write to standard output"),
+        _ => Ok(()),
+    }
 }
 
 /// Reads a cluster file.

@@ -196,10 +196,17 @@ impl Transport for Ssh {
         let opened = sftp.open_with_flags_and_attributes(temporary.as_str(), flags, attributes);
         let mut file = within(&format!("create {temporary}"), opened).await?;
         let writing = format!("write {temporary} (is its file system full?)");
-        for chunk in bytes.chunks(CHUNK) {
-            within(&writing, file.write_all(chunk)).await?;
+        let written = async {
+            for chunk in bytes.chunks(CHUNK) {
+                within(&writing, file.write_all(chunk)).await?;
+            }
+            within(&writing, file.shutdown()).await
+        };
+        if let Err(error) = written.await {
+            // Half a program would keep a full file system full.
+            tokio::time::timeout(STALL, sftp.remove_file(temporary.as_str())).await.ok();
+            return Err(error);
         }
-        within(&writing, file.shutdown()).await?;
         // SFTP's rename does not replace.
         tokio::time::timeout(STALL, sftp.remove_file(path)).await.ok();
         within(&format!("rename {temporary} to {path}"), sftp.rename(temporary.as_str(), path)).await
