@@ -174,6 +174,68 @@ fn mistakes_in_the_file_are_told_with_their_path() {
 }
 
 #[test]
+fn what_is_no_cluster_file_or_no_known_hosts_is_refused_at_once() {
+    let lab = lab();
+    for (file, expected) in [("/dev/zero", "longer than 4 MiB"), ("/nonexistent", "No such file"), ("/", "directory")] {
+        let ran = init(file, &[]);
+        assert_eq!(ran.code, 3, "{file}: {}", ran.err);
+        assert!(ran.err.contains(expected), "{file}: {}", ran.err);
+    }
+    let file = lab.variant("label.yaml", |text| format!("{text}    labels: {{x: \"a\\nExecStartPre=/bin/false\"}}\n"));
+    let ran = init(&file.unwrap(), &[]);
+    assert_eq!(ran.code, 3, "{}", ran.err);
+    assert!(ran.err.contains("is not a label"), "{}", ran.err);
+    // A folder where known_hosts should be knows nobody; it must not make every key a new one.
+    let file = lab.variant("folder.yaml", |text| text.replace("/known_hosts", "/")).unwrap();
+    let ran = init(&file, &["--dry-run", "--accept-new-host-keys"]);
+    assert_eq!(ran.code, 4, "{}", ran.err);
+    assert!(ran.err.contains("it is not a regular file"), "{}", ran.err);
+    let cluster = lab.file().display().to_string();
+    assert_eq!(init(&cluster, &["--skip-phases=nope"]).code, 2);
+    let ran = init(&cluster, &["--kubeconfig=/proc/none/admin.conf"]);
+    assert!(ran.code == 1 && ran.err.contains("write the kubeconfig"), "{}", ran.err);
+    untouched(lab);
+}
+
+#[test]
+fn a_talkative_shell_is_no_obstacle_to_an_agent_that_is_there() {
+    let lab = lab();
+    // The first run copies the agent.
+    lab.on_cluster("init", &["--dry-run"]).unwrap().ok("kinit init --dry-run").unwrap();
+    lab.ssh("w1", "cp /root/.bashrc /tmp/bashrc && sed -i '1i echo Welcome, dear administrator' /root/.bashrc")
+        .unwrap();
+    let ran = lab.on_cluster("init", &["--dry-run", "--output=jsonl"]);
+    lab.ssh("w1", "mv /tmp/bashrc /root/.bashrc").unwrap();
+    let said = ran.unwrap().ok("kinit init --dry-run --output=jsonl").unwrap();
+    assert!(said.lines().all(|l| l.starts_with("{\"") && l.ends_with('}')), "{said}");
+    assert!(said.contains("\"event\":\"done\""), "{said}");
+    untouched(lab);
+}
+
+#[test]
+fn a_signal_ends_a_run_with_its_own_code() {
+    let lab = lab();
+    // A server that accepts and says nothing keeps kinit waiting.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let file =
+        lab.variant("silent.yaml", |text| format!("{text}    ssh: {{address: 127.0.0.1, port: {port}}}\n")).unwrap();
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let mut command = lab.kinit_command(&["init", "--dry-run", "-f", &file]);
+        let child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        // The connection says that kinit has begun to wait.
+        let _connection = silent.accept().unwrap();
+        let pid = child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(code), "{said}");
+        assert!(said.contains(&format!("stopped by SIG{signal}")), "{said}");
+    }
+    untouched(lab);
+}
+
+#[test]
 fn a_dry_run_prints_the_plan_and_touches_nothing() {
     let lab = lab();
     let plan = lab.on_cluster("init", &["--dry-run"]).unwrap().ok("kinit init --dry-run").unwrap();

@@ -11,6 +11,7 @@
 mod bench;
 mod bundle;
 mod demo;
+mod docs;
 mod etcd;
 mod image;
 mod images;
@@ -44,6 +45,8 @@ enum Chore {
     Test(test::Args),
     /// Check what lints cannot say: crate edges, file sizes, marks of unfinished work
     Tidy,
+    /// Make docs/cli.md anew from kinit's own verbs and flags
+    Docs,
     /// Measure
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Chore::Demo => demo::run(),
         Chore::Test(args) => return test::run(&args),
         Chore::Tidy => tidy::run(),
+        Chore::Docs => docs::run(),
         Chore::Bench(bench) => bench::run(&bench),
         Chore::Images(args) => images::run(&args),
         Chore::Schema { from, version, out } => schema::generate(&from, &version, &out),

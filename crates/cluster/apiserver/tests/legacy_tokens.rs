@@ -38,7 +38,18 @@ impl Plane {
     }
 
     /// Who a token says one is; the code where it is refused.
+    /// A server that has just started may not have read its bindings yet, and refuses everybody: asked again.
     async fn whoami(&self, token: &str) -> Result<String, u16> {
+        for _ in 0..100 {
+            match self.ask_who(token).await {
+                Err(403) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+                answer => return answer,
+            }
+        }
+        self.ask_who(token).await
+    }
+
+    async fn ask_who(&self, token: &str) -> Result<String, u16> {
         let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
         let request = self.anybody.post(self.url(path)).bearer_auth(token).json(&json!({}));
         let response = request.send().await.unwrap();

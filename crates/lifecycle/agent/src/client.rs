@@ -10,7 +10,7 @@ use kinit_remote::{Process, Transport};
 use kinit_resource::{Facts, LeafSpec, Observed, Resource, Shared, sha256};
 use tokio::sync::Mutex;
 
-use crate::wire::{ApplyItem, Progress, Reply, Request, receive_message, send, send_bytes};
+use crate::wire::{ApplyItem, Progress, Reply, Request, await_hello, receive_message, send, send_bytes};
 
 /// A conversation with one host's agent. Requests queue; the agent does one at a time.
 pub struct Agent {
@@ -43,9 +43,13 @@ impl Upload {
 }
 
 const START: Duration = Duration::from_secs(150);
+/// The longest single step, installing packages over a slow line, is well below; a dead connection ends much earlier, by keepalives.
+const ANSWER: Duration = Duration::from_secs(1800);
 const CHUNK: usize = 256 << 10;
 /// Exit status of a shell that found no such program.
 const NOT_FOUND: u32 = 127;
+/// Exit status of a shell that may not run a program.
+const NOT_EXECUTABLE: u32 = 126;
 
 impl Agent {
     /// Starts the agent on a host; `program` (kinit itself) is copied there first when this very build is not there yet.
@@ -64,7 +68,10 @@ impl Agent {
 
     async fn exec(transport: &dyn Transport, path: &str) -> Result<Process, Refusal> {
         let mut process = transport.exec(&format!("{path} host-agent")).await.map_err(Refusal::Other)?;
-        let hello = tokio::time::timeout(START, receive_message(&mut process.stdout)).await;
+        let hear = async {
+            if await_hello(&mut process.stdout).await? { receive_message(&mut process.stdout).await } else { Ok(None) }
+        };
+        let hello = tokio::time::timeout(START, hear).await;
         match hello.map_err(|_| Refusal::Other(anyhow!("the agent did not start within {} s", START.as_secs())))? {
             Ok(Some(Reply::Ready)) => Ok(process),
             Ok(Some(Reply::Failed(why))) => Err(Refusal::Other(anyhow!("the agent did not start: {why}"))),
@@ -74,6 +81,9 @@ impl Agent {
                 let status = ended.ok().and_then(|r| r.ok().and_then(|o| o.clone())).and_then(|o| o.status);
                 if status == Some(NOT_FOUND) {
                     return Err(Refusal::NotThere);
+                }
+                if status == Some(NOT_EXECUTABLE) {
+                    return Err(Refusal::Other(anyhow!("{path} may not be run on the host; is /run mounted noexec?")));
                 }
                 let cause = other.err().map(|e| format!(" ({e:#})")).unwrap_or_default();
                 let complaint = process.complaint();
@@ -94,7 +104,9 @@ impl Agent {
     }
 
     async fn reply(&self, process: &mut Process) -> Result<Reply> {
-        match receive_message(&mut process.stdout).await.context("hear from the agent")? {
+        let heard = tokio::time::timeout(ANSWER, receive_message(&mut process.stdout)).await;
+        let silent = |_| anyhow!("the agent on {} said nothing for {} s", self.host, ANSWER.as_secs());
+        match heard.map_err(silent)?.context("hear from the agent")? {
             Some(Reply::Failed(why)) => Err(anyhow!(why)),
             Some(reply) => Ok(reply),
             None => bail!("the connection to {} was lost: {}", self.host, process.complaint()),

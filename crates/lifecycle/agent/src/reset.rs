@@ -36,7 +36,9 @@ pub(crate) async fn run() -> Result<Vec<String>> {
     for path in ledger.created.iter().rev().chain(&ledger.made_while_running()) {
         note(path, files::remove(path));
     }
-    for (path, backup) in &ledger.replaced {
+    let installed = packages::installed()?;
+    let purged = !ledger.packages.is_empty() && !ledger.packages.iter().any(|p| installed.contains(p));
+    for (path, backup) in ledger.replaced.iter().filter(|(path, _)| !went_with_its_package(path, purged)) {
         note(path, put_back(backup, path));
     }
     for (key, value) in &ledger.sysctls {
@@ -53,6 +55,12 @@ pub(crate) async fn run() -> Result<Vec<String>> {
     }
     failures.extend(residue(&ledger)?);
     Ok(failures)
+}
+
+/// Whether an earlier reset, interrupted after it had purged kinit's packages, took the file's folder along: then the file
+/// was the package's, and not the host's own.
+fn went_with_its_package(path: &str, purged: bool) -> bool {
+    purged && !Path::new(path).parent().is_some_and(Path::exists)
 }
 
 /// Writes a file's old content, with its old mode; the two may be on different file systems.
@@ -94,4 +102,20 @@ fn residue(ledger: &Ledger) -> Result<Vec<String>> {
     let installed = packages::installed()?;
     left.extend(ledger.packages.iter().filter(|p| installed.contains(*p)).map(|p| format!("package {p} is left")));
     Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_purge_took_along_is_not_put_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (there, gone) = (dir.path().join("x.toml"), dir.path().join("gone/x.toml"));
+        for (path, purged, expected) in
+            [(&gone, true, true), (&gone, false, false), (&there, true, false), (&there, false, false)]
+        {
+            assert_eq!(went_with_its_package(path.to_str().unwrap(), purged), expected, "{path:?} {purged}");
+        }
+    }
 }

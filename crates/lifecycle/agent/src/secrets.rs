@@ -138,8 +138,8 @@ pub(crate) fn install(leaf: &LeafSpec, certificate: &str, state: &mut State) -> 
 fn kubeconfig(cluster: &str, server: &str, authority: &str, user: &str, certificate: &str, key: &str) -> String {
     let data = |text: &str| STANDARD.encode(text);
     format!(
-        "apiVersion: v1\nkind: Config\nclusters:\n- name: {cluster}\n  cluster:\n    certificate-authority-data: {}\n    server: {server}\n\
-         contexts:\n- name: {user}@{cluster}\n  context:\n    cluster: {cluster}\n    user: {user}\ncurrent-context: {user}@{cluster}\n\
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: \"{cluster}\"\n  cluster:\n    certificate-authority-data: {}\n    server: {server}\n\
+         contexts:\n- name: {user}@{cluster}\n  context:\n    cluster: \"{cluster}\"\n    user: {user}\ncurrent-context: {user}@{cluster}\n\
          users:\n- name: {user}\n  user:\n    client-certificate-data: {}\n    client-key-data: {}\n",
         data(authority),
         data(certificate),

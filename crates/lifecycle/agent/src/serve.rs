@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
 use crate::ledger::Ledger;
-use crate::wire::{ApplyItem, Frame, Progress, Reply, Request, receive, send};
+use crate::wire::{ApplyItem, Frame, Progress, Reply, Request, receive, send, send_hello};
 use crate::{apply, blobs, facts, lock, observe, reset, secrets};
 
 /// What the agent keeps between requests.
@@ -21,6 +21,7 @@ pub(crate) struct State {
 
 /// Serves one desk on these streams until they close.
 pub async fn serve(mut from: impl AsyncRead + Unpin + Send + 'static, mut to: impl AsyncWrite + Unpin) -> Result<()> {
+    send_hello(&mut to).await?;
     let _lock = match lock::take() {
         Ok(lock) => lock,
         Err(error) => return send(&mut to, &Reply::Failed(format!("{error:#}"))).await,

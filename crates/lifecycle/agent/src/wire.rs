@@ -84,6 +84,36 @@ pub(crate) enum Frame {
 
 const MAX: usize = 64 << 20;
 
+/// What the agent says first. Before it on the same channel come the words of a shell whose start-up files print some.
+const HELLO: &[u8] = b"\0kinit agent\0";
+/// As many of those words are read.
+const CHATTER: usize = 64 << 10;
+
+/// Says that the agent's messages begin.
+pub(crate) async fn send_hello<W: AsyncWrite + Unpin>(to: &mut W) -> Result<()> {
+    Ok(to.write_all(HELLO).await?)
+}
+
+/// Skips what a shell printed until the agent's messages begin; `false` when the channel ended before.
+pub(crate) async fn await_hello<R: AsyncRead + Unpin>(from: &mut R) -> Result<bool> {
+    let mut matched = 0;
+    for _ in 0..CHATTER {
+        let byte = match from.read_u8().await {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(false),
+            other => other?,
+        };
+        // Its first byte is in it only once more, at the end: a mismatch can only be a new beginning.
+        matched = match HELLO.get(matched) {
+            Some(expected) if *expected == byte => matched + 1,
+            _ => usize::from(HELLO.first() == Some(&byte)),
+        };
+        if matched == HELLO.len() {
+            return Ok(true);
+        }
+    }
+    bail!("the host's shell prints more than {CHATTER} bytes before it starts a program")
+}
+
 /// Writes a message as `J`, its length (32 bits, big endian) and its JSON.
 pub(crate) async fn send<W: AsyncWrite + Unpin>(to: &mut W, message: &impl Serialize) -> Result<()> {
     let json = serde_json::to_vec(message).context("encode a message")?;
@@ -139,6 +169,20 @@ pub(crate) async fn receive_message<R: AsyncRead + Unpin, T: for<'a> Deserialize
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_talkative_shell_is_skipped() {
+        for chatter in [&b""[..], b"Welcome!\r\n", b"\0kinit \0\0kin\0"] {
+            let mut wire = chatter.to_vec();
+            send_hello(&mut wire).await.unwrap();
+            send(&mut wire, &Reply::Ready).await.unwrap();
+            let mut from = wire.as_slice();
+            assert!(await_hello(&mut from).await.unwrap());
+            assert!(matches!(receive_message(&mut from).await.unwrap(), Some(Reply::Ready)));
+        }
+        assert!(!await_hello(&mut &b"command not found"[..]).await.unwrap());
+        assert!(await_hello(&mut vec![b'x'; CHATTER + 1].as_slice()).await.is_err());
+    }
 
     #[tokio::test]
     async fn frames_survive_the_wire_and_rubbish_does_not_kill() {

@@ -11,11 +11,12 @@ use clap::Args;
 use kinit_config::Cluster;
 use kinit_manifests::Phase;
 use kinit_phases::{ConnectOptions, Hosts, Init, LocalBundle};
-use kinit_planner::Finding;
+use kinit_planner::{Finding, Plan};
 use kinit_remote::OnUnknown;
+use serde_json::json;
 
 use crate::config;
-use crate::errors::PreflightFailed;
+use crate::errors::{PreflightFailed, Usage};
 use crate::progress::{Output, listeners};
 
 /// What every verb that connects to hosts takes.
@@ -78,6 +79,10 @@ pub async fn init(args: InitArgs) -> Result<()> {
     let started = Instant::now();
     let cluster = Arc::new(config::load(&args.common.file)?);
     let skipped = skipped(&args.skip_phases)?;
+    let kubeconfig = args.kubeconfig.clone().unwrap_or_else(|| args.common.file.with_file_name("admin.conf"));
+    if !args.common.dry_run {
+        writable(&kubeconfig)?;
+    }
     let program = std::env::current_exe().context("find this program")?;
     let beside = program.parent().map(Path::to_owned).unwrap_or_default();
     let bundle = Arc::new(LocalBundle::read(args.bundle.as_deref().unwrap_or(&beside))?);
@@ -87,32 +92,62 @@ pub async fn init(args: InitArgs) -> Result<()> {
     judge(&findings, &args.ignore_preflight_errors)?;
     let mut plan = init.prepare(&facts).await?.plan;
     plan.stages.retain(|stage| !skipped.contains(&stage.phase));
+    let changes = plan.changes();
     if args.common.dry_run {
-        show!(plan);
+        match args.common.output {
+            Output::Text => show!(plan),
+            Output::Jsonl => planned(&plan),
+        }
         return Ok(());
     }
-    let changes = plan.changes();
     let (listener, timing) = listeners(args.common.output, args.common.verbose);
     let result = init.execute(&plan, listener.as_ref()).await;
     if let Some(file) = &args.timing {
         std::fs::write(file, timing.json().to_string()).with_context(|| format!("write {}", file.display()))?;
     }
     // Written even after a failure: it is what finding the cause needs.
-    let kubeconfig = args.kubeconfig.unwrap_or_else(|| args.common.file.with_file_name("admin.conf"));
     let written = match init.admin_kubeconfig().await {
         Ok(text) => write_private(&kubeconfig, &text).map(|()| true)?,
         Err(_) => false,
     };
     result?;
-    if args.common.output == Output::Text && changes > 0 {
+    let kubeconfig = std::path::absolute(&kubeconfig).unwrap_or(kubeconfig);
+    if args.common.output == Output::Jsonl {
+        let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let file = written.then_some(&kubeconfig);
+        say!("{}", json!({ "event": "done", "changes": changes, "milliseconds": milliseconds, "kubeconfig": file }));
+        return Ok(());
+    }
+    if changes > 0 {
         say!("{}", timing.table());
     }
     let plural = if changes == 1 { "" } else { "s" };
     say!("{changes} change{plural} in {:.1} s", started.elapsed().as_secs_f64());
     if written {
-        say!("export KUBECONFIG={}", std::path::absolute(&kubeconfig).unwrap_or(kubeconfig).display());
+        say!("export KUBECONFIG={}", kubeconfig.display());
     }
     Ok(())
+}
+
+/// The plan as JSON, a line a step.
+fn planned(plan: &Plan) {
+    for stage in &plan.stages {
+        for step in &stage.steps {
+            let (phase, host) = (stage.phase.name(), step.host.as_deref().unwrap_or_default());
+            say!("{}", json!({ "event": "planned", "phase": phase, "host": host, "step": step.change.to_string() }));
+        }
+    }
+    say!("{}", json!({ "event": "done", "changes": plan.changes(), "dryRun": true }));
+}
+
+/// Sees before a long run that what it gives can be written down at its end.
+fn writable(kubeconfig: &Path) -> Result<()> {
+    let probe = kubeconfig.with_extension("new");
+    let written = match kubeconfig.is_dir() {
+        true => Err(std::io::Error::from(std::io::ErrorKind::IsADirectory)),
+        false => std::fs::write(&probe, "").and_then(|()| std::fs::remove_file(&probe)),
+    };
+    written.with_context(|| format!("write the kubeconfig {}", kubeconfig.display()))
 }
 
 /// Gives hosts back as they were.
@@ -122,10 +157,16 @@ pub async fn reset(args: ResetArgs) -> Result<()> {
     let plan = kinit_phases::reset_plan(&hosts).await?;
     let changes: usize = plan.values().map(Vec::len).sum();
     for (host, lines) in plan.iter().filter(|_| args.common.dry_run || !args.force) {
-        lines.iter().for_each(|line| say!("{host:<10} {line}"));
+        lines.iter().for_each(|line| match args.common.output {
+            Output::Text => say!("{host:<10} {line}"),
+            Output::Jsonl => say!("{}", json!({ "event": "planned", "host": host, "step": line })),
+        });
     }
     if args.common.dry_run {
-        say!("{changes} changes");
+        match args.common.output {
+            Output::Text => say!("{changes} changes"),
+            Output::Jsonl => say!("{}", json!({ "event": "done", "changes": changes, "dryRun": true })),
+        }
         return Ok(());
     }
     if changes > 0 && !args.force && !confirmed(&cluster)? {
@@ -137,7 +178,10 @@ pub async fn reset(args: ResetArgs) -> Result<()> {
     if !left.is_empty() {
         bail!("the hosts are not as they were:\n{}", left.join("\n"));
     }
-    say!("{} hosts reset, {changes} changes undone, no residue", report.len());
+    match args.common.output {
+        Output::Text => say!("{} hosts reset, {changes} changes undone, no residue", report.len()),
+        Output::Jsonl => say!("{}", json!({ "event": "done", "changes": changes, "hosts": report.len() })),
+    }
     Ok(())
 }
 
@@ -208,7 +252,9 @@ fn skipped(names: &[String]) -> Result<Vec<Phase>> {
     names
         .iter()
         .map(|name| {
-            find(name).with_context(|| format!("--skip-phases: there is no phase {name}; there are {}", known()))
+            find(name).ok_or_else(|| {
+                Usage(format!("--skip-phases: there is no phase {name:?}; there are {}", known())).into()
+            })
         })
         .collect()
 }

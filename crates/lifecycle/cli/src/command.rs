@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{cluster, config, errors, playground};
+use crate::{cluster, config, errors, playground, reference};
 
 /// Turns Linux machines with SSH and root into a highly available Kubernetes cluster, and looks after it
 #[derive(Parser, Debug)]
@@ -30,6 +31,14 @@ enum Verb {
     /// Serve a kinit over stdin and stdout (kinit starts this on hosts)
     #[command(hide = true)]
     HostAgent,
+    /// Print docs/cli.md
+    #[command(hide = true)]
+    Reference,
+}
+
+/// docs/cli.md.
+pub(crate) fn reference() -> String {
+    reference::markdown(Cli::command())
 }
 
 /// Reads the command line, does what it says, and tells how it went; see [`errors::report`] for the exit codes.
@@ -39,6 +48,10 @@ pub fn main() -> ExitCode {
         // A playground's inner verbs must not have threads.
         Verb::Playground(verb) => playground::run(verb),
         Verb::Config(verb) => config::run(verb).map(|()| ExitCode::SUCCESS),
+        Verb::Reference => {
+            show!(reference());
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Init(args) => on_runtime(cluster::init(args)),
         Verb::Reset(args) => on_runtime(cluster::reset(args)),
         Verb::HostAgent => on_runtime(kinit_agent::serve(tokio::io::stdin(), tokio::io::stdout())),
@@ -46,7 +59,20 @@ pub fn main() -> ExitCode {
     result.unwrap_or_else(|error| errors::report(&error))
 }
 
-/// Runs async work to its end.
+/// Ends the process on SIGINT or SIGTERM with a word about what that means, and with the code shells give for the signal.
+///
+/// The connections end with the process; an agent on a host notices, finishes the step it is at and goes.
+async fn end_on_signal(mut interrupt: Signal, mut terminate: Signal) {
+    let (name, code) = tokio::select! {
+        _ = interrupt.recv() => ("SIGINT", 130),
+        _ = terminate.recv() => ("SIGTERM", 143),
+    };
+    tell!("error: stopped by {name}; each host finishes the step it is at, and nothing after it is begun");
+    tell!("hint: run the same command again to go on from there");
+    std::process::exit(code);
+}
+
+/// Runs async work to its end, or to a signal.
 pub fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<ExitCode> {
     kinit_component_base::runtime::install_tls_provider();
     tracing_subscriber::fmt()
@@ -55,6 +81,13 @@ pub fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<ExitCode> {
         .init();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the async runtime")?;
+    {
+        let _inside = runtime.enter();
+        // From here on; with a handler that cannot be installed, signals keep their defaults.
+        if let (Ok(interrupt), Ok(terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+            runtime.spawn(end_on_signal(interrupt, terminate));
+        }
+    }
     let result = runtime.block_on(work);
     // A read of stdin that never ends must not hold the process back.
     runtime.shutdown_background();

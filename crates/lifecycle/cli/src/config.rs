@@ -1,10 +1,11 @@
 //! `kinit config`.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use kinit_config::Cluster;
+use kinit_config::{Cluster, LoadError};
 
 /// What can be done with a cluster file.
 #[derive(Subcommand, Debug)]
@@ -28,18 +29,30 @@ pub enum Verb {
 /// Does it.
 pub fn run(verb: Verb) -> Result<()> {
     match verb {
-        Verb::Init => show!(kinit_config::example()),
+        Verb::Init => print(kinit_config::example())?,
         Verb::Validate { file } => {
             load(&file)?;
             say!("{} is valid", file.display());
         }
-        Verb::Print { file } => show!(kinit_config::print(&load(&file)?)?),
+        Verb::Print { file } => print(&kinit_config::print(&load(&file)?)?)?,
     }
     Ok(())
 }
 
+/// Prints what was asked for; on a full disk that is no success. A reader that goes away had enough.
+fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("write to standard output"),
+        _ => Ok(()),
+    }
+}
+
 /// Reads a cluster file.
 pub fn load(file: &Path) -> Result<Cluster> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    kinit_config::load(&text).with_context(|| format!("{}", file.display()))
+    match kinit_config::read(file) {
+        // That one names the file itself.
+        Err(error @ LoadError::Read(..)) => Err(error.into()),
+        other => other.with_context(|| format!("{}", file.display())),
+    }
 }

@@ -19,8 +19,14 @@ impl std::fmt::Display for PreflightFailed {
 
 impl std::error::Error for PreflightFailed {}
 
+/// A flag's value that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
 /// Prints the failure with all its causes and, where there is one, a hint; returns the code of its family:
-/// 1 anything else, 3 cluster file, 4 hosts not reached, 5 preflight, 6 conflict, 7 a step failed. (2 is clap's: wrong usage.)
+/// 1 anything else, 2 usage (most of it clap's), 3 cluster file, 4 hosts not reached, 5 preflight, 6 conflict, 7 a step failed.
+/// A run that a signal ends has the shell's code for it: 130 for SIGINT, 143 for SIGTERM.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     tell!("error: {error:#}");
     let (code, hint) = classify(error);
@@ -32,6 +38,9 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 
 fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     for cause in error.chain() {
+        if cause.is::<Usage>() {
+            return (2, Some("`kinit help VERB` lists flags and their values"));
+        }
         if cause.is::<LoadError>() {
             return (3, Some("`kinit config init` prints an example of a cluster file"));
         }

@@ -19,5 +19,6 @@ mod demo;
 mod errors;
 mod playground;
 mod progress;
+mod reference;
 
 pub use command::main;

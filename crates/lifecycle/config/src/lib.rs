@@ -7,10 +7,11 @@
 //! Unknown fields are refused. Defaults are kubeadm's (`kubeadm config print init-defaults`).
 
 mod load;
+mod syntax;
 mod types;
 mod validate;
 
-pub use load::{LoadError, example, load, print};
+pub use load::{LoadError, example, load, print, read};
 pub use types::{
     API_VERSION, Arg, Certificates, Cluster, Component, Etcd, HostSpec, HostSsh, KIND, Metadata, Networking, NodeTaint,
     Role, Spec, Ssh,

@@ -1,11 +1,17 @@
 //! Text to cluster and back.
 
+use std::io::Read;
+use std::path::Path;
+
 use crate::types::{API_VERSION, Cluster, KIND, Role};
 use crate::validate::{FieldError, validate};
 
 /// Why a cluster file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// It cannot be read.
+    #[error("read {0}")]
+    Read(String, #[source] std::io::Error),
     /// Not YAML.
     #[error("the cluster file is not valid YAML: {0}")]
     Yaml(String),
@@ -35,8 +41,11 @@ pub fn load(text: &str) -> Result<Cluster, LoadError> {
     if (version.as_str(), kind.as_str()) != (API_VERSION, KIND) {
         return Err(LoadError::Version(format!("apiVersion {version} and kind {kind}")));
     }
-    let mut cluster: Cluster = serde_path_to_error::deserialize(value)
-        .map_err(|error| LoadError::Field { path: error.path().to_string(), message: error.inner().to_string() })?;
+    let mut cluster: Cluster =
+        serde_path_to_error::deserialize(value).map_err(|error| match error.path().to_string().as_str() {
+            "." => LoadError::Field { path: "the cluster file".to_owned(), message: error.inner().to_string() },
+            path => LoadError::Field { path: path.to_owned(), message: error.inner().to_string() },
+        })?;
     default(&mut cluster);
     let errors = validate(&cluster);
     if errors.is_empty() { Ok(cluster) } else { Err(LoadError::Invalid(errors)) }
@@ -54,6 +63,21 @@ fn default(cluster: &mut Cluster) {
     for host in &mut cluster.spec.hosts {
         host.name = host.name.to_lowercase();
     }
+}
+
+/// A cluster of a thousand hosts is far below; what is above is another file.
+const LONGEST: u64 = 4 << 20;
+
+/// Reads a cluster file from disk; see [`load`].
+pub fn read(file: &Path) -> Result<Cluster, LoadError> {
+    let cannot = |error| LoadError::Read(file.display().to_string(), error);
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(file).map_err(cannot)?;
+    opened.take(LONGEST + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(cannot(std::io::Error::other("longer than 4 MiB: this is no cluster file")));
+    }
+    load(&String::from_utf8(bytes).map_err(|_| cannot(std::io::Error::other("not a text file (UTF-8)")))?)
 }
 
 /// The file with all defaults written out.

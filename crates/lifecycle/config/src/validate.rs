@@ -5,7 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
-use crate::types::{Arg, Cluster, HostSpec, Kubelet, Role};
+use crate::syntax::{
+    is_label, is_label_value, is_name_or_ipv4, is_plain_path, is_public_key, is_qualified_name, is_ssh_address,
+    is_subdomain,
+};
+use crate::types::{Arg, Cluster, HostSpec, HostSsh, Kubelet, Role, Ssh};
 
 /// One wrong value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,13 +35,19 @@ impl Errors {
     }
 }
 
+/// A hundred years: dates far beyond have no form in a certificate.
+const MOST_DAYS: u32 = 36_525;
+/// A longer value would not fit into a program's arguments (Linux's MAX_ARG_STRLEN is 128 KiB).
+const LONGEST_VALUE: usize = 64 << 10;
+
 /// Checks a defaulted cluster.
 pub fn validate(cluster: &Cluster) -> Vec<FieldError> {
     let mut errors = Errors::default();
     if !is_label(&cluster.metadata.name) {
         errors.add("metadata.name", format!("{:?} is not a DNS label", cluster.metadata.name));
     }
-    if !cluster.spec.kubernetes_version.starts_with("v1.36.") {
+    let patch = cluster.spec.kubernetes_version.strip_prefix("v1.36.");
+    if !patch.is_some_and(|p| !p.starts_with('+') && p.parse::<u16>().is_ok()) {
         errors.add("spec.kubernetesVersion", format!("{:?}: this kinit brings v1.36", cluster.spec.kubernetes_version));
     }
     endpoint(cluster, &mut errors);
@@ -49,11 +59,13 @@ pub fn validate(cluster: &Cluster) -> Vec<FieldError> {
         errors
             .add("spec.certificates", "validityDays must be at least 1, and caValidityDays no less than validityDays");
     }
-    if cluster.spec.ssh.user != "root" {
-        errors.add("spec.ssh.user", format!("{:?}: kinit needs root on the hosts", cluster.spec.ssh.user));
+    if days.ca_validity_days > MOST_DAYS {
+        errors.add("spec.certificates.caValidityDays", format!("must be at most {MOST_DAYS}"));
     }
-    if !cluster.spec.etcd.data_dir.starts_with('/') {
-        errors.add("spec.etcd.dataDir", format!("{:?} is not an absolute path", cluster.spec.etcd.data_dir));
+    ssh(&cluster.spec.ssh, &mut errors);
+    if !is_plain_path(&cluster.spec.etcd.data_dir) {
+        let dir = &cluster.spec.etcd.data_dir;
+        errors.add("spec.etcd.dataDir", format!("{dir:?} is not an absolute path of letters, digits, `-`, `_`, `.`"));
     }
     errors.0
 }
@@ -61,9 +73,61 @@ pub fn validate(cluster: &Cluster) -> Vec<FieldError> {
 fn endpoint(cluster: &Cluster, errors: &mut Errors) {
     let path = "spec.controlPlaneEndpoint";
     let text = &cluster.spec.control_plane_endpoint;
-    match text.rsplit_once(':') {
-        Some((host, port)) if is_subdomain(host) && port.parse::<u16>().is_ok_and(|p| p > 0) => {}
-        _ => errors.add(path, format!("{text:?} is not HOST or HOST:PORT (IPv6 is not supported)")),
+    if text.is_empty() {
+        return; // Its default needs a control plane; that none is there is said elsewhere.
+    }
+    let parts = text.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>().unwrap_or(0)));
+    let Some((host, port)) = parts.filter(|(host, port)| is_name_or_ipv4(host) && *port > 0) else {
+        return errors.add(path, format!("{text:?} is not HOST or HOST:PORT (IPv6 is not supported)"));
+    };
+    let Ok(address) = host.parse::<Ipv4Addr>() else { return };
+    if !is_of_a_host(address) {
+        return errors.add(path, format!("{address} cannot be a host's address"));
+    }
+    match cluster.spec.hosts.iter().find(|h| h.address == host) {
+        Some(h) if h.is(Role::LoadBalancer) => {}
+        Some(h) if h.is(Role::ControlPlane) && port == 6443 => {}
+        Some(h) if h.is(Role::ControlPlane) => {
+            errors.add(path, format!("{text}: the API server of {} listens on port 6443", h.name));
+        }
+        Some(h) => errors.add(path, format!("{text}: {} is neither a load balancer nor a control plane", h.name)),
+        None => {}
+    }
+}
+
+/// Not unspecified, loopback, link-local, multicast, broadcast or reserved.
+fn is_of_a_host(ip: Ipv4Addr) -> bool {
+    let first = ip.octets()[0];
+    first != 0 && first < 224 && !ip.is_loopback() && !ip.is_link_local()
+}
+
+fn ssh(ssh: &Ssh, errors: &mut Errors) {
+    if ssh.user != "root" {
+        errors.add("spec.ssh.user", format!("{:?}: kinit needs root on the hosts", ssh.user));
+    }
+    if ssh.port == 0 {
+        errors.add("spec.ssh.port", "0 is not a port");
+    }
+    desk_file("spec.ssh.identityFile", ssh.identity_file.as_deref(), errors);
+    desk_file("spec.ssh.knownHostsFile", ssh.known_hosts_file.as_deref(), errors);
+}
+
+fn host_ssh(path: &str, ssh: &HostSsh, errors: &mut Errors) {
+    if let Some(address) = ssh.address.as_deref().filter(|a| !is_ssh_address(a)) {
+        errors.add(format!("{path}.address"), format!("{address:?} is neither an address nor a host's name"));
+    }
+    if ssh.port == Some(0) {
+        errors.add(format!("{path}.port"), "0 is not a port");
+    }
+    desk_file(&format!("{path}.identityFile"), ssh.identity_file.as_deref(), errors);
+    if ssh.host_key.as_deref().is_some_and(|k| !is_public_key(k)) {
+        errors.add(format!("{path}.hostKey"), "is not a public key as in a .pub file (ssh-ed25519 AAAA...)");
+    }
+}
+
+fn desk_file(path: &str, file: Option<&str>, errors: &mut Errors) {
+    if file.is_some_and(|f| f.is_empty() || f.contains(char::is_control)) {
+        errors.add(path, "is empty or holds control characters");
     }
 }
 
@@ -80,6 +144,17 @@ fn networking(cluster: &Cluster, errors: &mut Errors) {
     {
         errors.add("spec.networking", format!("podSubnet {pods} and serviceSubnet {services} overlap"));
     }
+    let nodes = cluster.spec.hosts.iter().filter(|h| h.is_node()).count();
+    if let Some(pods) = pods.filter(|p| nodes > 1 << 24u8.saturating_sub(p.prefix_len())) {
+        errors.add("spec.networking.podSubnet", format!("{pods} has no /24 for each of {nodes} nodes"));
+    }
+    if let Ok(address) = cluster.endpoint().0.parse::<Ipv4Addr>() {
+        for (name, net) in [("podSubnet", pods), ("serviceSubnet", services)] {
+            if let Some(net) = net.filter(|n| n.contains(&address)) {
+                errors.add("spec.controlPlaneEndpoint", format!("{address} lies in {name} {net}"));
+            }
+        }
+    }
     for (i, host) in cluster.spec.hosts.iter().enumerate() {
         let Ok(address) = host.address.parse::<Ipv4Addr>() else { continue };
         for (name, net) in [("podSubnet", pods), ("serviceSubnet", services)] {
@@ -94,6 +169,9 @@ fn subnet(path: &str, text: &str, sizes: std::ops::RangeInclusive<u8>, errors: &
     match text.parse::<Ipv4Net>() {
         Ok(net) if net.network() != net.addr() => {
             errors.add(path, format!("{text} has host bits set; did you mean {}?", net.trunc()))
+        }
+        Ok(net) if !is_of_a_host(net.network()) => {
+            errors.add(path, format!("{text} is loopback, link-local, multicast or reserved"))
         }
         Ok(net) if sizes.contains(&net.prefix_len()) => return Some(net),
         Ok(_) => errors.add(path, format!("{text}: the prefix must be /{} to /{}", sizes.start(), sizes.end())),
@@ -137,14 +215,15 @@ fn hosts(cluster: &Cluster, errors: &mut Errors) {
 }
 
 fn one_host(path: &str, host: &HostSpec, errors: &mut Errors) {
-    if !is_subdomain(&host.name) {
+    // A Node's name is the value of its label kubernetes.io/hostname too, so that 63 is the limit.
+    if !is_subdomain(&host.name) || host.name.len() > 63 {
         errors.add(
             format!("{path}.name"),
-            format!("{:?} is not a DNS name (lower-case letters, digits, dashes, dots)", host.name),
+            format!("{:?} is not a DNS name of at most 63 lower-case letters, digits, dashes, dots", host.name),
         );
     }
     match host.address.parse::<IpAddr>() {
-        Ok(IpAddr::V4(ip)) if !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast() => {}
+        Ok(IpAddr::V4(ip)) if is_of_a_host(ip) => {}
         Ok(IpAddr::V6(_)) => {
             errors.add(format!("{path}.address"), format!("{} is IPv6, which is not supported", host.address))
         }
@@ -159,7 +238,21 @@ fn one_host(path: &str, host: &HostSpec, errors: &mut Errors) {
             "a load balancer on a control plane is not supported: both would listen on port 6443",
         );
     }
+    for (key, value) in &host.labels {
+        if !is_qualified_name(key) || !is_label_value(value) {
+            errors.add(format!("{path}.labels"), format!("{key:?}: {value:?} is not a label"));
+        }
+    }
+    if let Some(ssh) = &host.ssh {
+        host_ssh(&format!("{path}.ssh"), ssh, errors);
+    }
     for (j, taint) in host.taints.iter().enumerate() {
+        if !is_qualified_name(&taint.key) {
+            errors.add(format!("{path}.taints[{j}].key"), format!("{:?} is not the key of a taint", taint.key));
+        }
+        if !is_label_value(&taint.value) {
+            errors.add(format!("{path}.taints[{j}].value"), format!("{:?} is not the value of a taint", taint.value));
+        }
         if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&taint.effect.as_str()) {
             errors.add(
                 format!("{path}.taints[{j}].effect"),
@@ -191,7 +284,7 @@ fn components(cluster: &Cluster, errors: &mut Errors) {
     args("spec.etcd", &spec.etcd.extra_args, errors);
     kubelet(&spec.kubelet, errors);
     for (i, name) in spec.api_server.cert_sans.iter().enumerate() {
-        if name.parse::<IpAddr>().is_err() && !is_subdomain(name.strip_prefix("*.").unwrap_or(name)) {
+        if name.parse::<IpAddr>().is_err() && !is_name_or_ipv4(name.strip_prefix("*.").unwrap_or(name)) {
             errors
                 .add(format!("spec.apiServer.certSANs[{i}]"), format!("{name:?} is neither an address nor a DNS name"));
         }
@@ -242,21 +335,10 @@ fn args(path: &str, args: &[Arg], errors: &mut Errors) {
                 format!("{:?} is not a flag's name (give it without leading dashes)", arg.name),
             );
         }
-        if arg.value.contains(['\n', '\r', '\0']) {
-            errors.add(format!("{path}.extraArgs[{i}].value"), "holds a line break or a null character");
+        if arg.value.contains(char::is_control) || arg.value.len() > LONGEST_VALUE {
+            errors.add(format!("{path}.extraArgs[{i}].value"), "holds a control character, or is longer than 64 KiB");
         }
     }
-}
-
-/// RFC 1123 label.
-fn is_label(text: &str) -> bool {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (1..=63).contains(&text.len()) && text.chars().all(inner) && !text.starts_with('-') && !text.ends_with('-')
-}
-
-/// RFC 1123 subdomain; an IPv4 address is one too.
-fn is_subdomain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 #[cfg(test)]
@@ -278,6 +360,81 @@ mod tests {
             "spec.hosts[5].name: \"w_2\" is not a DNS name",
         ] {
             assert!(error.contains(expected), "{expected} is missing in:\n{error}");
+        }
+    }
+
+    /// Strings that would break out of a unit file, a flag's list or a template.
+    #[test]
+    fn nothing_breaks_out_of_a_string() {
+        let with = |place: &str, value: &str| {
+            let value = serde_json::json!(value);
+            let host = |more: &str| {
+                example().replace("    address: 192.0.2.21", &format!("    address: 192.0.2.21\n    {more}"))
+            };
+            let spec = |more: &str| example().replacen("  hosts:", &format!("  {more}\n  hosts:"), 1);
+            match place {
+                "label key" => host(&format!("labels: {{{value}: x}}")),
+                "label value" => host(&format!("labels: {{x: {value}}}")),
+                "taint key" => host(&format!("taints: [{{key: {value}, effect: NoSchedule}}]")),
+                "taint value" => host(&format!("taints: [{{key: x, value: {value}, effect: NoSchedule}}]")),
+                "ssh address" => host(&format!("ssh: {{address: {value}}}")),
+                "host key" => host(&format!("ssh: {{hostKey: {value}}}")),
+                "host" => example().replace("name: w1", &format!("name: {value}")),
+                "cluster" => example().replace("name: kubernetes", &format!("name: {value}")),
+                "domain" => spec("").replace("  networking:", &format!("  networking:\n    dnsDomain: {value}")),
+                "endpoint" => spec(&format!("controlPlaneEndpoint: {value}")),
+                "etcd" => spec(&format!("etcd: {{dataDir: {value}}}")),
+                "version" => spec(&format!("kubernetesVersion: {value}")),
+                "san" => spec(&format!("apiServer: {{certSANs: [{value}]}}")),
+                "flag" => spec(&format!("kubelet: {{extraArgs: [{{name: {value}, value: x}}]}}")),
+                _ => spec(&format!("kubelet: {{evictionHard: {{nodefs.available: {value}}}}}")),
+            }
+        };
+        let places = "label key,label value,taint key,taint value,ssh address,host key,host,cluster,domain,endpoint,etcd,version,san,flag,eviction";
+        for place in places.split(',') {
+            for value in
+                ["a\nExecStartPre=/bin/false", "$(reboot)", "`reboot`", "a;b", "a\"b", "{{ x }}", "a\u{1b}[31m", "a b"]
+            {
+                let error = load(&with(place, value)).map(drop).unwrap_err().to_string();
+                assert!(error.starts_with("spec.") || error.starts_with("metadata."), "{place}: {error}");
+                assert!(!error.contains('\u{1b}'), "{place}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        for (from, to, expected) in [
+            (
+                "  hosts:",
+                "  controlPlaneEndpoint: 192.0.2.21\n  hosts:",
+                "w1 is neither a load balancer nor a control plane",
+            ),
+            (
+                "  hosts:",
+                "  controlPlaneEndpoint: 192.0.2.11:8443\n  hosts:",
+                "the API server of cp1 listens on port 6443",
+            ),
+            ("  hosts:", "  controlPlaneEndpoint: 127.0.0.1\n  hosts:", "127.0.0.1 cannot be a host's address"),
+            ("  hosts:", "  controlPlaneEndpoint: 10.96.0.1\n  hosts:", "10.96.0.1 lies in serviceSubnet"),
+            ("  hosts:", "  controlPlaneEndpoint: 192.0.2.300\n  hosts:", "is not HOST or HOST:PORT"),
+            ("  hosts:", "  controlPlaneEndpoint: a:0\n  hosts:", "is not HOST or HOST:PORT"),
+            ("10.244.0.0/16", "10.244.0.0/22", "has no /24 for each of 5 nodes"),
+            ("10.244.0.0/16", "127.0.0.0/8", "is loopback, link-local, multicast or reserved"),
+            ("10.244.0.0/16", "0.0.0.0/0", "is loopback, link-local, multicast or reserved"),
+            ("  hosts:", "  certificates: {caValidityDays: 4294967295}\n  hosts:", "must be at most 36525"),
+            (
+                "  hosts:",
+                "  certificates: {caValidityDays: -1}\n  hosts:",
+                "spec.certificates.caValidityDays: invalid value",
+            ),
+            ("192.0.2.21", "255.255.255.255", "is not an IPv4 address of a host"),
+            ("    user: root", "    port: 0", "spec.ssh.port: 0 is not a port"),
+            ("    user: root", "    port: 70000", "spec.ssh.port: invalid value"),
+            ("name: w1", &format!("name: {}", "a".repeat(64).replace("aaaaa", "aaaa.")), "of at most 63"),
+        ] {
+            let error = load(&example().replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{expected} is missing in: {error}");
         }
     }
 

@@ -169,8 +169,8 @@ pub fn bootstrap_token(id: &str, secret: &str, expires: &str) -> Value {
 pub fn kubeconfig_for_token(cluster: &str, server: &str, ca_pem: &str, token: &str) -> String {
     let ca = json!(ByteString(ca_pem.as_bytes().to_vec()));
     format!(
-        "apiVersion: v1\nkind: Config\nclusters:\n- name: {cluster}\n  cluster:\n    certificate-authority-data: {}\n    server: {server}\n\
-         contexts:\n- name: tls-bootstrap-token-user@{cluster}\n  context:\n    cluster: {cluster}\n    user: tls-bootstrap-token-user\n\
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: \"{cluster}\"\n  cluster:\n    certificate-authority-data: {}\n    server: {server}\n\
+         contexts:\n- name: tls-bootstrap-token-user@{cluster}\n  context:\n    cluster: \"{cluster}\"\n    user: tls-bootstrap-token-user\n\
          current-context: tls-bootstrap-token-user@{cluster}\nusers:\n- name: tls-bootstrap-token-user\n  user:\n    token: {token}\n",
         ca.as_str().unwrap_or_default()
     )

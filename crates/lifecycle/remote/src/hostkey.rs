@@ -54,6 +54,9 @@ pub enum HostKeyProblem {
         "the host is not known; its key is {0}. Compare it with the host's, then add it to {1}, pin it in the cluster file (ssh.hostKey), or pass --accept-new-host-keys"
     )]
     Unknown(String, PathBuf),
+    /// The file with the known keys cannot be read: a changed or revoked key would pass for a new one.
+    #[error("read the known hosts {0}: {1}")]
+    Unreadable(PathBuf, String),
     /// It is known now but could not be written down.
     #[error("remember the host's key in {0}: {1}")]
     Remember(PathBuf, String),
@@ -68,7 +71,7 @@ impl HostKeyPolicy {
             return if same { Ok(()) } else { Err(HostKeyProblem::NotThePinned(fingerprint)) };
         }
         let file = || self.known_hosts.clone();
-        match self.read().judge(host, port, key) {
+        match self.read()?.judge(host, port, key) {
             Verdict::Known => Ok(()),
             Verdict::Changed(line) => Err(HostKeyProblem::Changed(fingerprint, file(), line)),
             Verdict::Revoked(line) => Err(HostKeyProblem::Revoked(fingerprint, file(), line)),
@@ -87,9 +90,18 @@ impl HostKeyPolicy {
         }
     }
 
-    /// A file that is missing knows nobody.
-    pub(crate) fn read(&self) -> KnownHosts {
-        KnownHosts::parse(&std::fs::read_to_string(&self.known_hosts).unwrap_or_default())
+    /// A file that is missing knows nobody; `/dev/null` too. Lines that are no text are skipped as any others that are no entries.
+    pub(crate) fn read(&self) -> Result<KnownHosts, HostKeyProblem> {
+        let problem = |why: String| HostKeyProblem::Unreadable(self.known_hosts.clone(), why);
+        match std::fs::metadata(&self.known_hosts) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(KnownHosts::default()),
+            Err(error) => return Err(problem(error.to_string())),
+            _ if self.known_hosts == std::path::Path::new("/dev/null") => return Ok(KnownHosts::default()),
+            Ok(data) if !data.is_file() => return Err(problem("it is not a regular file".to_owned())),
+            Ok(_) => {}
+        }
+        let bytes = std::fs::read(&self.known_hosts).map_err(|e| problem(e.to_string()))?;
+        Ok(KnownHosts::parse(&String::from_utf8_lossy(&bytes)))
     }
 
     fn remember(&self, host: &str, port: u16, key: &PublicKey) -> Result<(), HostKeyProblem> {
@@ -130,5 +142,18 @@ mod tests {
         assert!(matches!(policy(OnUnknown::Accept, None).judge("h", 22, &b), Err(HostKeyProblem::Changed(_, _, 1))));
         assert!(matches!(policy(OnUnknown::Accept, Some(A)).judge("x", 22, &b), Err(HostKeyProblem::NotThePinned(_))));
         assert_eq!(policy(OnUnknown::Refuse, Some(B)).judge("h", 22, &b), Ok(()));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_whole_makes_no_changed_key_a_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let known_hosts = dir.path().join("known_hosts");
+        let policy = HostKeyPolicy { pinned: None, known_hosts: known_hosts.clone(), on_unknown: OnUnknown::Accept };
+        let b = PublicKey::from_openssh(B).unwrap();
+        std::fs::write(&known_hosts, [&b"# \xff\xfe\n"[..], format!("h {A}\r\n").as_bytes()].concat()).unwrap();
+        assert!(matches!(policy.judge("h", 22, &b), Err(HostKeyProblem::Changed(_, _, 2))));
+        std::fs::remove_file(&known_hosts).unwrap();
+        std::fs::create_dir(&known_hosts).unwrap();
+        assert!(matches!(policy.judge("h", 22, &b), Err(HostKeyProblem::Unreadable(..))));
     }
 }

@@ -38,6 +38,18 @@ pub struct Target {
 }
 
 const KEEPALIVE: Duration = Duration::from_secs(5);
+/// How long a host may take over one thing that is quick on a host that is well: a channel, a file's rename, one chunk of it.
+const STALL: Duration = Duration::from_secs(60);
+const CHUNK: usize = 128 << 10;
+
+/// Gives up on a host that answers keepalives and nothing else.
+async fn within<T, E>(what: &str, work: impl Future<Output = std::result::Result<T, E>>) -> Result<T>
+where
+    std::result::Result<T, E>: Context<T, E>,
+{
+    let ended = tokio::time::timeout(STALL, work).await;
+    ended.map_err(|_| anyhow!("{what}: the host did not answer within {} s", STALL.as_secs()))?.context(what.to_owned())
+}
 
 /// Connects and logs in.
 pub async fn connect(target: &Target) -> Result<Box<dyn Transport>> {
@@ -45,7 +57,7 @@ pub async fn connect(target: &Target) -> Result<Box<dyn Transport>> {
     let connecting = async {
         let problem = Arc::new(Mutex::new(None));
         let check = Check { target: target.clone(), problem: problem.clone() };
-        let connected = client::connect(Arc::new(config(target)), (address.as_str(), port), check).await;
+        let connected = client::connect(Arc::new(config(target)?), (address.as_str(), port), check).await;
         let refused = problem.lock().ok().and_then(|mut p| p.take());
         if let Some(problem) = refused {
             return Err(anyhow::Error::new(problem).context(format!("connect to {address}:{port}")));
@@ -59,20 +71,20 @@ pub async fn connect(target: &Target) -> Result<Box<dyn Transport>> {
         .map_err(|_| anyhow!("connect to {address}:{port}: no answer within {} s", target.timeout.as_secs()))?
 }
 
-fn config(target: &Target) -> client::Config {
+fn config(target: &Target) -> Result<client::Config> {
     let mut preferred = Preferred::default();
     // Ask for a kind of key that is known first: a host with several must not look like a stranger.
-    let mut first = target.host_key.read().algorithms(&target.address, target.port);
+    let mut first = target.host_key.read()?.algorithms(&target.address, target.port);
     first.extend(preferred.key.iter().cloned());
     preferred.key = Cow::Owned(first);
-    client::Config {
+    Ok(client::Config {
         preferred,
         nodelay: true,
         keepalive_interval: Some(KEEPALIVE),
         keepalive_max: 3,
         window_size: 8 << 20,
         ..client::Config::default()
-    }
+    })
 }
 
 struct Check {
@@ -143,8 +155,8 @@ impl Drop for Ssh {
 #[async_trait::async_trait]
 impl Transport for Ssh {
     async fn exec(&self, command: &str) -> Result<Process> {
-        let channel = self.handle.channel_open_session().await.context("open an SSH channel")?;
-        channel.exec(true, command).await.with_context(|| format!("start {command}"))?;
+        let channel = within("open an SSH channel", self.handle.channel_open_session()).await?;
+        within(&format!("start {command}"), channel.exec(true, command)).await?;
         let (mut read, write) = channel.split();
         let (stdout, mut feed) = tokio::io::duplex(1 << 20);
         let (sender, outcome) = watch::channel(None);
@@ -171,20 +183,32 @@ impl Transport for Ssh {
     }
 
     async fn put(&self, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
-        let channel = self.handle.channel_open_session().await.context("open an SSH channel")?;
-        channel.request_subsystem(true, "sftp").await.context("start SFTP on the host")?;
-        let sftp = SftpSession::new(channel.into_stream()).await.context("start SFTP on the host")?;
+        let channel = within("open an SSH channel", self.handle.channel_open_session()).await?;
+        within("start SFTP on the host", channel.request_subsystem(true, "sftp")).await?;
+        let sftp = within(
+            "start SFTP on the host (does its shell print something, or has sshd no sftp subsystem?)",
+            SftpSession::new(channel.into_stream()),
+        )
+        .await?;
         let temporary = format!("{path}.new");
         let attributes = FileAttributes { permissions: Some(mode), ..FileAttributes::empty() };
         let flags = OpenFlags::CREATE | OpenFlags::TRUNCATE | OpenFlags::WRITE;
-        let mut file = sftp
-            .open_with_flags_and_attributes(temporary.as_str(), flags, attributes)
-            .await
-            .with_context(|| format!("create {temporary}"))?;
-        file.write_all(bytes).await.with_context(|| format!("write {temporary}"))?;
-        file.shutdown().await.with_context(|| format!("write {temporary}"))?;
+        let opened = sftp.open_with_flags_and_attributes(temporary.as_str(), flags, attributes);
+        let mut file = within(&format!("create {temporary}"), opened).await?;
+        let writing = format!("write {temporary} (is its file system full?)");
+        let written = async {
+            for chunk in bytes.chunks(CHUNK) {
+                within(&writing, file.write_all(chunk)).await?;
+            }
+            within(&writing, file.shutdown()).await
+        };
+        if let Err(error) = written.await {
+            // Half a program would keep a full file system full.
+            tokio::time::timeout(STALL, sftp.remove_file(temporary.as_str())).await.ok();
+            return Err(error);
+        }
         // SFTP's rename does not replace.
-        sftp.remove_file(path).await.ok();
-        sftp.rename(temporary.as_str(), path).await.with_context(|| format!("rename {temporary} to {path}"))
+        tokio::time::timeout(STALL, sftp.remove_file(path)).await.ok();
+        within(&format!("rename {temporary} to {path}"), sftp.rename(temporary.as_str(), path)).await
     }
 }
