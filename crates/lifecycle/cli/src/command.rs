@@ -62,6 +62,9 @@ pub fn main() -> ExitCode {
 /// Ends the process on SIGINT or SIGTERM with a word about what that means, and with the code shells give for the signal.
 ///
 /// The connections end with the process; an agent on a host notices, finishes the step it is at and goes.
+///
+/// It does not return through `main`: a question to the user holds the main task, and must end too.
+#[allow(clippy::disallowed_methods)]
 async fn end_on_signal(mut interrupt: Signal, mut terminate: Signal) {
     let (name, code) = tokio::select! {
         _ = interrupt.recv() => ("SIGINT", 130),
