@@ -20,6 +20,7 @@ mod entry;
 mod error;
 mod feed;
 mod leases;
+mod settle;
 mod store;
 
 pub use cache::{Cache, Cursor, Event, EventKind, Expired};

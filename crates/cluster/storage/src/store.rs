@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use kinit_etcd_connect::Etcd;
 use kinit_etcd_connect::etcd_client::{
-    Client, Compare, CompareOp, Error as EtcdError, GetOptions, GetResponse, KvClient, PutOptions, Txn, TxnOp,
-    TxnOpResponse, TxnResponse,
+    Client, Error as EtcdError, GetOptions, GetResponse, KvClient, PutOptions, Txn, TxnOp, TxnResponse,
 };
 use parking_lot::RwLock;
 use serde_json::Value;
@@ -21,10 +20,11 @@ use crate::crypt::Crypt;
 use crate::entry::{Entry, FieldsOf, canonical};
 use crate::error::Error;
 use crate::leases::Leases;
+use crate::settle::Settled;
 
 /// Root of all keys, as upstream's `--etcd-prefix`.
 pub const ROOT: &str = "/registry/";
-const REQUEST: Duration = Duration::from_secs(10);
+pub(crate) const REQUEST: Duration = Duration::from_secs(10);
 /// An etcd election ends within this, or not soon.
 const ELECTION: Duration = Duration::from_secs(3);
 const BETWEEN: Duration = Duration::from_millis(50);
@@ -224,14 +224,11 @@ impl Store {
         let etcd_key = path(prefix, key);
         let value = self.encode(prefix, &etcd_key, object)?;
         let options = self.put_options(ttl).await?;
-        let txn = Txn::new()
-            .when([Compare::mod_revision(etcd_key.as_str(), CompareOp::Equal, 0)])
-            .and_then([TxnOp::put(etcd_key.as_str(), value, options)]);
-        let response = self.run_kv(transaction(txn)).await?;
-        if !response.succeeded() {
-            return Err(Error::Exists);
+        let op = TxnOp::put(etcd_key.as_str(), value.clone(), options);
+        match self.settle(&etcd_key, 0, op, Some(&value)).await? {
+            Settled::Done(revision) => Ok(revision),
+            Settled::Other(_) => Err(Error::Exists),
         }
-        Ok(response.header().map_or(0, |h| h.revision().cast_unsigned()))
     }
 
     /// Writes an object if it is still at `expected`.
@@ -246,43 +243,25 @@ impl Store {
         let etcd_key = path(prefix, key);
         let value = self.encode(prefix, &etcd_key, object)?;
         let options = self.put_options(ttl).await?;
-        let op = TxnOp::put(etcd_key.as_str(), value, options);
-        self.guarded(prefix, key, &etcd_key, expected, op).await
+        let op = TxnOp::put(etcd_key.as_str(), value.clone(), options);
+        let settled = self.settle(&etcd_key, expected, op, Some(&value)).await?;
+        self.updated(prefix, key, settled)
     }
 
     /// Deletes an object if it is still at `expected`.
     pub async fn delete(&self, prefix: &str, key: &str, expected: u64) -> Result<Updated, Error> {
         let etcd_key = path(prefix, key);
         let op = TxnOp::delete(etcd_key.as_str(), None);
-        self.guarded(prefix, key, &etcd_key, expected, op).await
+        let settled = self.settle(&etcd_key, expected, op, None).await?;
+        self.updated(prefix, key, settled)
     }
 
-    async fn guarded(
-        &self,
-        prefix: &str,
-        key: &str,
-        etcd_key: &str,
-        expected: u64,
-        op: TxnOp,
-    ) -> Result<Updated, Error> {
-        let txn = Txn::new()
-            .when([Compare::mod_revision(etcd_key, CompareOp::Equal, expected.cast_signed())])
-            .and_then([op])
-            .or_else([TxnOp::get(etcd_key, None)]);
-        let response = self.run_kv(transaction(txn)).await?;
-        if response.succeeded() {
-            return Ok(Updated::Done(response.header().map_or(0, |h| h.revision().cast_unsigned())));
-        }
-        let Some(TxnOpResponse::Get(got)) = response.op_responses().into_iter().next() else {
-            return Ok(Updated::Changed(None));
-        };
-        match got.kvs().first() {
-            Some(kv) => {
-                let entry = self.decode(prefix, key, kv.value(), kv.mod_revision().cast_unsigned())?;
-                Ok(Updated::Changed(Some(entry)))
-            }
-            None => Ok(Updated::Changed(None)),
-        }
+    fn updated(&self, prefix: &str, key: &str, settled: Settled) -> Result<Updated, Error> {
+        Ok(match settled {
+            Settled::Done(revision) => Updated::Done(revision),
+            Settled::Other(None) => Updated::Changed(None),
+            Settled::Other(Some((stored, at))) => Updated::Changed(Some(self.decode(prefix, key, &stored, at)?)),
+        })
     }
 
     async fn put_options(&self, ttl: Option<i64>) -> Result<Option<PutOptions>, Error> {
@@ -351,10 +330,10 @@ impl Store {
     /// Writes a raw key if it is still at `expected` (0: absent); whether it was.
     pub async fn raw_swap(&self, key: &str, expected: u64, value: Vec<u8>) -> Result<bool, Error> {
         let key = format!("{ROOT}{key}");
-        let txn = Txn::new()
-            .when([Compare::mod_revision(key.as_str(), CompareOp::Equal, expected.cast_signed())])
-            .and_then([TxnOp::put(key.as_str(), value, None)]);
-        Ok(self.run_kv(transaction(txn)).await?.succeeded())
+        let op = TxnOp::put(key.as_str(), value, None);
+        // Another server may write the very same bytes, so what is found does not tell whose they are: a write in doubt counts as lost.
+        let nobodys = Some([].as_slice());
+        Ok(matches!(self.settle(&key, expected, op, nobodys).await?, Settled::Done(_)))
     }
 
     /// Writes a raw key that ends by itself after `ttl` seconds.
