@@ -202,10 +202,9 @@ fn a_talkative_shell_is_no_obstacle_to_an_agent_that_is_there() {
     let lab = lab();
     // The first run copies the agent.
     lab.on_cluster("init", &["--dry-run"]).unwrap().ok("kinit init --dry-run").unwrap();
-    lab.ssh("w1", "cp /root/.bashrc /tmp/bashrc && sed -i '1i echo Welcome, dear administrator' /root/.bashrc")
-        .unwrap();
+    lab.ssh("w1", "cp ~/.bashrc ~/.bashrc.kept && sed -i '1i echo Welcome, dear administrator' ~/.bashrc").unwrap();
     let ran = lab.on_cluster("init", &["--dry-run", "--output=jsonl"]);
-    lab.ssh("w1", "mv /tmp/bashrc /root/.bashrc").unwrap();
+    lab.ssh("w1", "mv ~/.bashrc.kept ~/.bashrc").unwrap();
     let said = ran.unwrap().ok("kinit init --dry-run --output=jsonl").unwrap();
     assert!(said.lines().all(|l| l.starts_with("{\"") && l.ends_with('}')), "{said}");
     assert!(said.contains("\"event\":\"done\""), "{said}");
