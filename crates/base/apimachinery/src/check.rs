@@ -174,14 +174,7 @@ impl Walk<'_> {
     }
 
     fn wrong(&self, value: &Value, wanted: &str) -> String {
-        let got = match value {
-            Value::Null => "null",
-            Value::Bool(_) => "bool",
-            Value::Number(_) => "number",
-            Value::String(_) => "string",
-            Value::Array(_) => "array",
-            Value::Object(_) => "object",
-        };
+        let got = type_name(value);
         let wanted = if wanted == "map" { "map[string]string" } else { wanted };
         // A number that does not fit is shown, one in the place of something else is not.
         let numeric = matches!(wanted, "int32" | "int64" | "float64");
@@ -216,6 +209,18 @@ fn base64_ok(text: &str) -> bool {
     use base64::Engine;
     let clean: String = text.chars().filter(|c| *c != '\n' && *c != '\r').collect();
     base64::engine::general_purpose::STANDARD.decode(clean).is_ok()
+}
+
+/// What upstream's decoder calls a JSON value's type (`encoding/json` `UnmarshalTypeError.Value`).
+pub fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
 }
 
 #[cfg(test)]

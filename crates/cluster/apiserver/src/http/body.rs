@@ -105,7 +105,7 @@ fn shape(mut decoded: Decoded, unrecognized: impl Fn(&str) -> ApiError) -> Resul
                     Some(other) => {
                         return Err(parse_error(format!(
                             "{} into Go struct field .{key} of type string",
-                            go_type(other)
+                            kinit_apimachinery::check::type_name(other)
                         )));
                     }
                 }
@@ -120,7 +120,7 @@ fn shape(mut decoded: Decoded, unrecognized: impl Fn(&str) -> ApiError) -> Resul
         other => {
             return Err(parse_error(format!(
                 r#"{} into Go value of type struct {{ APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }}"#,
-                go_type(other)
+                kinit_apimachinery::check::type_name(other)
             )));
         }
     }
@@ -128,17 +128,6 @@ fn shape(mut decoded: Decoded, unrecognized: impl Fn(&str) -> ApiError) -> Resul
         return Err(unrecognized("exceeded max depth"));
     }
     Ok(decoded)
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
 
 /// The beginning of a body for an error's text: as it is when it looks like JSON, in hexadecimal otherwise (`summarizeData`).
