@@ -4,14 +4,17 @@
 //! loses its finalizer, then becomes a number. A controller that stops anywhere between counts none twice and misses none.
 
 mod back_off;
+mod conditions;
 mod indexes;
+mod manage;
 mod per_index;
 mod plan;
 mod policy;
 mod sync;
 mod tally;
+mod verdict;
 
-pub use plan::is_finished;
+pub use conditions::is_finished;
 pub use sync::run;
 
 /// Keeps a pod until it was counted.

@@ -13,7 +13,8 @@ use kinit_client::informer::{Change, Store, key_of};
 use kube::ResourceExt;
 use parking_lot::Mutex;
 
-use super::plan::{self, Counts, belongs};
+use super::place::{self, belongs};
+use super::plan::{self, Counts};
 use crate::context::Context;
 use crate::workload::owned::{PodLoop, PodOwner};
 use crate::workload::pods::from_template;
@@ -106,7 +107,7 @@ impl Controller {
         back_off.retain(|_, (_, until)| until.elapsed() < 2 * LONGEST_BACK_OFF);
         let mut again: Option<Duration> = None;
         for pod in pods.iter().filter(|p| plan.failed.contains(&p.name_any())) {
-            let place = format!("{key}/{}", plan::target(pod).unwrap_or(""));
+            let place = format!("{key}/{}", place::target(pod).unwrap_or(""));
             let now = Instant::now();
             match back_off.get(&place).copied() {
                 Some((_, until)) if until > now => {
@@ -126,7 +127,7 @@ impl Controller {
 
     async fn act(&self, key: &str, set: &DaemonSet, pods: &[Arc<Pod>], plan: &plan::Plan, hash: &str) -> Result<()> {
         for pod in pods.iter().filter(|p| plan.failed.contains(&p.name_any())) {
-            let node = plan::target(pod).unwrap_or("");
+            let node = place::target(pod).unwrap_or("");
             let note = format!("Found failed daemon pod {key} on node {node}, will try to kill it");
             self.base.control.recorder.warning(set, "FailedDaemonPod", note);
         }
@@ -136,11 +137,11 @@ impl Controller {
         let mut pod = from_template(&template, set);
         pod.labels_mut().insert(revisions::HASH.into(), hash.to_owned());
         if let Some(spec) = pod.spec.as_mut() {
-            spec.tolerations = Some(plan::tolerations(spec));
+            spec.tolerations = Some(place::tolerations(spec));
         }
         let for_node = |node: &String| {
             let mut pod = pod.clone();
-            plan::bind_to(pod.spec.get_or_insert_default(), node);
+            place::bind_to(pod.spec.get_or_insert_default(), node);
             pod
         };
         let wanted: Vec<Pod> = plan.create.iter().map(for_node).collect();
