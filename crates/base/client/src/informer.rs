@@ -11,15 +11,17 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource, ResourceExt};
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use crate::Rewatch;
 
 /// What happened to one object.
 #[derive(Debug, Clone)]
@@ -243,15 +245,14 @@ where
         old
     }
 
-    /// Keeps the store current with a watch until `shutdown`. After a failure it tries again, waiting 0.2 s to 5 s.
+    /// Keeps the store current with a watch until `shutdown`. After a failure it tries again, with the pauses of [`Rewatch`].
     pub async fn feed(self: Arc<Self>, api: Api<K>, config: watcher::Config, shutdown: CancellationToken)
     where
         K: DeserializeOwned + Debug,
     {
         let resource = api.resource_url().to_owned();
-        let mut stream = std::pin::pin!(watcher::watcher(api, config));
+        let mut stream = std::pin::pin!(watcher::watcher(api, config).backoff(Rewatch::default()));
         let mut seen: HashSet<String> = HashSet::new();
-        let mut delay = FIRST_DELAY;
         loop {
             let event = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -259,15 +260,8 @@ where
             };
             match event {
                 None => return,
-                Some(Ok(event)) => {
-                    delay = FIRST_DELAY;
-                    self.take(event, &mut seen);
-                }
-                Some(Err(error)) => {
-                    tracing::warn!(resource, error = %chain(&error), "watch failed, trying again");
-                    tokio::select! { () = shutdown.cancelled() => return, () = tokio::time::sleep(delay) => {} }
-                    delay = (delay * 2).min(LONGEST_DELAY);
-                }
+                Some(Ok(event)) => self.take(event, &mut seen),
+                Some(Err(error)) => tracing::warn!(resource, error = %chain(&error), "watch failed, trying again"),
             }
         }
     }
@@ -294,9 +288,6 @@ where
         }
     }
 }
-
-const FIRST_DELAY: Duration = Duration::from_millis(200);
-const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
 fn same_version<K: Resource>(a: &K, b: &K) -> bool {
     a.meta().resource_version.is_some()

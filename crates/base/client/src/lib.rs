@@ -16,8 +16,10 @@ pub mod events;
 pub mod informer;
 pub mod leader;
 pub mod queue;
+mod rewatch;
 pub mod serving;
 
 pub use connect::{
     TokenSource, config_from_kubeconfig, from_config, from_kubeconfig, in_cluster, with_token, with_token_source,
 };
+pub use rewatch::Rewatch;

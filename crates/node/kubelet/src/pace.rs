@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use kube::runtime::utils::Backoff;
 use tokio::time::Instant;
 
 const FIRST: Duration = Duration::from_secs(1);
@@ -27,38 +26,6 @@ impl Repairs {
         };
         self.last = Some((at, pause));
         at
-    }
-}
-
-/// Pauses of a broken watch: 0.2 s to 2 s. A node that was cut off must hear soon what became of it and its pods.
-#[derive(Debug)]
-pub struct Rewatch(Duration);
-
-impl Rewatch {
-    const FIRST: Duration = Duration::from_millis(200);
-    const LONGEST: Duration = Duration::from_secs(2);
-}
-
-impl Default for Rewatch {
-    fn default() -> Self {
-        Self(Self::FIRST)
-    }
-}
-
-impl Iterator for Rewatch {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let pause = self.0;
-        self.0 = (pause * 2).min(Self::LONGEST);
-        // Nodes that lost the same server do not come back all at once.
-        Some(pause.mul_f64(rand::random_range(0.75..1.25)))
-    }
-}
-
-impl Backoff for Rewatch {
-    fn reset(&mut self) {
-        self.0 = Self::FIRST;
     }
 }
 

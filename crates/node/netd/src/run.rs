@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
+use kinit_client::Rewatch;
 use kinit_component_base::Shutdown;
 use kinit_component_base::health::Checks;
 use kinit_component_base::serve::serve_health;
@@ -60,7 +61,7 @@ fn watch_nodes(api: Api<Node>, news: Arc<Notify>) -> (Store<Node>, Arc<AtomicBoo
     let (store, flag) = (reader.clone(), ready.clone());
     let stream = kube::runtime::watcher(api, watcher::Config::default());
     tokio::spawn(async move {
-        let mut stream = std::pin::pin!(stream.default_backoff().reflect(writer));
+        let mut stream = std::pin::pin!(stream.backoff(Rewatch::default()).reflect(writer));
         while let Some(event) = stream.next().await {
             match event {
                 // Until the list is complete nothing may be concluded from what is missing.

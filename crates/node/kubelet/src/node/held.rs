@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Node;
+use kinit_client::Rewatch;
 use kinit_component_base::Shutdown;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
@@ -12,7 +13,6 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 
 use crate::drift::version;
-use crate::pace::Rewatch;
 
 /// The newest known state of the Node; cheap to clone.
 #[derive(Clone)]

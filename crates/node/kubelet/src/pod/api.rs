@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
+use kinit_client::Rewatch;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
@@ -16,7 +17,6 @@ use super::mirror::Mirrors;
 use super::worker::Wanted;
 use super::writer::Writer;
 use crate::names;
-use crate::pace::Rewatch;
 
 /// Follows the API for ever; `ready` is cancelled after the first list.
 pub async fn run(
