@@ -42,6 +42,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// etcd gave no answer within our limit; etcd's own words for it.
+    pub(crate) fn timed_out() -> Self {
+        Self::Unavailable("etcdserver: request timed out".into())
+    }
+
     /// Whether the request never left: trying it elsewhere cannot do it twice.
     pub fn is_unsent(&self) -> bool {
         matches!(self, Self::Unavailable(text) if text.contains("connect error") || text.contains("no leader"))

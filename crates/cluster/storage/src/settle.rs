@@ -3,14 +3,15 @@
 //! A write that a follower has passed on to a leader that died is answered by etcd only after seven seconds
 //! (`ReqTimeout`: 5 s and two election timeouts), though a new leader is there after one. All our writes are guarded by the
 //! key's revision, so a second one cannot do it twice: whichever commits first makes the other's guard fail, and the
-//! value that is then found tells whether it was ours.
+//! value that is then found tells whether it was ours. A key that is gone does not tell who deleted it: two that delete
+//! the same revision in such a moment may both hear that they did, which is what both wanted.
 
 use std::time::{Duration, Instant};
 
 use kinit_etcd_connect::etcd_client::{Compare, CompareOp, Txn, TxnOp, TxnOpResponse, TxnResponse};
 
 use crate::error::Error;
-use crate::store::{REQUEST, Store, in_time};
+use crate::store::{REQUEST, Store};
 
 /// An answer that takes longer may never come: twice an election timeout.
 const ATTEMPT: Duration = Duration::from_secs(2);
@@ -42,29 +43,30 @@ impl Store {
             .and_then([op])
             .or_else([TxnOp::get(etcd_key, None)]);
         let deadline = Instant::now() + REQUEST;
-        let mut unanswered = 0;
+        let mut in_doubt = false;
         loop {
             let mut kv = self.kv().await?;
-            match tokio::time::timeout(ATTEMPT, in_time(kv.txn(txn.clone()))).await {
-                Ok(Ok(response)) => return Ok(judge(response, value, unanswered > 0)),
-                Ok(Err(error @ Error::Unavailable(_))) => {
-                    self.0.etcd.failed();
-                    unanswered += u32::from(!error.is_unsent());
-                    if Instant::now() >= deadline {
+            let error = match tokio::time::timeout(ATTEMPT, kv.txn(txn.clone())).await {
+                Ok(Ok(response)) => return Ok(judge(response, value, in_doubt)),
+                Ok(Err(error)) => {
+                    let error = Error::from(error);
+                    if !matches!(error, Error::Unavailable(_)) {
                         return Err(error);
                     }
+                    self.0.etcd.failed();
+                    error
                 }
-                Ok(Err(error)) => return Err(error),
                 Err(_) => {
                     // The first time the endpoint is most likely well, and its leader was not.
-                    if unanswered > 0 {
+                    if in_doubt {
                         self.0.etcd.failed();
                     }
-                    unanswered += 1;
-                    if Instant::now() >= deadline {
-                        return Err(Error::Unavailable("etcdserver: request timed out".into()));
-                    }
+                    Error::timed_out()
                 }
+            };
+            in_doubt |= !error.is_unsent();
+            if Instant::now() >= deadline {
+                return Err(error);
             }
             tokio::time::sleep(BETWEEN).await;
         }

@@ -413,6 +413,6 @@ fn prefix_end(prefix: &[u8]) -> Vec<u8> {
 pub(crate) async fn in_time<T, E: Into<Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, Error> {
     match tokio::time::timeout(REQUEST, work).await {
         Ok(result) => result.map_err(Into::into),
-        Err(_) => Err(Error::Unavailable("etcdserver: request timed out".into())),
+        Err(_) => Err(Error::timed_out()),
     }
 }
