@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::OnceLock;
 
 use ansible_free_tests::Lab;
@@ -87,6 +88,23 @@ fn a_wrong_ssh_key_says_which_were_tried() {
     let ran = init(&file, &[]);
     assert_eq!(ran.code, 4, "{}", ran.err);
     assert!(ran.err.contains("accepts none of these keys") && ran.err.contains("wrong_key"), "{}", ran.err);
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let ran = init(&file, &[]);
+    assert_eq!(ran.code, 4, "{}", ran.err);
+    assert!(ran.err.contains("is open to others (mode 0644); `chmod 600 "), "{}", ran.err);
+    untouched(lab);
+}
+
+#[test]
+fn a_host_that_another_kinit_works_on_is_waited_for() {
+    let lab = lab();
+    lab.ssh("w1", "systemd-run -q --unit=other-kinit --collect flock /run/kinit.lock sleep 3").unwrap();
+    let seen = ansible_free_tests::eventually(std::time::Duration::from_secs(2), || {
+        let ran = lab.on_cluster("init", &["--dry-run"])?;
+        anyhow::ensure!(ran.code == 0 && ran.err.contains("waiting for it to end"), "{} {}", ran.code, ran.err);
+        Ok(ran.err)
+    });
+    assert!(seen.unwrap().contains("[connect] w1: another kinit works on this host"));
     untouched(lab);
 }
 
@@ -99,11 +117,12 @@ fn an_occupied_port_is_found_and_can_be_ignored_by_name() {
         anyhow::ensure!(ran.code == 5, "{}", ran.err);
         Ok(ran.err)
     });
-    let ignored = lab.on_cluster("init", &["--dry-run", "--ignore-preflight-errors=Port-6443"]).unwrap();
+    let ignored = lab.on_cluster("init", &["--dry-run", "--ignore-preflight-errors=Port-6443,Prot-1"]).unwrap();
     lab.ssh("cp1", "systemctl stop squatter").unwrap();
     let seen = seen.unwrap();
     assert!(seen.contains("failed: cp1: Port-6443: squatter.service listens on port 6443"), "{seen}");
     assert_eq!(ignored.code, 0, "{}", ignored.err);
+    assert!(ignored.err.contains("--ignore-preflight-errors=Prot-1: no finding of this run has that name"));
     untouched(lab);
 }
 

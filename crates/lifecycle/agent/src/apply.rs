@@ -10,10 +10,10 @@ use crate::{blobs, files, health, images, kernel, packages, systemd};
 pub(crate) async fn apply(resource: &Resource, secret: Option<&str>) -> Result<()> {
     match resource {
         Resource::Packages { names, hold } => packages::install(names, hold).await,
-        Resource::Directory { path, mode, owner } => {
+        Resource::Directory { path, mode, owner, populated } => {
             note_parents(path)?;
-            if *mode == 0o700 {
-                Ledger::note_private(path)?;
+            if *populated {
+                Ledger::note_populated(path)?;
             }
             files::directory(path, *mode, owner)
         }

@@ -10,6 +10,7 @@ use kinit_remote::{Process, Transport};
 use kinit_resource::{Facts, LeafSpec, Observed, Resource, Shared, sha256};
 use tokio::sync::Mutex;
 
+use crate::lock;
 use crate::wire::{ApplyItem, Progress, Reply, Request, await_hello, receive_message, send, send_bytes};
 
 /// A conversation with one host's agent. Requests queue; the agent does one at a time.
@@ -42,6 +43,12 @@ impl Upload {
     }
 }
 
+/// Another kinit works on the host.
+#[derive(Debug, thiserror::Error)]
+#[error("another kinit works on this host, and did so for {} s more (it holds {})", lock::PATIENCE.as_secs(), lock::PATH)]
+pub struct Busy;
+
+/// Longer than the agent waits for its lock.
 const START: Duration = Duration::from_secs(150);
 /// The longest single step, installing packages over a slow line, is well below; a dead connection ends much earlier, by keepalives.
 const ANSWER: Duration = Duration::from_secs(1800);
@@ -53,27 +60,48 @@ const NOT_EXECUTABLE: u32 = 126;
 
 impl Agent {
     /// Starts the agent on a host; `program` (kinit itself) is copied there first when this very build is not there yet.
-    pub async fn start(host: &str, transport: Box<dyn Transport>, program: &[u8]) -> Result<Self> {
+    /// `waiting` is called when another agent works there, whose end is waited for; should it not end, the error is [`Busy`].
+    pub async fn start(
+        host: &str,
+        transport: Box<dyn Transport>,
+        program: &[u8],
+        waiting: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<Self> {
+        let waiting = || waiting(host);
         let path = format!("/run/kinit-agent-{}", sha256(program).get(..16).unwrap_or_default());
-        let process = match Self::exec(transport.as_ref(), &path).await {
+        let process = match Self::exec(transport.as_ref(), &path, &waiting).await {
             Ok(process) => process,
             Err(Refusal::NotThere) => {
                 transport.put(&path, program, 0o700).await.context("copy kinit to the host")?;
-                Self::exec(transport.as_ref(), &path).await.map_err(Refusal::into_error)?
+                Self::exec(transport.as_ref(), &path, &waiting).await.map_err(Refusal::into_error)?
             }
             Err(refusal) => return Err(refusal.into_error()),
         };
         Ok(Self { host: host.to_owned(), process: Mutex::new(process), _transport: transport })
     }
 
-    async fn exec(transport: &dyn Transport, path: &str) -> Result<Process, Refusal> {
+    async fn exec(
+        transport: &dyn Transport,
+        path: &str,
+        waiting: &(dyn Fn() + Send + Sync),
+    ) -> Result<Process, Refusal> {
         let mut process = transport.exec(&format!("{path} host-agent")).await.map_err(Refusal::Other)?;
         let hear = async {
-            if await_hello(&mut process.stdout).await? { receive_message(&mut process.stdout).await } else { Ok(None) }
+            if !await_hello(&mut process.stdout).await? {
+                return Ok(None);
+            }
+            match receive_message(&mut process.stdout).await? {
+                Some(Reply::Waiting) => {
+                    waiting();
+                    receive_message(&mut process.stdout).await
+                }
+                other => Ok(other),
+            }
         };
         let hello = tokio::time::timeout(START, hear).await;
         match hello.map_err(|_| Refusal::Other(anyhow!("the agent did not start within {} s", START.as_secs())))? {
             Ok(Some(Reply::Ready)) => Ok(process),
+            Ok(Some(Reply::Busy)) => Err(Refusal::Other(Busy.into())),
             Ok(Some(Reply::Failed(why))) => Err(Refusal::Other(anyhow!("the agent did not start: {why}"))),
             other => {
                 let ended =

@@ -73,8 +73,16 @@ pub(crate) fn observe_swap() -> Result<Observed> {
     Ok(if swaps.is_empty() { Observed::AsWanted } else { Observed::Differs(format!("in use: {}", swaps.join(" "))) })
 }
 
-/// Stops using swap now. fstab is left alone; the kubelet's check at its start says so after a reboot.
+/// What pulls in every swap area at boot, whoever declared it (systemd.special(7)).
+const SWAP_TARGET: &str = "/etc/systemd/system/swap.target";
+
+/// Stops using swap, now and after the next boot. fstab is left alone.
 pub(crate) fn swap_off() -> Result<()> {
+    // Masked first: a run that dies in between finds swap in use, and comes back here.
+    if std::fs::symlink_metadata(SWAP_TARGET).is_err() {
+        Ledger::note_path(SWAP_TARGET)?;
+        crate::files::link(SWAP_TARGET, "/dev/null")?;
+    }
     let swaps = swaps()?;
     Ledger::note(|l| l.swaps.extend(swaps.iter().cloned()))?;
     for swap in swaps {

@@ -82,8 +82,8 @@ impl Ledger {
         std::path::Path::new(PATH).exists()
     }
 
-    /// Notes what is in a folder that will be a component's alone, if it is there already.
-    pub fn note_private(folder: &str) -> Result<()> {
+    /// Notes what is in a folder that a component will fill, if it is there already.
+    pub fn note_populated(folder: &str) -> Result<()> {
         let ledger = Self::load()?;
         let known = ledger.found.contains_key(folder) || ledger.created.contains(folder);
         match children(folder) {

@@ -23,11 +23,12 @@ mod observe;
 mod packages;
 mod reset;
 mod reset_pods;
+mod residue;
 mod secrets;
 mod serve;
 mod systemd;
 mod wire;
 
-pub use client::{Agent, Upload};
+pub use client::{Agent, Busy, Upload};
 pub use serve::serve;
 pub use wire::{ApplyItem, Progress};

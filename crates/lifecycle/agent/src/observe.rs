@@ -15,7 +15,7 @@ pub(crate) async fn observe(resource: &Resource) -> Observed {
 async fn look(resource: &Resource) -> Result<Observed> {
     match resource {
         Resource::Packages { names, .. } => packages::observe(names),
-        Resource::Directory { path, mode, owner } => files::observe(path, *mode, owner, None),
+        Resource::Directory { path, mode, owner, .. } => files::observe(path, *mode, owner, None),
         Resource::File(file) => self::file(file),
         Resource::Link { path, target, keep_existing } => Ok(self::link(path, target, *keep_existing)),
         Resource::Absent { path } => Ok(match std::fs::symlink_metadata(path) {

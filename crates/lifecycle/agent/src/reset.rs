@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use nix::mount::{MntFlags, umount2};
 
 use crate::ledger::{HOME, Ledger};
-use crate::{files, kernel, packages, systemd};
+use crate::{files, kernel, packages, residue, systemd};
 
 /// Undoes the ledger, latest parts first; goes on after a failure. Returns what is left all the same.
 pub(crate) async fn run() -> Result<Vec<String>> {
@@ -53,7 +53,7 @@ pub(crate) async fn run() -> Result<Vec<String>> {
     if failures.is_empty() {
         files::remove(HOME)?;
     }
-    failures.extend(residue(&ledger)?);
+    failures.extend(residue::find(&ledger).await?);
     Ok(failures)
 }
 
@@ -70,38 +70,17 @@ fn put_back(backup: &str, path: &str) -> Result<()> {
     files::write(path, &old, mode, "root:root")
 }
 
-/// Unmounts everything below the folders of pods, deepest first.
+/// Unmounts what components mounted, deepest first.
 fn unmount() -> Result<()> {
-    let table = std::fs::read_to_string("/proc/self/mounts").context("list the mounts")?;
-    let mut points: Vec<&str> = table
-        .lines()
-        .filter_map(|l| l.split_whitespace().nth(1))
-        .filter(|p| {
-            p.starts_with("/var/lib/kubelet/")
-                || p.starts_with("/run/containerd/")
-                || p.starts_with("/run/netns/cni-")
-                || p.starts_with("/var/lib/containerd/")
-        })
-        .collect();
+    let mut points = residue::mounts()?;
     points.sort_by_key(|p| std::cmp::Reverse(p.len()));
-    for point in points {
-        let path = point.replace("\\040", " ");
+    for path in points {
         umount2(path.as_str(), MntFlags::MNT_DETACH).with_context(|| format!("unmount {path}"))?;
         if path.starts_with("/run/netns/cni-") {
             std::fs::remove_file(&path).with_context(|| format!("remove {path}"))?;
         }
     }
     Ok(())
-}
-
-/// The post-check: paths and packages that should be gone.
-fn residue(ledger: &Ledger) -> Result<Vec<String>> {
-    let mut paths = ledger.made_while_running();
-    paths.extend(ledger.created.iter().filter(|p| Path::new(p).symlink_metadata().is_ok()).cloned());
-    let mut left: Vec<String> = paths.into_iter().map(|p| format!("{p} is left")).collect();
-    let installed = packages::installed()?;
-    left.extend(ledger.packages.iter().filter(|p| installed.contains(*p)).map(|p| format!("package {p} is left")));
-    Ok(left)
 }
 
 #[cfg(test)]

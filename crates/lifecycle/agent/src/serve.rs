@@ -9,8 +9,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
 use crate::ledger::Ledger;
+use crate::lock::Lock;
 use crate::wire::{ApplyItem, Frame, Progress, Reply, Request, receive, send, send_hello};
-use crate::{apply, blobs, facts, lock, observe, reset, secrets};
+use crate::{apply, blobs, facts, observe, reset, secrets};
 
 /// What the agent keeps between requests.
 #[derive(Default)]
@@ -22,8 +23,10 @@ pub(crate) struct State {
 /// Serves one desk on these streams until they close.
 pub async fn serve(mut from: impl AsyncRead + Unpin + Send + 'static, mut to: impl AsyncWrite + Unpin) -> Result<()> {
     send_hello(&mut to).await?;
-    let _lock = match lock::take() {
-        Ok(lock) => lock,
+    // Held to the end of the conversation.
+    let _lock = match locked(&mut to).await {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return send(&mut to, &Reply::Busy).await,
         Err(error) => return send(&mut to, &Reply::Failed(format!("{error:#}"))).await,
     };
     send(&mut to, &Reply::Ready).await?;
@@ -48,6 +51,17 @@ pub async fn serve(mut from: impl AsyncRead + Unpin + Send + 'static, mut to: im
         send(&mut to, &reply.unwrap_or_else(|error| Reply::Failed(format!("{error:#}")))).await?;
     }
     Ok(())
+}
+
+/// Takes the host's lock; tells the desk when that means waiting. None: whoever has it keeps it.
+async fn locked(to: &mut (impl AsyncWrite + Unpin)) -> Result<Option<Lock>> {
+    let lock = Lock::open()?;
+    if lock.try_take()? {
+        return Ok(Some(lock));
+    }
+    send(to, &Reply::Waiting).await?;
+    let waited = tokio::task::spawn_blocking(move || lock.wait().map(|taken| taken.then_some(lock)));
+    waited.await.context("wait for the host's lock")?
 }
 
 async fn answer(request: Request, state: &mut State) -> Result<Reply> {

@@ -198,6 +198,18 @@ pub(crate) async fn give_up(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Those of the units that run.
+pub(crate) async fn active(units: impl Iterator<Item = &str>) -> Result<Vec<String>> {
+    let systemd = Systemd::connect().await?;
+    let mut running = Vec::new();
+    for name in units {
+        if systemd.unit(name).await?.active_state().await? == "active" {
+            running.push(name.to_owned());
+        }
+    }
+    Ok(running)
+}
+
 /// Reads unit files again; then starts a unit that ran before kinit came, if it is still there.
 pub(crate) async fn give_back(units: &[&str]) -> Result<()> {
     let systemd = Systemd::connect().await?;

@@ -64,6 +64,10 @@ pub(crate) enum Request {
 pub(crate) enum Reply {
     /// Sent once at the start: the agent runs and holds the lock.
     Ready,
+    /// Sent before [`Reply::Ready`] when another agent holds the lock and this one waits for it.
+    Waiting,
+    /// Sent instead of [`Reply::Ready`]: the other agent did not end.
+    Busy,
     /// Done.
     Done,
     /// It could not be done.

@@ -192,6 +192,7 @@ async fn connect(cluster: &Cluster, common: &Common) -> Result<Hosts> {
         home: std::env::home_dir().context("find the home directory")?,
         on_unknown: on_unknown(common.accept_new_host_keys),
         timeout: Duration::from_secs(common.connect_timeout),
+        waiting: Arc::new(|host| tell!("[connect] {host}: another kinit works on this host; waiting for it to end")),
     };
     Ok(Hosts::connect(cluster, &options).await?)
 }
@@ -242,6 +243,10 @@ fn judge(findings: &[Finding], ignored: &[String]) -> Result<()> {
         };
         let host = if finding.host.is_empty() { "cluster" } else { &finding.host };
         tell!("[preflight] {kind}: {host}: {}: {} ({})", finding.check, finding.message, finding.remedy);
+    }
+    let found = |name: &String| name == "all" || findings.iter().any(|f| name.eq_ignore_ascii_case(&f.check));
+    for name in ignored.iter().filter(|name| !found(name)) {
+        tell!("[preflight] warning: --ignore-preflight-errors={name}: no finding of this run has that name");
     }
     if failed > 0 { Err(PreflightFailed(failed).into()) } else { Ok(()) }
 }

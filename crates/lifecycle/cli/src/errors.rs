@@ -44,7 +44,10 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
         if cause.is::<LoadError>() {
             return (3, Some("`kinit config init` prints an example of a cluster file"));
         }
-        if cause.is::<Unreachable>() {
+        if let Some(unreachable) = cause.downcast_ref::<Unreachable>() {
+            if unreachable.busy {
+                return (6, Some("nothing was changed; run the same command again when the other one has ended"));
+            }
             return (
                 4,
                 Some("nothing was changed; check addresses, keys and that sshd runs, then run the same command again"),

@@ -81,8 +81,16 @@ impl Desired<'_> {
         self.add(phase, Resource::File(file));
     }
 
-    fn directory(&mut self, phase: Phase, path: &str, mode: u32, owner: &str) {
-        self.add(phase, Resource::Directory { path: path.into(), mode, owner: owner.into() });
+    /// A directory that everybody may look into.
+    fn directory(&mut self, phase: Phase, path: &str) {
+        let (path, owner) = (path.to_owned(), "root:root".to_owned());
+        self.add(phase, Resource::Directory { path, mode: 0o755, owner, populated: false });
+    }
+
+    /// A component's own directory, which it fills.
+    fn data_directory(&mut self, phase: Phase, path: &str, owner: &str) {
+        let (path, owner) = (path.to_owned(), owner.to_owned());
+        self.add(phase, Resource::Directory { path, mode: 0o700, owner, populated: true });
     }
 
     /// A unit file of ours, and the unit running; `reads` are the files it reads at its start.
@@ -218,7 +226,7 @@ impl Desired<'_> {
             self.shared(shared, Place::Whole);
         }
         // etcd runs as its own user and reads what is its own; the folder's mode keeps others out of the rest.
-        self.directory(Phase::Certs, &format!("{PKI}/etcd"), 0o755, "root:root");
+        self.directory(Phase::Certs, &format!("{PKI}/etcd"));
         for leaf in Leaf::FILES {
             let owner = if matches!(leaf, Leaf::EtcdServer | Leaf::EtcdPeer) { "etcd:etcd" } else { "root:root" };
             self.leaf(
@@ -238,7 +246,7 @@ impl Desired<'_> {
 
     fn etcd(&mut self) -> Result<(), TemplateError> {
         let phase = Phase::Etcd;
-        self.directory(phase, &self.cluster.spec.etcd.data_dir.clone(), 0o700, "etcd:etcd");
+        self.data_directory(phase, &self.cluster.spec.etcd.data_dir.clone(), "etcd:etcd");
         let mut unit =
             Unit::new("etcd, the cluster's key-value store", "/usr/bin/etcd", &flags::etcd(self.cluster, self.host));
         unit.user = "etcd".to_owned();
@@ -285,7 +293,7 @@ impl Desired<'_> {
         let ip = self.host.address.clone();
         self.file(phase, format!("{KUBERNETES}/authentication.yaml"), 0o600, template::AUTHENTICATION.1.to_owned());
         self.file(phase, format!("{KUBERNETES}/audit-policy.yaml"), 0o600, template::AUDIT_POLICY.1.to_owned());
-        self.directory(phase, "/var/log/kubernetes", 0o700, "root:root");
+        self.data_directory(phase, "/var/log/kubernetes", "root:root");
         let reads = [
             "authentication.yaml",
             "audit-policy.yaml",
@@ -357,8 +365,8 @@ impl Desired<'_> {
             // With v1 hierarchies systemd and runc race for a new scope's groups.
             cgroup_driver: if self.facts.cgroup_v2 { "systemd" } else { "cgroupfs" },
         };
-        self.directory(phase, "/etc/kubernetes/manifests", 0o700, "root:root");
-        self.directory(phase, "/var/lib/kubelet", 0o700, "root:root");
+        self.data_directory(phase, "/etc/kubernetes/manifests", "root:root");
+        self.data_directory(phase, "/var/lib/kubelet", "root:root");
         self.file(phase, "/var/lib/kubelet/config.yaml", 0o600, template::render(template::KUBELET_CONFIG, &values)?);
         let bootstrap = FileSpec {
             path: format!("{KUBERNETES}/bootstrap-kubelet.conf"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::stream::{self, StreamExt};
-use kinit_agent::Agent;
+use kinit_agent::{Agent, Busy};
 use kinit_config::{Cluster, HostSpec};
 use kinit_remote::{HostKeyPolicy, OnUnknown, Target, connect};
 
@@ -24,12 +24,19 @@ pub struct ConnectOptions {
     pub on_unknown: OnUnknown,
     /// How long a connection may take.
     pub timeout: Duration,
+    /// Hears of hosts that another kinit works on, whose end is waited for.
+    pub waiting: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
-/// Hosts that could not be reached, each with the reason.
+/// Hosts that could not be had, each with the reason.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", .0.iter().map(|(host, why)| format!("{host}: {why}")).collect::<Vec<_>>().join("\n"))]
-pub struct Unreachable(pub Vec<(String, String)>);
+#[error("{}", .why.iter().map(|(host, why)| format!("{host}: {why}")).collect::<Vec<_>>().join("\n"))]
+pub struct Unreachable {
+    /// Host and reason.
+    pub why: Vec<(String, String)>,
+    /// All of them were reached, but another kinit works on them.
+    pub busy: bool,
+}
 
 /// An agent on every host.
 pub struct Hosts(BTreeMap<String, Arc<Agent>>);
@@ -38,28 +45,31 @@ impl Hosts {
     /// Connects to all hosts of the file at once; tells of all that cannot be reached.
     pub async fn connect(cluster: &Cluster, options: &ConnectOptions) -> Result<Self, Unreachable> {
         let one = |host: &HostSpec| {
-            let (name, target, program) = (host.name.clone(), target(cluster, host, options), options.program.clone());
+            let (name, target, options) = (host.name.clone(), target(cluster, host, options), options.clone());
             async move {
                 let agent = async {
                     let transport = connect(&target).await?;
-                    Agent::start(&name, transport, &program).await
+                    Agent::start(&name, transport, &options.program, options.waiting.as_ref()).await
                 };
                 (name.clone(), agent.await)
             }
         };
         let tasks: Vec<_> = cluster.spec.hosts.iter().map(one).collect();
         let results: Vec<_> = stream::iter(tasks).buffer_unordered(PARALLELISM).collect().await;
-        let (mut agents, mut failures) = (BTreeMap::new(), Vec::new());
+        let (mut agents, mut why, mut busy) = (BTreeMap::new(), Vec::new(), true);
         for (name, result) in results {
             match result {
                 Ok(agent) => {
                     agents.insert(name, Arc::new(agent));
                 }
-                Err(error) => failures.push((name, format!("{error:#}"))),
+                Err(error) => {
+                    busy &= error.is::<Busy>();
+                    why.push((name, format!("{error:#}")));
+                }
             }
         }
-        failures.sort();
-        if failures.is_empty() { Ok(Self(agents)) } else { Err(Unreachable(failures)) }
+        why.sort();
+        if why.is_empty() { Ok(Self(agents)) } else { Err(Unreachable { why, busy }) }
     }
 
     /// The agent of a host.

@@ -1,7 +1,8 @@
 //! SSH by russh.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -109,6 +110,7 @@ impl client::Handler for Check {
 async fn log_in(handle: &mut Handle<Check>, target: &Target) -> Result<()> {
     let mut tried = Vec::new();
     if let Some(path) = &target.identity {
+        refuse_open_key(path)?;
         let key = russh::keys::load_secret_key(path, None).with_context(|| {
             format!("read the SSH key {} (a key with a passphrase must be in the SSH agent)", path.display())
         })?;
@@ -135,6 +137,17 @@ async fn log_in(handle: &mut Handle<Check>, target: &Target) -> Result<()> {
         bail!("log in as {}: no key to try; set ssh.identityFile, or start an SSH agent", target.user);
     }
     bail!("log in as {}: the host accepts none of these keys: {}", target.user, tried.join(", "))
+}
+
+/// A private key that others can read is none any more: refused, as ssh(1) does.
+fn refuse_open_key(path: &Path) -> Result<()> {
+    let metadata = std::fs::metadata(path).with_context(|| format!("read the SSH key {}", path.display()))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let path = path.display();
+        bail!("the SSH key {path} is open to others (mode {mode:04o}); `chmod 600 {path}`");
+    }
+    Ok(())
 }
 
 fn accepted(answer: &AuthResult) -> bool {

@@ -156,6 +156,8 @@ pub enum Resource {
         mode: u32,
         /// `user:group`, by name.
         owner: String,
+        /// A component fills it while it runs: reset removes from it whatever was not there before.
+        populated: bool,
     },
     /// A file.
     File(FileSpec),
