@@ -118,20 +118,27 @@ fn private_files(root: &Path) -> Result<()> {
     let store = root.join("run/.playground");
     std::fs::create_dir(&store)?;
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("make a boot id")?;
-    bind_copy(&store, root, "kernel/random/boot_id", &boot_id)?;
+    bind_copy(&store, root, "sys/kernel/random/boot_id", &boot_id)?;
+    // The machine's swap is none of the host's, which could not switch it off either.
+    bind_copy(&store, root, "swaps", NO_SWAPS)?;
     for key in GLOBAL_SYSCTLS {
         // Not every kernel has every setting.
-        if let Ok(value) = std::fs::read_to_string(root.join("proc/sys").join(key)) {
-            bind_copy(&store, root, key, &value)?;
+        let path = format!("sys/{key}");
+        if let Ok(value) = std::fs::read_to_string(root.join("proc").join(&path)) {
+            bind_copy(&store, root, &path, &value)?;
         }
     }
     Ok(())
 }
 
-fn bind_copy(store: &Path, root: &Path, key: &str, value: &str) -> Result<()> {
-    let copy = store.join(key.replace('/', "."));
+/// What the kernel prints when there is no swap.
+const NO_SWAPS: &str = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
+
+/// Puts a file of the host's own in the place of one below /proc.
+fn bind_copy(store: &Path, root: &Path, path: &str, value: &str) -> Result<()> {
+    let copy = store.join(path.replace('/', "."));
     std::fs::write(&copy, value).with_context(|| format!("write {}", copy.display()))?;
-    mount_at(&copy.to_string_lossy(), root.join("proc/sys").join(key), "", MsFlags::MS_BIND, "")
+    mount_at(&copy.to_string_lossy(), root.join("proc").join(path), "", MsFlags::MS_BIND, "")
 }
 
 fn control_groups(root: &Path) -> Result<()> {
