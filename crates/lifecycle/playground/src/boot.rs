@@ -7,7 +7,7 @@
 //! ```
 
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -48,7 +48,7 @@ pub fn supervise(dir: &Path, name: &str) -> Result<()> {
 
 fn boot_once(playground: &Playground, host: &crate::Host, disk: &Disk, groups: &Groups) -> Result<i32> {
     groups.enter()?;
-    let mut launcher = hidden_command("launch", &playground.dir, &host.name)?;
+    let mut launcher = hidden_command("launch", &playground.dir, &host.name);
     let mut child = launcher.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("start the launcher")?;
     Groups::leave()?;
     let mut answers = BufReader::new(child.stdout.take().context("the launcher has no output")?);
@@ -66,10 +66,11 @@ fn boot_once(playground: &Playground, host: &crate::Host, disk: &Disk, groups: &
 }
 
 /// `kinit playground VERB --dir DIR --host HOST` of this very program.
-fn hidden_command(verb: &str, dir: &Path, host: &str) -> Result<Command> {
-    let mut command = Command::new(std::env::current_exe().context("find this program")?);
-    command.args(["playground", verb, "--dir"]).arg(dir).args(["--host", host]);
-    Ok(command)
+fn hidden_command(verb: &str, dir: &Path, host: &str) -> Command {
+    // Its path may lead nowhere from inside a new mount namespace, and another build may stand there by now.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("kinit").args(["playground", verb, "--dir"]).arg(dir).args(["--host", host]);
+    command
 }
 
 /// Enters new namespaces, starts the host's first process there and waits for its end. Must be called before any thread is started.
@@ -96,7 +97,7 @@ pub fn launch(dir: &Path, name: &str) -> Result<i32> {
         .context("enter new pid and time namespaces")?;
     std::fs::write("/proc/self/timens_offsets", format!("boottime -{seconds} 0\n"))
         .context("start the host's uptime at zero")?;
-    let mut init = hidden_command("init", dir, name)?;
+    let mut init = hidden_command("init", dir, name);
     let mut child =
         init.stdin(Stdio::null()).stdout(Stdio::inherit()).spawn().context("start the host's first process")?;
     println!("{}", child.id());

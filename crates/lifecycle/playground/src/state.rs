@@ -211,8 +211,16 @@ impl Playground {
         let deadline = Instant::now() + BOOT_DEADLINE;
         for host in hosts {
             let address = SocketAddr::new(self.topology.address_of(host).into(), 22);
+            let log = self.disk(host).path("console.log");
+            let mut had_power = false;
             while !greets(address) {
-                let log = self.disk(host).path("console.log");
+                let has_power = self.is_on(host);
+                if had_power && !has_power {
+                    let text = std::fs::read_to_string(&log).unwrap_or_default();
+                    let end: Vec<&str> = text.lines().rev().take(2).collect();
+                    bail!("{} stopped while it booted: {}; see {}", host.name, end.join("; "), log.display());
+                }
+                had_power = has_power;
                 ensure!(
                     Instant::now() < deadline,
                     "{} did not come up within {BOOT_DEADLINE:?}; see {}",
