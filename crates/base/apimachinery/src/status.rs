@@ -37,6 +37,8 @@ pub struct ApiError {
     pub retry_after: Option<u32>,
     /// `metadata.continue`: where an expired list may go on.
     pub next: Option<String>,
+    /// The whole `Status`, where somebody else gave it: answered as it is.
+    pub given: Option<Box<Value>>,
 }
 
 /// `deployments.apps` or `pods`, as messages name a resource.
@@ -58,6 +60,7 @@ impl ApiError {
             causes: Vec::new(),
             retry_after: None,
             next: None,
+            given: None,
         }
     }
 
@@ -208,6 +211,9 @@ impl ApiError {
 
     /// The `Status` object.
     pub fn to_status(&self) -> Value {
+        if let Some(given) = &self.given {
+            return (**given).clone();
+        }
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason,

@@ -6,7 +6,7 @@ mod policy;
 use anyhow::Result;
 use jiff::Timestamp;
 use kinit_apimachinery::time;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::authn::User;
 use crate::http::RequestInfo;
@@ -24,7 +24,11 @@ pub struct Record {
     event: Value,
     level: Level,
     omitted: Vec<String>,
+    annotations: Map<String, Value>,
 }
+
+/// Annotations that show what was written, and so are kept only where the written object is.
+pub const PATCHES: &str = "patch.webhook.admission.k8s.io";
 
 /// What a record starts from.
 pub struct Start<'a> {
@@ -86,7 +90,7 @@ impl Audit {
             }
             event["objectRef"] = object;
         }
-        Some(Record { event, level, omitted })
+        Some(Record { event, level, omitted, annotations: Map::new() })
     }
 
     /// Writes a record for a stage.
@@ -101,8 +105,14 @@ impl Audit {
         if code > 0 {
             event["responseStatus"] = json!({"metadata": {}, "code": code});
         }
+        let mut annotations = record.annotations.clone();
         if let Some(why) = why {
-            event["annotations"] = json!({"authorization.k8s.io/decision": if code == 403 { "forbid" } else { "allow" }, "authorization.k8s.io/reason": why});
+            let decision = if code == 403 { "forbid" } else { "allow" };
+            annotations.insert("authorization.k8s.io/decision".into(), decision.into());
+            annotations.insert("authorization.k8s.io/reason".into(), why.into());
+        }
+        if !annotations.is_empty() {
+            event["annotations"] = annotations.into();
         }
         log.line(&event);
     }
@@ -118,8 +128,10 @@ impl Record {
         }
     }
 
-    /// Whether bodies are wanted at all.
-    pub fn wants_body(&self) -> bool {
-        matches!(self.level, Level::Request | Level::RequestResponse)
+    /// Keeps what was noted on the way.
+    pub fn annotate(&mut self, annotations: Vec<(String, String)>) {
+        let bodies = matches!(self.level, Level::Request | Level::RequestResponse);
+        let kept = annotations.into_iter().filter(|(key, _)| bodies || !key.starts_with(PATCHES));
+        self.annotations.extend(kept.map(|(key, value)| (key, value.into())));
     }
 }

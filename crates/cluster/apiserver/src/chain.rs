@@ -16,7 +16,7 @@ use crate::authz::{self, Ask};
 use crate::guard::guarded;
 use crate::http::negotiate::negotiate;
 use crate::http::{ApiResponse, RequestInfo, body, info, read_limited, respond};
-use crate::registry::Request;
+use crate::registry::{Request, TIMEOUT};
 use crate::server::Server;
 use crate::{dispatch, node, paths};
 
@@ -188,16 +188,23 @@ async fn resource(
         media_type: body::media_type(request.headers().get(CONTENT_TYPE)),
         accepted,
         warnings: Mutex::default(),
+        annotations: Mutex::default(),
+        deadline: tokio::time::Instant::now() + TIMEOUT,
     };
     ours.check_table_options()?;
-    if streaming {
-        return node::handle(&ours, request).await;
+    let (result, record) = if streaming {
+        (node::handle(&ours, request).await, record)
+    } else {
+        let raw = read_limited(request.into_body()).await?;
+        let record = record.map(|record| {
+            record.request_body(&raw);
+            record
+        });
+        (dispatch::handle(&ours, raw).await, record)
+    };
+    if let Some(record) = record {
+        record.annotate(std::mem::take(&mut *ours.annotations.lock()));
     }
-    let raw = read_limited(request.into_body()).await?;
-    if let Some(record) = record.filter(|r| r.wants_body()) {
-        record.request_body(&raw);
-    }
-    let result = dispatch::handle(&ours, raw).await;
     let warnings = std::mem::take(&mut *ours.warnings.lock());
     let mut response = match result {
         Ok(response) => response,

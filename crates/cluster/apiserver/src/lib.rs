@@ -21,6 +21,7 @@ mod dispatch;
 pub mod encryption;
 mod guard;
 pub mod http;
+mod inert;
 pub mod metrics;
 pub mod node;
 pub mod openapi;

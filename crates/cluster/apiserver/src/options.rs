@@ -186,6 +186,8 @@ pub const PLUGINS: &[&str] = &[
     "DefaultIngressClass",
     "RuntimeClass",
     "NodeRestriction",
+    "MutatingAdmissionWebhook",
+    "ValidatingAdmissionWebhook",
 ];
 
 impl Options {

@@ -7,6 +7,7 @@ use kinit_apimachinery::selector::LabelSelector;
 use kinit_apimachinery::{ApiError, Cause, time};
 use serde_json::{Value, json};
 
+use crate::admission::webhook::virtual_create;
 use crate::http::{ApiResponse, RequestInfo, respond};
 use crate::registry::decode::{self, Wanted};
 use crate::registry::options::{DeleteOptions, write_options};
@@ -33,6 +34,8 @@ fn for_pod(request: &Request, name: &str, subresource: &str) -> Result<Request, 
         media_type: request.media_type.clone(),
         accepted: request.accepted,
         warnings: parking_lot::Mutex::default(),
+        annotations: parking_lot::Mutex::default(),
+        deadline: request.deadline,
     })
 }
 
@@ -44,7 +47,7 @@ pub async fn bind(request: &Request, body: Bytes) -> Result<ApiResponse, ApiErro
         kind: "Binding",
         ty: kinit_apimachinery::schema::schema().by_kind("", "v1", "Binding"),
     };
-    let binding = decode::object(request, &body, &wanted)?;
+    let mut binding = decode::object(request, &body, &wanted)?;
     let name = match (request.info.name.as_str(), binding.name()) {
         ("", name) => name.to_owned(),
         (path, "") => path.to_owned(),
@@ -55,6 +58,8 @@ pub async fn bind(request: &Request, body: Bytes) -> Result<ApiResponse, ApiErro
             )));
         }
     };
+    let dry_run = write_options(request)?;
+    virtual_create(request, &mut binding, dry_run).await?;
     let node = binding.str_at(&["target", "name"]).to_owned();
     if node.is_empty() || !matches!(binding.str_at(&["target", "kind"]), "" | "Node") {
         let mut errors = kinit_apimachinery::status::FieldErrors::default();
@@ -67,7 +72,7 @@ pub async fn bind(request: &Request, body: Bytes) -> Result<ApiResponse, ApiErro
     }
     let pod_request = for_pod(request, &name, "binding")?;
     let conflict = |cause: &str| ApiError::conflict("", "pods/binding", &name, cause);
-    update::apply(&pod_request, write_options(request)?, |pod| {
+    update::apply(&pod_request, dry_run, |pod| {
         if !binding.uid().is_empty() && binding.uid() != pod.uid() {
             return Err(conflict(&format!(
                 "Precondition failed: UID in precondition: {}, UID in object meta: {}",
@@ -126,12 +131,13 @@ fn scheduled(pod: &mut Value) {
 
 /// `pods/eviction`: a delete that asks the disruption budgets first.
 pub async fn evict(request: &Request, body: Bytes) -> Result<ApiResponse, ApiError> {
-    let eviction = decode::object(request, &body, &Wanted::of(request))?;
+    let mut eviction = decode::object(request, &body, &Wanted::of(request))?;
     let name = request.info.name.clone();
     if !eviction.name().is_empty() && eviction.name() != name {
         return Err(ApiError::bad_request(format!("name in URL does not match name in Eviction object: {name}")));
     }
     let mut options = DeleteOptions { dry_run: write_options(request)?, ..DeleteOptions::default() };
+    virtual_create(request, &mut eviction, options.dry_run).await?;
     if let Some(given) = eviction.get("deleteOptions") {
         options.grace = given.get("gracePeriodSeconds").and_then(Value::as_i64);
         options.uid = given.at(&["preconditions", "uid"]).and_then(Value::as_str).map(str::to_owned);

@@ -13,6 +13,7 @@ use kinit_storage::{ResourceSpec, Store};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::admission::webhook::Webhooks;
 use crate::authn::anonymous::Anonymous;
 use crate::authn::keys::Keys;
 use crate::authz::rbac::{Rbac, Rule};
@@ -46,6 +47,8 @@ pub struct Server {
     pub metrics: Metrics,
     /// Audit log.
     pub audit: audit::Audit,
+    /// Admission webhooks.
+    pub webhooks: Webhooks,
     /// Reaches kubelets.
     pub kubelets: node::Kubelets,
     /// `/healthz`.
@@ -92,6 +95,7 @@ impl Server {
             node_rules: authz::node::rules(),
             metrics: Metrics::register(),
             audit: audit::Audit::open(&options)?,
+            webhooks: Webhooks::new(),
             kubelets: node::Kubelets::new(&options)?,
             health: Checks::with_ping(),
             live: Checks::with_ping(),

@@ -6,6 +6,7 @@ use kinit_apimachinery::status::FieldErrors;
 use kinit_apimachinery::{ApiError, time};
 use serde_json::{Value, json};
 
+use crate::admission::webhook::virtual_create;
 use crate::authn::service_account::{Bound, issue};
 use crate::authz::node::node_of;
 use crate::http::ApiResponse;
@@ -21,6 +22,8 @@ const EXTENDED: i64 = 31_536_000;
 /// Handles the POST.
 pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiError> {
     let mut review = decode::object(request, &body, &Wanted::of(request))?;
+    let dry_run = options::write_options(request)?;
+    virtual_create(request, &mut review, dry_run).await?;
     let server = &request.server;
     let account = server.store.get("serviceaccounts/", &request.key()).await;
     let account = account.map_err(|e| request.storage_error(e))?.ok_or_else(|| request.not_found())?.value();
@@ -39,7 +42,7 @@ pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiEr
         life = EXTENDED;
     }
     let node = node.as_ref().map(|(n, u)| (n.as_str(), u.as_str()));
-    if options::write_options(request)? {
+    if dry_run {
         return Ok(present::object(request, 201, review));
     }
     let (token, expires) = issue(server, &account, &audiences, life, bound.as_ref(), node)

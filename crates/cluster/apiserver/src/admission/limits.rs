@@ -26,7 +26,7 @@ fn applies(attributes: &Attributes<'_>, kind: &str) -> bool {
         && match attributes.operation {
             Operation::Create => attributes.subresource.is_empty(),
             Operation::Update => update_matters && matches!(attributes.subresource, "" | "resize"),
-            Operation::Delete => false,
+            Operation::Delete | Operation::Connect => false,
         }
 }
 

@@ -6,6 +6,7 @@ mod namespace;
 mod node_restriction;
 mod pods;
 mod service_account;
+pub mod webhook;
 
 use kinit_apimachinery::ApiError;
 use serde_json::Value;
@@ -22,6 +23,8 @@ pub enum Operation {
     Update,
     /// An object to go.
     Delete,
+    /// A stream or a proxied request.
+    Connect,
 }
 
 /// What admission looks at.
@@ -48,8 +51,14 @@ impl Attributes<'_> {
         self.request.server.options.has_plugin(plugin)
     }
 
-    /// The mutating plugins, in upstream's order.
-    pub async fn mutate(&self, object: &mut Value) -> Result<(), ApiError> {
+    /// The mutating plugins, webhooks last; whether webhooks changed the object.
+    pub async fn mutate(&self, object: &mut Value) -> Result<bool, ApiError> {
+        self.mutate_built_in(object).await?;
+        webhook::mutate(self, object).await
+    }
+
+    /// The mutating plugins that are part of the server, in upstream's order.
+    async fn mutate_built_in(&self, object: &mut Value) -> Result<(), ApiError> {
         if self.has("NamespaceLifecycle") {
             namespace::check(self).await?;
         }
@@ -99,6 +108,7 @@ impl Attributes<'_> {
             escalation::check(self.request, object, self.old).await?;
             defaults::signers(self, object).await?;
         }
+        webhook::validate(self, object).await?;
         Ok(())
     }
 }

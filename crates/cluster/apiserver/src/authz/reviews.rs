@@ -7,14 +7,17 @@ use serde_json::{Value, json};
 
 use super::rbac::Rule;
 use super::{Ask, decide};
+use crate::admission::webhook::virtual_create;
 use crate::authn::{self, User};
 use crate::http::ApiResponse;
 use crate::registry::decode::{self, Wanted};
-use crate::registry::{Request, present};
+use crate::registry::{Request, options, present};
 
 /// Handles a POST of a review.
 pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiError> {
     let mut review = decode::object(request, &body, &Wanted::of(request))?;
+    let dry_run = options::write_options(request)?;
+    virtual_create(request, &mut review, dry_run).await?;
     let status = match request.desc.kind.as_str() {
         "SelfSubjectReview" => json!({"userInfo": request.user.to_info()}),
         "TokenReview" => token_review(request, &review).await?,

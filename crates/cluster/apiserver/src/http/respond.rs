@@ -61,12 +61,26 @@ pub fn error(error: &ApiError) -> ApiResponse {
     response
 }
 
+/// All warnings of an answer, and the longest one where all together are longer (`filters.WithWarningRecorder`).
+const WARNINGS: usize = 4 * 1024;
+const WARNING_CUT: usize = 256;
+
 /// Adds `Warning: 299 - "..."` headers.
 pub fn warn(response: &mut ApiResponse, warnings: &[String]) {
-    for warning in warnings {
-        let clean: String = warning.chars().filter(|c| !c.is_control()).collect();
-        let quoted = format!("299 - \"{}\"", clean.replace('\\', "\\\\").replace('"', "\\\""));
-        if let Ok(value) = HeaderValue::from_str(&quoted) {
+    let clean = |w: &String| w.chars().filter(|c| !c.is_control()).collect::<String>();
+    let mut clean: Vec<String> = warnings.iter().map(clean).collect();
+    if clean.iter().map(String::len).sum::<usize>() > WARNINGS {
+        clean.iter_mut().for_each(|w| *w = w.chars().take(WARNING_CUT).collect());
+    }
+    let mut written = 0;
+    for warning in clean {
+        written += warning.len();
+        if written > WARNINGS {
+            break;
+        }
+        let quoted = format!("299 - \"{}\"", warning.replace('\\', "\\\\").replace('"', "\\\""));
+        // Text beyond ASCII goes as UTF-8, as upstream sends it.
+        if let Ok(value) = HeaderValue::from_bytes(quoted.as_bytes()) {
             response.headers_mut().append(WARNING, value);
         }
     }

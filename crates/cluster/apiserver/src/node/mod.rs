@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use kinit_apimachinery::ApiError;
 use kinit_component_base::tls::{ReloadingCert, read_roots};
 
+use crate::admission::webhook::connect;
 use crate::authz::{self, Ask};
 use crate::http::{ApiResponse, respond};
 use crate::options::Options;
@@ -81,7 +82,10 @@ pub async fn handle(request: &Request, http: HttpRequest<Incoming>) -> Result<Ap
             return Err(authz::forbidden(&request.user, &ask, &decision.reason));
         }
     }
-    let query = http.uri().query().unwrap_or("").to_owned();
+    let mut query = http.uri().query().unwrap_or("").to_owned();
+    if request.info.subresource != "log" {
+        query = connect(request, &query).await?;
+    }
     let target = locate::target(request, &query).await?;
     forward(request, http, target).await
 }

@@ -50,7 +50,21 @@ pub async fn object_of(request: &Request, mut object: Value, dry_run: bool) -> R
     }
     let attributes = Attributes { request, operation: Operation::Create, old: None, dry_run, subresource: "" };
     attributes.mutate(&mut object).await?;
+    if desc.namespaced && object.namespace() != request.info.namespace {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    // Plugins and webhooks may have changed what these derive from, or what is not theirs to set.
+    if desc.has_status() && !keeps_status(request) {
+        drop_status(&mut object, desc);
+    }
     (desc.strategy.default)(&mut object);
+    (desc.strategy.prepare_create)(&mut object);
+    if desc.kind == "CertificateSigningRequest" {
+        crate::strategy::certificates::stamp(&mut object, &request.user);
+    }
+    crate::inert::warn(request, &object);
     let mut errors = FieldErrors::default();
     metadata::validate(&object, desc, &mut errors);
     (desc.strategy.validate)(&object, &mut errors);

@@ -20,10 +20,12 @@ pub mod update;
 pub mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kinit_apimachinery::ApiError;
 use kinit_storage::Error as StoreError;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::authn::User;
 use crate::http::{Accepted, RequestInfo, View};
@@ -50,7 +52,14 @@ pub struct Request {
     pub accepted: Accepted,
     /// Warnings for the client, collected on the way.
     pub warnings: Mutex<Vec<String>>,
+    /// Annotations of the audit event, collected on the way.
+    pub annotations: Mutex<Vec<(String, String)>>,
+    /// When there is no more time for it.
+    pub deadline: Instant,
 }
+
+/// Upstream's default of `--request-timeout`.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Request {
     /// A query parameter.
@@ -75,9 +84,19 @@ impl Request {
         }
     }
 
-    /// Adds a warning.
+    /// Adds a warning, once.
     pub fn warn(&self, text: impl Into<String>) {
-        self.warnings.lock().push(text.into());
+        let (text, mut warnings) = (text.into(), self.warnings.lock());
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    /// Adds an annotation to the audit event; the last of a key counts.
+    pub fn annotate(&self, key: String, value: String) {
+        let mut annotations = self.annotations.lock();
+        annotations.retain(|(k, _)| *k != key);
+        annotations.push((key, value));
     }
 
     /// Who the written fields belong to.

@@ -13,7 +13,7 @@ use crate::http::ApiResponse;
 pub async fn get(request: &Request) -> Result<ApiResponse, ApiError> {
     let entry = request.server.store.get(&request.desc.prefix, &request.key()).await;
     let entry = entry.map_err(|e| request.storage_error(e))?.ok_or_else(|| request.not_found())?;
-    Ok(super::present::object(request, 200, scale_of(&entry.value())))
+    Ok(super::present::object(request, 200, of(&entry.value())))
 }
 
 /// PUT.
@@ -34,7 +34,7 @@ pub async fn patched(
     change: impl Fn(&mut Value) -> Result<(), ApiError>,
 ) -> Result<Value, ApiError> {
     let updated = update::apply(request, dry_run, |old| {
-        let mut scale = scale_of(old);
+        let mut scale = of(old);
         change(&mut scale)?;
         let replicas = match scale.at(&["spec", "replicas"]) {
             None | Some(Value::Null) => 0,
@@ -52,10 +52,11 @@ pub async fn patched(
         Ok(new)
     })
     .await?;
-    Ok(scale_of(&updated))
+    Ok(of(&updated))
 }
 
-fn scale_of(object: &Value) -> Value {
+/// The scale of an object.
+pub fn of(object: &Value) -> Value {
     let mut meta = json!({"name": object.name(), "namespace": object.namespace(), "uid": object.uid(),
         "resourceVersion": object.resource_version()});
     if let Some(created) = object.at(&["metadata", "creationTimestamp"]) {

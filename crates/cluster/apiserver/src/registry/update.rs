@@ -162,23 +162,14 @@ async fn prepared(request: &Request, new: &mut Value, old: &Value, dry_run: bool
     if let Some(meta) = new.object_at(&["metadata"]) {
         meta.shift_remove("resourceVersion");
     }
-    let mut new = match sub {
-        "" => {
-            if desc.has_status() {
-                carry(new, old, "status");
-            }
-            new.take()
-        }
-        sub => crate::strategy::sub_update(sub, &desc.kind, new.take(), old),
-    };
-    if matches!(sub, "" | "resize" | "ephemeralcontainers") {
-        (desc.strategy.prepare_update)(&mut new, old);
-        if desc.strategy.generation {
-            metadata::bump_generation(&mut new, old);
-        }
-    }
+    let mut new = shaped(request, new.take(), old);
     let attributes = Attributes { request, operation: Operation::Update, old: Some(old), dry_run, subresource: sub };
-    attributes.mutate(&mut new).await?;
+    if attributes.mutate(&mut new).await? {
+        new = shaped(request, new, old);
+    }
+    if sub.is_empty() {
+        crate::inert::warn(request, &new);
+    }
     if !request.is_apply() {
         let now = kinit_apimachinery::time::format(jiff::Timestamp::now());
         kinit_apimachinery::apply::track(&mut new, old, desc.ty, request.manager(), &desc.api_version(), sub, &now);
@@ -193,6 +184,28 @@ async fn prepared(request: &Request, new: &mut Value, old: &Value, dry_run: bool
     errors.into_result(&desc.group, &desc.kind, &request.info.name)?;
     attributes.validate(&new).await?;
     Ok(new)
+}
+
+/// What of a change this way of writing takes over, and what follows from it.
+fn shaped(request: &Request, mut new: Value, old: &Value) -> Value {
+    let desc = &request.desc;
+    let sub = request.info.subresource.as_str();
+    let mut new = match sub {
+        "" => {
+            if desc.has_status() {
+                carry(&mut new, old, "status");
+            }
+            new
+        }
+        sub => crate::strategy::sub_update(sub, &desc.kind, new, old),
+    };
+    if matches!(sub, "" | "resize" | "ephemeralcontainers") {
+        (desc.strategy.prepare_update)(&mut new, old);
+    }
+    if matches!(sub, "" | "resize" | "ephemeralcontainers" | "scale") && desc.strategy.generation {
+        metadata::bump_generation(&mut new, old);
+    }
+    new
 }
 
 fn carry(new: &mut Value, old: &Value, key: &str) {

@@ -8,6 +8,7 @@ mod services;
 mod simple;
 mod tools;
 mod volumes;
+mod webhooks;
 mod workload_validation;
 mod workloads;
 
@@ -113,7 +114,9 @@ fn family(group: &str, kind: &str) -> Strategy {
             Strategy { default: volumes::default_driver, return_deleted: true, ..NO_GENERATION }
         }
         ("storage.k8s.io", _) => Strategy { return_deleted: true, ..NO_GENERATION },
-        ("admissionregistration.k8s.io", _) => Strategy { default: simple::default_webhooks, ..PLAIN },
+        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration") => {
+            Strategy { default: webhooks::default, validate: webhooks::validate, ..PLAIN }
+        }
         _ => PLAIN,
     }
 }

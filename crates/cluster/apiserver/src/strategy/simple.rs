@@ -295,22 +295,6 @@ pub fn default_limit_range(o: &mut Value) {
     }
 }
 
-pub fn default_webhooks(o: &mut Value) {
-    for hook in each(o, "webhooks") {
-        absent(hook, "failurePolicy", "Fail");
-        absent(hook, "matchPolicy", "Equivalent");
-        absent(hook, "namespaceSelector", json!({}));
-        absent(hook, "objectSelector", json!({}));
-        absent(hook, "timeoutSeconds", 10);
-        for rule in each(hook, "rules") {
-            absent(rule, "scope", "*");
-        }
-        if let Some(service) = hook.get_mut("clientConfig").and_then(|c| c.get_mut("service")) {
-            absent(service, "port", 443);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,169 @@
+//! MutatingAdmissionWebhook and ValidatingAdmissionWebhook (`k8s.io/apiserver/pkg/admission/plugin/webhook`).
+//!
+//! ```text
+//! configurations ── hooks ── matching ── subject ──> AdmissionReview ── client ──> webhook
+//! (watch cache)    parsed    whom it     the request                                 │
+//!                  once      concerns    in its form <── JSON patch ── answer <──────┘
+//! ```
+//! Mutating ones are asked one after the other, in the order of their configurations' names, and those that want it
+//! again when the object changed after them; validating ones all at the same time. All run inside the request's own
+//! task: they end with it, and with its deadline.
+
+mod answer;
+mod call;
+mod client;
+mod connect;
+mod hooks;
+mod matching;
+mod metrics;
+mod subject;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use futures::future::join_all;
+use kinit_apimachinery::ApiError;
+use serde_json::Value;
+
+use self::call::Asking;
+use self::hooks::{Hook, Source};
+use self::subject::Subject;
+use super::{Attributes, Operation};
+pub use connect::connect;
+
+/// What webhooks need beyond a request.
+pub struct Webhooks {
+    mutating: Source,
+    validating: Source,
+    metrics: metrics::Metrics,
+}
+
+impl Webhooks {
+    /// None are known yet: configurations come from the store.
+    pub fn new() -> Self {
+        Self {
+            mutating: Source::new("mutatingwebhookconfigurations/"),
+            validating: Source::new("validatingwebhookconfigurations/"),
+            metrics: metrics::Metrics::register(),
+        }
+    }
+}
+
+impl Default for Webhooks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Writes that are part of another request, whose own admission webhooks were asked already.
+fn is_inner(attributes: &Attributes<'_>) -> bool {
+    let verb = attributes.request.info.verb;
+    match attributes.operation {
+        Operation::Update => attributes.subresource == "binding",
+        Operation::Delete => !matches!(verb, "delete" | "deletecollection"),
+        Operation::Create | Operation::Connect => false,
+    }
+}
+
+fn asked(attributes: &Attributes<'_>, mutating: bool) -> Vec<Arc<Hook>> {
+    let server = &attributes.request.server;
+    let (plugin, source) = match mutating {
+        true => ("MutatingAdmissionWebhook", &server.webhooks.mutating),
+        false => ("ValidatingAdmissionWebhook", &server.webhooks.validating),
+    };
+    if !attributes.has(plugin) || matching::is_exempt(&attributes.request.desc.group) || is_inner(attributes) {
+        return Vec::new();
+    }
+    source.hooks(&server.store)
+}
+
+/// Which webhooks are asked again.
+#[derive(Default)]
+struct Again {
+    asked: HashSet<String>,
+    wanted: HashSet<String>,
+}
+
+impl Again {
+    /// The object changed: whoever was asked before and cares is to see it.
+    fn changed(&mut self) {
+        self.wanted.extend(self.asked.drain());
+    }
+}
+
+/// Asks the mutating webhooks, and after a change the built-in plugins and the willing ones among them once more
+/// (`reinvocationPolicy`); whether the object changed.
+pub(super) async fn mutate(attributes: &Attributes<'_>, object: &mut Value) -> Result<bool, ApiError> {
+    let hooks = asked(attributes, true);
+    if hooks.is_empty() {
+        return Ok(false);
+    }
+    let mut again = Again::default();
+    if !round(attributes, &hooks, object, &mut again, 0).await? {
+        return Ok(false);
+    }
+    let output = object.clone();
+    attributes.mutate_built_in(object).await?;
+    if *object != output {
+        again.changed();
+    }
+    round(attributes, &hooks, object, &mut again, 1).await?;
+    Ok(true)
+}
+
+async fn round(
+    attributes: &Attributes<'_>,
+    hooks: &[Arc<Hook>],
+    object: &mut Value,
+    again: &mut Again,
+    round: usize,
+) -> Result<bool, ApiError> {
+    let mut any = false;
+    for (index, hook) in hooks.iter().enumerate() {
+        // Nobody is asked in the second round for the first time.
+        if round > 0 && !again.wanted.contains(&hook.id) {
+            continue;
+        }
+        let subject = Subject::of(attributes, object);
+        let Some(form) = subject.concerns(hook, object).await? else { continue };
+        let asking = Asking { subject, hook, form, mutating: true, round, index };
+        let changed = asking.mutate(object).await?;
+        if changed {
+            any = true;
+            again.changed();
+        }
+        if hook.reinvoke {
+            again.asked.insert(hook.id.clone());
+        }
+    }
+    Ok(any)
+}
+
+/// Asks the validating webhooks, all at once; of several refusals the first configuration's counts. A delete is shown to
+/// the mutating ones before, who can only refuse it.
+pub(super) async fn validate(attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiError> {
+    if attributes.operation == Operation::Delete {
+        mutate(attributes, &mut object.clone()).await?;
+    }
+    let hooks = asked(attributes, false);
+    let mut asking = Vec::new();
+    for (index, hook) in hooks.iter().enumerate() {
+        let subject = Subject::of(attributes, object);
+        if let Some(form) = subject.concerns(hook, object).await? {
+            asking.push(Asking { subject, hook, form, mutating: false, round: 0, index });
+        }
+    }
+    join_all(asking.iter().map(|a| a.validate(object))).await.into_iter().collect()
+}
+
+/// Asks all webhooks about what is created in a subresource without being stored: a binding, an eviction, a token.
+pub async fn virtual_create(
+    request: &crate::registry::Request,
+    object: &mut Value,
+    dry_run: bool,
+) -> Result<(), ApiError> {
+    let subresource = request.info.subresource.as_str();
+    let attributes = Attributes { request, operation: Operation::Create, old: None, dry_run, subresource };
+    mutate(&attributes, object).await?;
+    validate(&attributes, object).await
+}
