@@ -144,7 +144,7 @@ async fn resource(
     request: HttpRequest<Incoming>,
     info: &RequestInfo,
     user: User,
-    record: Option<&mut Record>,
+    mut record: Option<&mut Record>,
 ) -> Result<ApiResponse, ApiError> {
     let desc = server.registry.find(&info.group, &info.version, &info.resource).ok_or_else(ApiError::no_such_path)?;
     if !info.subresource.is_empty() && desc.sub(&info.subresource).is_none() {
@@ -192,15 +192,14 @@ async fn resource(
         deadline: tokio::time::Instant::now() + TIMEOUT,
     };
     ours.check_table_options()?;
-    let (result, record) = if streaming {
-        (node::handle(&ours, request).await, record)
+    let result = if streaming {
+        node::handle(&ours, request).await
     } else {
         let raw = read_limited(request.into_body()).await?;
-        let record = record.map(|record| {
+        if let Some(record) = record.as_deref_mut() {
             record.request_body(&raw);
-            record
-        });
-        (dispatch::handle(&ours, raw).await, record)
+        }
+        dispatch::handle(&ours, raw).await
     };
     if let Some(record) = record {
         record.annotate(std::mem::take(&mut *ours.annotations.lock()));

@@ -61,14 +61,14 @@ impl<'a> Subject<'a> {
     }
 
     /// The object that exists after the request; none for a delete.
-    fn new<'b>(&self, object: &'b Value) -> Option<&'b Value> {
+    fn after<'b>(&self, object: &'b Value) -> Option<&'b Value> {
         (self.attributes.operation != Operation::Delete).then_some(object)
     }
 
     /// The resource in whose form a webhook wants the request; `None` when it is not about it (`generic.ShouldCallHook`).
     pub async fn concerns(&self, hook: &Hook, object: &Value) -> Result<Option<Arc<Descriptor>>, ApiError> {
         let Some(form) = self.form(hook) else { return Ok(None) };
-        if !matching::selects_object(&hook.objects, self.new(object), self.attributes.old) {
+        if !matching::selects_object(&hook.objects, self.after(object), self.attributes.old) {
             return Ok(None);
         }
         Ok(self.in_namespaces(&hook.namespaces, object).await?.then_some(form))
