@@ -7,8 +7,8 @@ use std::time::Duration;
 use base64::Engine;
 use kinit_apimachinery::meta::Meta;
 use kinit_storage::Store;
+use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Certificate, Url};
 use serde_json::Value;
 
 /// Answers beyond this are refused: a patch of the largest object fits several times.
@@ -67,11 +67,7 @@ impl Client {
             .pool_max_idle_per_host(25);
         if !self.authority.is_empty() {
             let pem = base64::engine::general_purpose::STANDARD.decode(&self.authority).map_err(|e| e.to_string())?;
-            let roots = Certificate::from_pem_bundle(&pem).map_err(|e| chain(&e))?;
-            if roots.is_empty() {
-                return Err("unable to load root certificates: unable to parse bytes as PEM block".into());
-            }
-            builder = builder.tls_certs_only(roots);
+            builder = builder.tls_backend_preconfigured(super::bundle::client_config(&pem)?);
         }
         if let Some(service) = &self.service {
             builder = builder.no_proxy().dns_resolver(service.clone());

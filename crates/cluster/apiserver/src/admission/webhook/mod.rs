@@ -10,6 +10,7 @@
 //! task: they end with it, and with its deadline.
 
 mod answer;
+mod bundle;
 mod call;
 mod client;
 mod connect;
