@@ -5,8 +5,9 @@ mod policy;
 
 use anyhow::Result;
 use jiff::Timestamp;
+use kinit_apimachinery::meta::Meta;
 use kinit_apimachinery::time;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::authn::User;
 use crate::http::RequestInfo;
@@ -19,16 +20,15 @@ pub struct Audit {
     log: Option<log::Log>,
 }
 
+/// Prefix of the annotations that show what a webhook wrote (`mutating.PatchAuditAnnotationPrefix`).
+pub const PATCHES: &str = "patch.webhook.admission.k8s.io";
+
 /// One request, from its start.
 pub struct Record {
     event: Value,
     level: Level,
     omitted: Vec<String>,
-    annotations: Map<String, Value>,
 }
-
-/// Annotations that show what was written, and so are kept only where the written object is.
-pub const PATCHES: &str = "patch.webhook.admission.k8s.io";
 
 /// What a record starts from.
 pub struct Start<'a> {
@@ -90,35 +90,40 @@ impl Audit {
             }
             event["objectRef"] = object;
         }
-        Some(Record { event, level, omitted, annotations: Map::new() })
+        Some(Record { event, level, omitted })
     }
 
     /// Writes a record for a stage.
-    pub fn write(&self, record: &Record, stage: &str, code: u16, why: Option<&str>) {
+    pub fn write(&self, record: &Record, stage: &str, code: u16) {
         if record.omitted.iter().any(|s| s == stage) {
             return;
         }
         let Some(log) = &self.log else { return };
         let mut event = record.event.clone();
+        record.without_patches(&mut event);
         event["stage"] = stage.into();
         event["stageTimestamp"] = time::format_micro(Timestamp::now()).into();
         if code > 0 {
             event["responseStatus"] = json!({"metadata": {}, "code": code});
-        }
-        let mut annotations = record.annotations.clone();
-        if let Some(why) = why {
-            let decision = if code == 403 { "forbid" } else { "allow" };
-            annotations.insert("authorization.k8s.io/decision".into(), decision.into());
-            annotations.insert("authorization.k8s.io/reason".into(), why.into());
-        }
-        if !annotations.is_empty() {
-            event["annotations"] = annotations.into();
         }
         log.line(&event);
     }
 }
 
 impl Record {
+    /// Notes what the authorizers decided (`WithAuthorization`).
+    pub fn decided(&mut self, allowed: bool, reason: &str) {
+        self.annotate("authorization.k8s.io/decision", if allowed { "allow" } else { "forbid" });
+        self.annotate("authorization.k8s.io/reason", reason);
+    }
+
+    /// Annotates the event with what was found out on the way.
+    pub fn annotate(&mut self, key: &str, value: impl Into<Value>) {
+        if let Some(annotations) = self.event.object_at(&["annotations"]) {
+            annotations.insert(key.to_owned(), value.into());
+        }
+    }
+
     /// Keeps the request's body, when the level wants it; secrets are never logged beyond their metadata by a sane policy.
     pub fn request_body(&mut self, body: &[u8]) {
         if matches!(self.level, Level::Request | Level::RequestResponse)
@@ -128,10 +133,17 @@ impl Record {
         }
     }
 
-    /// Keeps what was noted on the way.
-    pub fn annotate(&mut self, annotations: Vec<(String, String)>) {
-        let bodies = matches!(self.level, Level::Request | Level::RequestResponse);
-        let kept = annotations.into_iter().filter(|(key, _)| bodies || !key.starts_with(PATCHES));
-        self.annotations.extend(kept.map(|(key, value)| (key, value.into())));
+    /// Annotations that show what was written are left out where the written object is.
+    fn without_patches(&self, event: &mut Value) {
+        if !self.wants_body()
+            && let Some(annotations) = event.get_mut("annotations").and_then(Value::as_object_mut)
+        {
+            annotations.retain(|key, _| !key.starts_with(PATCHES));
+        }
+    }
+
+    /// Whether bodies are wanted at all.
+    pub fn wants_body(&self) -> bool {
+        matches!(self.level, Level::Request | Level::RequestResponse)
     }
 }

@@ -73,21 +73,26 @@ async fn inner(
         id,
     });
     if let Some(record) = &record {
-        server.audit.write(record, "RequestReceived", 0, None);
+        server.audit.write(record, "RequestReceived", 0);
         if long {
-            server.audit.write(record, "ResponseStarted", 200, None);
+            server.audit.write(record, "ResponseStarted", 200);
         }
     }
     let result = match acting {
         Ok(acting) => limited(server, request, info, acting.unwrap_or(real), long, record.as_mut()).await,
-        Err(error) => Err(error),
+        Err(error) => {
+            if let Some(record) = record.as_mut().filter(|_| error.code == 403) {
+                record.decided(false, &error.message);
+            }
+            Err(error)
+        }
     };
     if let Some(record) = &record {
-        let (code, reason) = match &result {
-            Ok(response) => (response.status().as_u16(), ""),
-            Err(error) => (error.code, error.message.as_str()),
+        let code = match &result {
+            Ok(response) => response.status().as_u16(),
+            Err(error) => error.code,
         };
-        server.audit.write(record, "ResponseComplete", code, (code == 403).then_some(reason));
+        server.audit.write(record, "ResponseComplete", code);
     }
     result
 }
@@ -120,7 +125,7 @@ async fn authorized(
     request: HttpRequest<Incoming>,
     info: &RequestInfo,
     user: User,
-    record: Option<&mut Record>,
+    mut record: Option<&mut Record>,
 ) -> Result<ApiResponse, ApiError> {
     let always = matches!(info.path.as_str(), "/livez" | "/readyz" | "/healthz");
     let ask = Ask::of(info);
@@ -129,6 +134,9 @@ async fn authorized(
     }
     if !always {
         let decision = authz::decide(server, &user, &ask).await;
+        if let Some(record) = record.as_mut() {
+            record.decided(decision.allowed, &decision.reason);
+        }
         if !decision.allowed {
             return Err(authz::forbidden(&user, &ask, &decision.reason));
         }
@@ -180,6 +188,7 @@ async fn resource(
     };
     let ours = Request {
         server: server.clone(),
+        deadline: tokio::time::Instant::now() + TIMEOUT,
         info: info.clone(),
         desc,
         user,
@@ -189,22 +198,40 @@ async fn resource(
         accepted,
         warnings: Mutex::default(),
         annotations: Mutex::default(),
-        deadline: tokio::time::Instant::now() + TIMEOUT,
     };
     ours.check_table_options()?;
-    let result = if streaming {
-        node::handle(&ours, request).await
-    } else {
-        let raw = read_limited(request.into_body()).await?;
-        if let Some(record) = record.as_deref_mut() {
-            record.request_body(&raw);
-        }
-        dispatch::handle(&ours, raw).await
-    };
+    if streaming {
+        let result = node::handle(&ours, request).await;
+        return streamed(&ours, result, record);
+    }
+    let raw = read_limited(request.into_body()).await?;
+    if let Some(record) = record.as_mut().filter(|r| r.wants_body()) {
+        record.request_body(&raw);
+    }
+    let result = dispatch::handle(&ours, raw).await;
     if let Some(record) = record {
-        record.annotate(std::mem::take(&mut *ours.annotations.lock()));
+        ours.annotations.lock().drain(..).for_each(|(key, value)| record.annotate(&key, value));
     }
     let warnings = std::mem::take(&mut *ours.warnings.lock());
+    let mut response = match result {
+        Ok(response) => response,
+        Err(error) if warnings.is_empty() => return Err(error),
+        Err(error) => respond::error(&error),
+    };
+    respond::warn(&mut response, &warnings);
+    Ok(response)
+}
+
+/// A stream is opened, or not: what was noted about it goes the way of everything else.
+fn streamed(
+    request: &Request,
+    result: Result<ApiResponse, ApiError>,
+    record: Option<&mut Record>,
+) -> Result<ApiResponse, ApiError> {
+    if let Some(record) = record {
+        request.annotations.lock().drain(..).for_each(|(key, value)| record.annotate(&key, value));
+    }
+    let warnings = std::mem::take(&mut *request.warnings.lock());
     let mut response = match result {
         Ok(response) => response,
         Err(error) if warnings.is_empty() => return Err(error),

@@ -26,6 +26,7 @@ fn for_pod(request: &Request, name: &str, subresource: &str) -> Result<Request, 
     };
     Ok(Request {
         server: request.server.clone(),
+        deadline: request.deadline,
         info,
         desc,
         user: request.user.clone(),
@@ -35,7 +36,6 @@ fn for_pod(request: &Request, name: &str, subresource: &str) -> Result<Request, 
         accepted: request.accepted,
         warnings: parking_lot::Mutex::default(),
         annotations: parking_lot::Mutex::default(),
-        deadline: request.deadline,
     })
 }
 

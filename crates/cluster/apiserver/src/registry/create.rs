@@ -41,7 +41,6 @@ pub async fn object_of(request: &Request, mut object: Value, dry_run: bool) -> R
     }
     (desc.strategy.default)(&mut object);
     metadata::before_create(&mut object, desc, &request.info.namespace)?;
-    (desc.strategy.prepare_create)(&mut object);
     if desc.kind == "CertificateSigningRequest" {
         crate::strategy::certificates::stamp(&mut object, &request.user);
     }
@@ -50,25 +49,14 @@ pub async fn object_of(request: &Request, mut object: Value, dry_run: bool) -> R
     }
     let attributes = Attributes { request, operation: Operation::Create, old: None, dry_run, subresource: "" };
     attributes.mutate(&mut object).await?;
-    if desc.namespaced && object.namespace() != request.info.namespace {
-        return Err(ApiError::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
-    }
-    // Plugins and webhooks may have changed what these derive from, or what is not theirs to set.
-    if desc.has_status() && !keeps_status(request) {
-        drop_status(&mut object, desc);
-    }
-    (desc.strategy.default)(&mut object);
+    // What follows from the spec (a pod's quality of service) follows from what the plugins made of it.
     (desc.strategy.prepare_create)(&mut object);
-    if desc.kind == "CertificateSigningRequest" {
-        crate::strategy::certificates::stamp(&mut object, &request.user);
-    }
-    crate::inert::warn(request, &object);
+    (desc.strategy.default)(&mut object);
     let mut errors = FieldErrors::default();
     metadata::validate(&object, desc, &mut errors);
     (desc.strategy.validate)(&object, &mut errors);
     errors.into_result(&desc.group, &desc.kind, object.name())?;
+    crate::inert::warn(request, &object);
     attributes.validate(&object).await?;
     let name = object.name().to_owned();
     if dry_run {

@@ -36,6 +36,8 @@ use crate::server::Server;
 pub struct Request {
     /// The server.
     pub server: Arc<Server>,
+    /// When there is no more time for it.
+    pub deadline: Instant,
     /// What is asked for.
     pub info: RequestInfo,
     /// The resource.
@@ -52,10 +54,8 @@ pub struct Request {
     pub accepted: Accepted,
     /// Warnings for the client, collected on the way.
     pub warnings: Mutex<Vec<String>>,
-    /// Annotations of the audit event, collected on the way.
+    /// Annotations of the request's audit event, collected on the way.
     pub annotations: Mutex<Vec<(String, String)>>,
-    /// When there is no more time for it.
-    pub deadline: Instant,
 }
 
 /// Upstream's default of `--request-timeout`.
@@ -84,7 +84,7 @@ impl Request {
         }
     }
 
-    /// Adds a warning, once.
+    /// Adds a warning; once, however often it is given (a write may be tried again).
     pub fn warn(&self, text: impl Into<String>) {
         let (text, mut warnings) = (text.into(), self.warnings.lock());
         if !warnings.contains(&text) {
@@ -92,11 +92,11 @@ impl Request {
         }
     }
 
-    /// Adds an annotation to the audit event; the last of a key counts.
-    pub fn annotate(&self, key: String, value: String) {
-        let mut annotations = self.annotations.lock();
-        annotations.retain(|(k, _)| *k != key);
-        annotations.push((key, value));
+    /// Annotates the request's audit event; the last value of a key counts.
+    pub fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
+        let (key, mut annotations) = (key.into(), self.annotations.lock());
+        annotations.retain(|(known, _)| *known != key);
+        annotations.push((key, value.into()));
     }
 
     /// Who the written fields belong to.

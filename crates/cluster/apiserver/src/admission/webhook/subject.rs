@@ -208,7 +208,7 @@ impl<'a> Subject<'a> {
             sub => {
                 let mut new = if std::ptr::eq(desc, &**own) { sent } else { own.shown(desc.stored(sent)) };
                 if own.sub(sub).is_none_or(|s| s.gvk.is_none()) {
-                    keep_own(&mut new, object);
+                    self.keep_own(&mut new, object);
                     (own.strategy.default)(&mut new);
                 }
                 new
@@ -218,19 +218,26 @@ impl<'a> Subject<'a> {
         *object = new;
         Ok(changed)
     }
-}
 
-/// What the server alone sets stays; and the kind, which a patch cannot change.
-fn keep_own(new: &mut Value, before: &Value) {
-    metadata::before_update(new, before);
-    if let Some(meta) = new.object_at(&["metadata"]) {
-        meta.shift_remove("resourceVersion");
-    }
-    if let Some(map) = new.as_object_mut() {
-        for key in ["kind", "apiVersion"] {
-            if let Some(value) = before.get(key) {
-                map.insert(key.into(), value.clone());
-            }
+    /// What the server alone sets stays: identity, kind, and of a new object its status and its author.
+    fn keep_own(&self, new: &mut Value, before: &Value) {
+        let request = self.attributes.request;
+        let create = self.attributes.operation == Operation::Create;
+        metadata::before_update(new, before);
+        if let Some(meta) = new.object_at(&["metadata"]) {
+            meta.shift_remove("resourceVersion");
+        }
+        let Some(map) = new.as_object_mut() else { return };
+        // A kubelet registers its node with its status, which is as open to change as the rest.
+        let status = create && request.desc.has_status() && request.desc.kind != "Node";
+        for key in ["kind", "apiVersion", "status"].into_iter().filter(|k| *k != "status" || status) {
+            match before.get(key) {
+                Some(value) => map.insert(key.into(), value.clone()),
+                None => map.shift_remove(key),
+            };
+        }
+        if create && request.desc.kind == "CertificateSigningRequest" {
+            crate::strategy::certificates::stamp(new, &request.user);
         }
     }
 }
