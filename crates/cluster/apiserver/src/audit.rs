@@ -5,6 +5,7 @@ mod policy;
 
 use anyhow::Result;
 use jiff::Timestamp;
+use kinit_apimachinery::meta::Meta;
 use kinit_apimachinery::time;
 use serde_json::{Value, json};
 
@@ -90,7 +91,7 @@ impl Audit {
     }
 
     /// Writes a record for a stage.
-    pub fn write(&self, record: &Record, stage: &str, code: u16, why: Option<&str>) {
+    pub fn write(&self, record: &Record, stage: &str, code: u16) {
         if record.omitted.iter().any(|s| s == stage) {
             return;
         }
@@ -101,14 +102,18 @@ impl Audit {
         if code > 0 {
             event["responseStatus"] = json!({"metadata": {}, "code": code});
         }
-        if let Some(why) = why {
-            event["annotations"] = json!({"authorization.k8s.io/decision": if code == 403 { "forbid" } else { "allow" }, "authorization.k8s.io/reason": why});
-        }
         log.line(&event);
     }
 }
 
 impl Record {
+    /// Annotates the event: what was decided on the way, and by whom.
+    pub fn annotate(&mut self, key: &str, value: impl Into<Value>) {
+        if let Some(annotations) = self.event.object_at(&["annotations"]) {
+            annotations.insert(key.to_owned(), value.into());
+        }
+    }
+
     /// Keeps the request's body, when the level wants it; secrets are never logged beyond their metadata by a sane policy.
     pub fn request_body(&mut self, body: &[u8]) {
         if matches!(self.level, Level::Request | Level::RequestResponse)

@@ -73,9 +73,9 @@ async fn inner(
         id,
     });
     if let Some(record) = &record {
-        server.audit.write(record, "RequestReceived", 0, None);
+        server.audit.write(record, "RequestReceived", 0);
         if long {
-            server.audit.write(record, "ResponseStarted", 200, None);
+            server.audit.write(record, "ResponseStarted", 200);
         }
     }
     let result = match acting {
@@ -83,11 +83,11 @@ async fn inner(
         Err(error) => Err(error),
     };
     if let Some(record) = &record {
-        let (code, reason) = match &result {
-            Ok(response) => (response.status().as_u16(), ""),
-            Err(error) => (error.code, error.message.as_str()),
+        let code = match &result {
+            Ok(response) => response.status().as_u16(),
+            Err(error) => error.code,
         };
-        server.audit.write(record, "ResponseComplete", code, (code == 403).then_some(reason));
+        server.audit.write(record, "ResponseComplete", code);
     }
     result
 }
@@ -120,7 +120,7 @@ async fn authorized(
     request: HttpRequest<Incoming>,
     info: &RequestInfo,
     user: User,
-    record: Option<&mut Record>,
+    mut record: Option<&mut Record>,
 ) -> Result<ApiResponse, ApiError> {
     let always = matches!(info.path.as_str(), "/livez" | "/readyz" | "/healthz");
     let ask = Ask::of(info);
@@ -129,6 +129,11 @@ async fn authorized(
     }
     if !always {
         let decision = authz::decide(server, &user, &ask).await;
+        if let Some(record) = record.as_mut() {
+            let word = if decision.allowed { "allow" } else { "forbid" };
+            record.annotate("authorization.k8s.io/decision", word);
+            record.annotate("authorization.k8s.io/reason", decision.reason.clone());
+        }
         if !decision.allowed {
             return Err(authz::forbidden(&user, &ask, &decision.reason));
         }
@@ -144,7 +149,7 @@ async fn resource(
     request: HttpRequest<Incoming>,
     info: &RequestInfo,
     user: User,
-    record: Option<&mut Record>,
+    mut record: Option<&mut Record>,
 ) -> Result<ApiResponse, ApiError> {
     let desc = server.registry.find(&info.group, &info.version, &info.resource).ok_or_else(ApiError::no_such_path)?;
     if !info.subresource.is_empty() && desc.sub(&info.subresource).is_none() {
@@ -188,16 +193,20 @@ async fn resource(
         media_type: body::media_type(request.headers().get(CONTENT_TYPE)),
         accepted,
         warnings: Mutex::default(),
+        annotations: Mutex::default(),
     };
     ours.check_table_options()?;
     if streaming {
         return node::handle(&ours, request).await;
     }
     let raw = read_limited(request.into_body()).await?;
-    if let Some(record) = record.filter(|r| r.wants_body()) {
+    if let Some(record) = record.as_mut().filter(|r| r.wants_body()) {
         record.request_body(&raw);
     }
     let result = dispatch::handle(&ours, raw).await;
+    if let Some(record) = record {
+        ours.annotations.lock().drain(..).for_each(|(key, value)| record.annotate(&key, value));
+    }
     let warnings = std::mem::take(&mut *ours.warnings.lock());
     let mut response = match result {
         Ok(response) => response,

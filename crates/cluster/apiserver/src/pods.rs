@@ -33,6 +33,7 @@ fn for_pod(request: &Request, name: &str, subresource: &str) -> Result<Request, 
         media_type: request.media_type.clone(),
         accepted: request.accepted,
         warnings: parking_lot::Mutex::default(),
+        annotations: parking_lot::Mutex::default(),
     })
 }
 

@@ -61,9 +61,14 @@ pub fn error(error: &ApiError) -> ApiResponse {
     response
 }
 
+/// Characters of warnings an answer may carry before each is cut, and what is left of each then
+/// (`WithWarningRecorder`).
+const ALL_WARNINGS: usize = 4096;
+const CUT_WARNING: usize = 256;
+
 /// Adds `Warning: 299 - "..."` headers.
 pub fn warn(response: &mut ApiResponse, warnings: &[String]) {
-    for warning in warnings {
+    for warning in fitting(warnings) {
         let clean: String = warning.chars().filter(|c| !c.is_control()).collect();
         let quoted = format!("299 - \"{}\"", clean.replace('\\', "\\\\").replace('"', "\\\""));
         if let Ok(value) = HeaderValue::from_str(&quoted) {
@@ -72,9 +77,50 @@ pub fn warn(response: &mut ApiResponse, warnings: &[String]) {
     }
 }
 
+/// The warnings as they are, or the beginnings of as many as fit.
+fn fitting(warnings: &[String]) -> Vec<&str> {
+    let mut written: usize = warnings.iter().map(|w| w.chars().count()).sum();
+    if written <= ALL_WARNINGS {
+        return warnings.iter().map(String::as_str).collect();
+    }
+    written = 0;
+    let mut out = Vec::new();
+    for warning in warnings {
+        if written >= ALL_WARNINGS {
+            break;
+        }
+        let end = warning.char_indices().nth(CUT_WARNING).map_or(warning.len(), |(at, _)| at);
+        written += warning[..end].chars().count();
+        out.push(&warning[..end]);
+    }
+    out
+}
+
 /// Sets a header when its value can be one.
 pub fn set_header(response: &mut ApiResponse, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(HeaderName::from_static(name), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_cut_when_they_are_too_many() {
+        let few = vec!["ä".repeat(4000), "b".into()];
+        assert_eq!(fitting(&few), few);
+        let long = vec!["ä".repeat(4000), "b".repeat(200)];
+        assert_eq!(fitting(&long), ["ä".repeat(256), "b".repeat(200)]);
+        let many = vec!["c".repeat(1024); 100];
+        assert_eq!(fitting(&many).len(), 16);
+    }
+
+    #[test]
+    fn a_warning_is_a_quoted_header() {
+        let mut response = text(200, "");
+        warn(&mut response, &["says \"a\\b\"\n".into()]);
+        assert_eq!(response.headers()[WARNING], r#"299 - "says \"a\\b\"""#);
     }
 }

@@ -50,6 +50,8 @@ pub struct Request {
     pub accepted: Accepted,
     /// Warnings for the client, collected on the way.
     pub warnings: Mutex<Vec<String>>,
+    /// Annotations of the request's audit event, collected on the way.
+    pub annotations: Mutex<Vec<(String, String)>>,
 }
 
 impl Request {
@@ -75,9 +77,19 @@ impl Request {
         }
     }
 
-    /// Adds a warning.
+    /// Adds a warning; once, however often it is given (a write may be tried again).
     pub fn warn(&self, text: impl Into<String>) {
-        self.warnings.lock().push(text.into());
+        let (text, mut warnings) = (text.into(), self.warnings.lock());
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    /// Annotates the request's audit event; the last value of a key counts.
+    pub fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
+        let (key, mut annotations) = (key.into(), self.annotations.lock());
+        annotations.retain(|(known, _)| *known != key);
+        annotations.push((key, value.into()));
     }
 
     /// Who the written fields belong to.
