@@ -71,7 +71,8 @@ pub fn warn(response: &mut ApiResponse, warnings: &[String]) {
     for warning in fitting(warnings) {
         let clean: String = warning.chars().filter(|c| !c.is_control()).collect();
         let quoted = format!("299 - \"{}\"", clean.replace('\\', "\\\\").replace('"', "\\\""));
-        if let Ok(value) = HeaderValue::from_str(&quoted) {
+        // Names that a client chose may be more than ASCII.
+        if let Ok(value) = HeaderValue::from_bytes(quoted.as_bytes()) {
             response.headers_mut().append(WARNING, value);
         }
     }
@@ -122,5 +123,7 @@ mod tests {
         let mut response = text(200, "");
         warn(&mut response, &["says \"a\\b\"\n".into()]);
         assert_eq!(response.headers()[WARNING], r#"299 - "says \"a\\b\"""#);
+        warn(&mut response, &["é".into()]);
+        assert_eq!(response.headers().get_all(WARNING).iter().count(), 2);
     }
 }
