@@ -107,7 +107,13 @@ impl Audit {
 }
 
 impl Record {
-    /// Annotates the event: what was decided on the way, and by whom.
+    /// Notes what the authorizers decided (`WithAuthorization`).
+    pub fn decided(&mut self, allowed: bool, reason: &str) {
+        self.annotate("authorization.k8s.io/decision", if allowed { "allow" } else { "forbid" });
+        self.annotate("authorization.k8s.io/reason", reason);
+    }
+
+    /// Annotates the event with what was found out on the way.
     pub fn annotate(&mut self, key: &str, value: impl Into<Value>) {
         if let Some(annotations) = self.event.object_at(&["annotations"]) {
             annotations.insert(key.to_owned(), value.into());

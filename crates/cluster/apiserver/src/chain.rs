@@ -80,7 +80,12 @@ async fn inner(
     }
     let result = match acting {
         Ok(acting) => limited(server, request, info, acting.unwrap_or(real), long, record.as_mut()).await,
-        Err(error) => Err(error),
+        Err(error) => {
+            if let Some(record) = record.as_mut().filter(|_| error.code == 403) {
+                record.decided(false, &error.message);
+            }
+            Err(error)
+        }
     };
     if let Some(record) = &record {
         let code = match &result {
@@ -130,9 +135,7 @@ async fn authorized(
     if !always {
         let decision = authz::decide(server, &user, &ask).await;
         if let Some(record) = record.as_mut() {
-            let word = if decision.allowed { "allow" } else { "forbid" };
-            record.annotate("authorization.k8s.io/decision", word);
-            record.annotate("authorization.k8s.io/reason", decision.reason.clone());
+            record.decided(decision.allowed, &decision.reason);
         }
         if !decision.allowed {
             return Err(authz::forbidden(&user, &ask, &decision.reason));
