@@ -200,30 +200,20 @@ async fn resource(
         annotations: Mutex::default(),
     };
     ours.check_table_options()?;
-    if streaming {
-        let result = node::handle(&ours, request).await;
-        return streamed(&ours, result, record);
-    }
-    let raw = read_limited(request.into_body()).await?;
-    if let Some(record) = record.as_mut().filter(|r| r.wants_body()) {
-        record.request_body(&raw);
-    }
-    let result = dispatch::handle(&ours, raw).await;
-    if let Some(record) = record {
-        ours.annotations.lock().drain(..).for_each(|(key, value)| record.annotate(&key, value));
-    }
-    let warnings = std::mem::take(&mut *ours.warnings.lock());
-    let mut response = match result {
-        Ok(response) => response,
-        Err(error) if warnings.is_empty() => return Err(error),
-        Err(error) => respond::error(&error),
+    let result = if streaming {
+        node::handle(&ours, request).await
+    } else {
+        let raw = read_limited(request.into_body()).await?;
+        if let Some(record) = record.as_mut().filter(|r| r.wants_body()) {
+            record.request_body(&raw);
+        }
+        dispatch::handle(&ours, raw).await
     };
-    respond::warn(&mut response, &warnings);
-    Ok(response)
+    told(&ours, result, record)
 }
 
-/// A stream is opened, or not: what was noted about it goes the way of everything else.
-fn streamed(
+/// The answer with what was noted on the way: warnings for the client, annotations for the audit log.
+fn told(
     request: &Request,
     result: Result<ApiResponse, ApiError>,
     record: Option<&mut Record>,

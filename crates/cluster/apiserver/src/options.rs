@@ -175,6 +175,7 @@ pub const PLUGINS: &[&str] = &[
     "NamespaceLifecycle",
     "LimitRanger",
     "ServiceAccount",
+    "PodSecurity",
     "TaintNodesByCondition",
     "Priority",
     "DefaultTolerationSeconds",

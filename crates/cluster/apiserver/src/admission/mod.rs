@@ -4,6 +4,7 @@ mod defaults;
 mod limits;
 mod namespace;
 mod node_restriction;
+mod pod_security;
 mod pods;
 mod service_account;
 pub mod webhook;
@@ -103,6 +104,9 @@ impl Attributes<'_> {
         }
         if self.has("NodeRestriction") {
             node_restriction::check(self, object)?;
+        }
+        if self.has("PodSecurity") {
+            pod_security::check(self, object).await?;
         }
         if self.operation != Operation::Delete {
             escalation::check(self.request, object, self.old).await?;

@@ -15,7 +15,7 @@ use kinit_client::informer::{BY_CONTROLLER, key_of};
 use kube::ResourceExt;
 
 use super::owned::{PodLoop, PodOwner};
-use super::pods::from_template;
+use super::pods::{brief, from_template};
 use super::rank;
 use crate::context::Context;
 use crate::object::owner::controller_of;
@@ -136,7 +136,7 @@ impl<K: Replicated> Controller<K> {
             failure = self.manage(&key, &owner, &set, &active).await.err();
         }
         let min_ready = spec.min_ready_seconds.unwrap_or(0);
-        let status = status(&set, &active, failure.as_ref().map(|e| format!("{e:#}")), &now());
+        let status = status(&set, &active, failure.as_ref().map(said), &now());
         if set.status.as_ref() != Some(&status) {
             self.0.write_status(&owner.with_status(status)).await?;
         }
@@ -180,6 +180,11 @@ impl<K: Replicated> Controller<K> {
         }
         crowds
     }
+}
+
+/// What the API server said, where it was the one to refuse; a condition is for people.
+fn said(error: &anyhow::Error) -> String {
+    error.chain().find_map(|cause| cause.downcast_ref()).map_or_else(|| format!("{error:#}"), brief)
 }
 
 /// The status that says what is.
@@ -237,6 +242,14 @@ mod tests {
         let set = controller.as_set();
         assert_eq!(set.spec.as_ref().unwrap().selector, controller.pod_selector().unwrap());
         assert_eq!(controller.with_status(set.status.unwrap()), controller, "there and back");
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_servers_words() {
+        let refused = kube::core::Status::failure("pods \"x\" is forbidden: no", "Forbidden").with_code(403);
+        let error = anyhow::Error::new(kube::Error::Api(Box::new(refused))).context("create pods");
+        assert_eq!(said(&error), "pods \"x\" is forbidden: no");
+        assert_eq!(said(&anyhow::anyhow!("low").context("high")), "high: low");
     }
 
     #[test]
