@@ -11,7 +11,7 @@ use crate::registry::Request;
 pub async fn connect(request: &Request, query: &str) -> Result<String, ApiError> {
     let subresource = request.info.subresource.as_str();
     let attributes = Attributes { request, operation: Operation::Connect, old: None, dry_run: false, subresource };
-    if super::asked(&attributes, true).is_empty() && super::asked(&attributes, false).is_empty() {
+    if super::asked(&attributes, true).await?.is_empty() && super::asked(&attributes, false).await?.is_empty() {
         return Ok(query.to_owned());
     }
     let Some((group, version, kind)) = request.desc.sub(subresource).and_then(|s| s.gvk) else {

@@ -21,6 +21,7 @@ mod subject;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use kinit_apimachinery::ApiError;
@@ -56,6 +57,9 @@ impl Default for Webhooks {
     }
 }
 
+/// How long a request waits for the first configurations of a server that starts, as upstream's.
+const READY: Duration = Duration::from_secs(10);
+
 /// Writes that are part of another request, whose own admission webhooks were asked already.
 fn is_inner(attributes: &Attributes<'_>) -> bool {
     let verb = attributes.request.info.verb;
@@ -66,16 +70,22 @@ fn is_inner(attributes: &Attributes<'_>) -> bool {
     }
 }
 
-fn asked(attributes: &Attributes<'_>, mutating: bool) -> Vec<Arc<Hook>> {
+/// The webhooks of a kind, for a request that may be sent to some. Before the first configurations are known nothing
+/// is let through unseen (`Webhook.WaitForReady`).
+async fn asked(attributes: &Attributes<'_>, mutating: bool) -> Result<Vec<Arc<Hook>>, ApiError> {
     let server = &attributes.request.server;
     let (plugin, source) = match mutating {
         true => ("MutatingAdmissionWebhook", &server.webhooks.mutating),
         false => ("ValidatingAdmissionWebhook", &server.webhooks.validating),
     };
     if !attributes.has(plugin) || matching::is_exempt(&attributes.request.desc.group) || is_inner(attributes) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    source.hooks(&server.store)
+    if !server.store.is_ready() && tokio::time::timeout(READY, server.store.wait_ready()).await.is_err() {
+        let (desc, name) = (&attributes.request.desc, &attributes.request.info.name);
+        return Err(ApiError::forbidden(&desc.group, &desc.plural, name, "not yet ready to handle request"));
+    }
+    Ok(source.hooks(&server.store))
 }
 
 /// Which webhooks are asked again.
@@ -95,7 +105,7 @@ impl Again {
 /// Asks the mutating webhooks, and after a change the built-in plugins and the willing ones among them once more
 /// (`reinvocationPolicy`); whether the object changed.
 pub(super) async fn mutate(attributes: &Attributes<'_>, object: &mut Value) -> Result<bool, ApiError> {
-    let hooks = asked(attributes, true);
+    let hooks = asked(attributes, true).await?;
     if hooks.is_empty() {
         return Ok(false);
     }
@@ -146,7 +156,7 @@ pub(super) async fn validate(attributes: &Attributes<'_>, object: &Value) -> Res
     if attributes.operation == Operation::Delete {
         mutate(attributes, &mut object.clone()).await?;
     }
-    let hooks = asked(attributes, false);
+    let hooks = asked(attributes, false).await?;
     let mut asking = Vec::new();
     for (index, hook) in hooks.iter().enumerate() {
         let subject = Subject::of(attributes, object);
