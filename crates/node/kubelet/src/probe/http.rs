@@ -143,9 +143,23 @@ impl Target {
     }
 }
 
+/// Connects; a failure is told in the words that Go has for it and that people search for.
+pub async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
+    use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    TcpStream::connect((host, port)).await.map_err(|error| {
+        let why = match error.kind() {
+            ConnectionRefused => "connect: connection refused".to_owned(),
+            HostUnreachable => "connect: no route to host".to_owned(),
+            NetworkUnreachable => "connect: network is unreachable".to_owned(),
+            _ => error.to_string(),
+        };
+        format!("dial tcp {host}:{port}: {why}")
+    })
+}
+
 async fn exchange(target: &Target) -> Result<Answer, String> {
     let failed = |e: &dyn std::fmt::Display| format!("Get {}: {e}", target.url());
-    let stream = TcpStream::connect((target.host.as_str(), target.port)).await.map_err(|e| failed(&e))?;
+    let stream = dial(&target.host, target.port).await.map_err(|e| failed(&e))?;
     if !target.tls {
         return converse(target, stream).await.map_err(|e| failed(&e));
     }
@@ -295,6 +309,13 @@ mod tests {
             }
         });
         Target { host: "127.0.0.1".into(), port, path: "/".into(), tls: false, headers: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_told_as_by_go() {
+        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let why = dial("127.0.0.1", free).await.unwrap_err();
+        assert_eq!(why, format!("dial tcp 127.0.0.1:{free}: connect: connection refused"));
     }
 
     #[tokio::test]

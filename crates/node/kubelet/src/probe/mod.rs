@@ -11,7 +11,6 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, Probe};
 use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -312,10 +311,9 @@ impl Prober {
         }
         if let Some(tcp) = &probe.tcp_socket {
             let (host, port) = (host(tcp.host.as_ref())?, http::port(&tcp.port, &self.container)?);
-            let connect = TcpStream::connect((host.as_str(), port));
-            return match tokio::time::timeout(timeout, connect).await {
+            return match tokio::time::timeout(timeout, http::dial(&host, port)).await {
                 Ok(Ok(_)) => Ok(()),
-                Ok(Err(error)) => Err(Trouble::Bad(format!("dial tcp {host}:{port}: {error}"))),
+                Ok(Err(why)) => Err(Trouble::Bad(why)),
                 Err(_) => Err(Trouble::Bad(format!("dial tcp {host}:{port}: i/o timeout"))),
             };
         }
