@@ -186,6 +186,7 @@ pub const PLUGINS: &[&str] = &[
     "DefaultIngressClass",
     "RuntimeClass",
     "NodeRestriction",
+    "ResourceQuota",
 ];
 
 impl Options {

@@ -5,6 +5,7 @@ mod limits;
 mod namespace;
 mod node_restriction;
 mod pods;
+pub mod quota;
 mod service_account;
 
 use kinit_apimachinery::ApiError;
@@ -98,6 +99,10 @@ impl Attributes<'_> {
         if self.operation != Operation::Delete {
             escalation::check(self.request, object, self.old).await?;
             defaults::signers(self, object).await?;
+        }
+        // The last of all: what is charged here should not be refused by another.
+        if self.has("ResourceQuota") {
+            quota::admit(self, object).await?;
         }
         Ok(())
     }

@@ -41,7 +41,6 @@ pub async fn object_of(request: &Request, mut object: Value, dry_run: bool) -> R
     }
     (desc.strategy.default)(&mut object);
     metadata::before_create(&mut object, desc, &request.info.namespace)?;
-    (desc.strategy.prepare_create)(&mut object);
     if desc.kind == "CertificateSigningRequest" {
         crate::strategy::certificates::stamp(&mut object, &request.user);
     }
@@ -50,6 +49,8 @@ pub async fn object_of(request: &Request, mut object: Value, dry_run: bool) -> R
     }
     let attributes = Attributes { request, operation: Operation::Create, old: None, dry_run, subresource: "" };
     attributes.mutate(&mut object).await?;
+    // What follows from the spec (a pod's quality of service) follows from what the plugins made of it.
+    (desc.strategy.prepare_create)(&mut object);
     (desc.strategy.default)(&mut object);
     let mut errors = FieldErrors::default();
     metadata::validate(&object, desc, &mut errors);
