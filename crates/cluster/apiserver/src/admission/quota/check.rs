@@ -53,14 +53,9 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// Whether a quota has a say.
-    pub fn concerns(&self, quota: &Quota) -> bool {
-        quota.matches(&self.new)
-    }
-
     /// By name of a quota, the amounts of `status.used` that the write changes; upstream's words when it does not fit all of them.
     pub fn charges(&self, quotas: &[Quota]) -> Result<BTreeMap<String, Amounts>, String> {
-        let concerned: Vec<&Quota> = quotas.iter().filter(|quota| self.concerns(quota)).collect();
+        let concerned: Vec<&Quota> = quotas.iter().filter(|quota| quota.matches(&self.new)).collect();
         for quota in &concerned {
             self.precondition(quota)?;
         }

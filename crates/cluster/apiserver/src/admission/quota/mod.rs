@@ -11,6 +11,7 @@
 mod check;
 mod ledger;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kinit_apimachinery::ApiError;
@@ -48,9 +49,10 @@ pub async fn admit(attributes: &Attributes<'_>, object: &Value) -> Result<(), Ap
         now: jiff::Timestamp::now(),
     };
     let refused = |cause: String| ApiError::forbidden(&desc.group, &desc.plural, object.name(), &cause);
-    // Most requests either fit nowhere or matter to no quota: then nobody has to wait for a turn.
-    if attributes.dry_run || !known.iter().any(|quota| ask.concerns(quota)) {
-        return ask.charges(&known).map(drop).map_err(refused);
+    let first = ask.charges(&known);
+    // What costs nothing, and what is only tried, does not wait for its turn.
+    if attributes.dry_run || first.as_ref().is_ok_and(BTreeMap::is_empty) {
+        return first.map(drop).map_err(refused);
     }
     let charged = ledger::charge(&request.server, &request.info.namespace, &ask);
     match tokio::time::timeout(PATIENCE, charged).await {
