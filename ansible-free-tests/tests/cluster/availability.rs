@@ -42,6 +42,38 @@ pub fn any_control_plane_may_die(lab: &Lab) {
     callers.end(lab);
 }
 
+/// The worst control plane to lose sight of: etcd's leader, which the balancer still reaches. Its API server must step aside by itself.
+pub fn etcds_leader_may_be_cut_off_from_its_peers(lab: &Lab) {
+    /// Silence that an election may explain is waited for before a server says that it is not ready.
+    const OUTAGE: Duration = Duration::from_secs(8);
+    let traffic = Traffic::start(&lab.dir.join("admin.conf")).unwrap();
+    let ready = Instant::now();
+    eventually(MINUTE, || traffic.flows(ready)).unwrap();
+    let (leaders, others): (Vec<_>, Vec<_>) =
+        ["cp1", "cp2", "cp3"].into_iter().partition(|host| leads_etcd(lab, host).unwrap());
+    let [leader] = leaders[..] else { panic!("etcd's leaders: {leaders:?}") };
+    let cut = Instant::now();
+    for other in others {
+        lab.playground("partition", &[leader, other]).unwrap().ok("partition").unwrap();
+    }
+    scales(lab, 3);
+    std::thread::sleep((2 * OUTAGE).saturating_sub(cut.elapsed()));
+    let silences = traffic.longest_silence(cut);
+    println!("   {leader}: longest silence {silences:.1?}");
+    assert!(silences.iter().all(|(_, silence)| *silence < OUTAGE), "{leader}: {silences:?}");
+    lab.playground("heal", &[]).unwrap().ok("heal").unwrap();
+    let healed = Instant::now();
+    eventually(MINUTE, || is_whole(lab)).unwrap();
+    println!("   {leader}: whole {:.1?} after it was healed", healed.elapsed());
+    let kept = eventually(MINUTE, || traffic.nothing_is_lost()).unwrap();
+    println!("   {kept} writes acknowledged, none lost");
+}
+
+fn leads_etcd(lab: &Lab, host: &str) -> Result<bool> {
+    let metrics = "exec 3<>/dev/tcp/127.0.0.1/2381; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
+    Ok(lab.ssh(host, metrics)?.lines().any(|line| line.trim_end() == "etcd_server_is_leader 1"))
+}
+
 /// A worker whose cable is pulled for longer than the grace period is given up; with the cable back in, it and its pods serve at once.
 pub fn a_worker_is_cut_off_and_comes_back(lab: &Lab) {
     /// Connections and watches are made anew, and what was written about the node is put right.

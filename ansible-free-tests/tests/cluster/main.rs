@@ -32,6 +32,7 @@ fn a_cluster_lives() {
     part("kubectl 1.32", &|lab| verbs::all_work(lab, Kubectl::Trixie));
     part("kubectl 1.36", &|lab| verbs::all_work(lab, Kubectl::Sid));
     part("loss of control planes", &availability::any_control_plane_may_die);
+    part("a partition", &availability::etcds_leader_may_be_cut_off_from_its_peers);
     part("a worker cut off", &availability::a_worker_is_cut_off_and_comes_back);
     part("loss of a worker", &availability::a_worker_may_die);
     part("namespaces go", &verbs::namespaces_go);

@@ -16,7 +16,8 @@ use kube::{Client, Config};
 use tokio::runtime::Runtime;
 
 const PAUSE: Duration = Duration::from_millis(100);
-const LABEL: &str = "traffic=yes";
+/// Label of all objects of a run; its value is the run's.
+const LABEL: &str = "traffic";
 
 /// What each of the three has done.
 #[derive(Default)]
@@ -33,6 +34,7 @@ pub struct Traffic {
     runtime: Runtime,
     record: Arc<Mutex<Record>>,
     api: Api<ConfigMap>,
+    run: String,
 }
 
 impl Traffic {
@@ -47,11 +49,12 @@ impl Traffic {
             anyhow::Ok(Api::<ConfigMap>::default_namespaced(Client::try_from(config)?))
         };
         let record = Arc::new(Mutex::new(Record::default()));
-        runtime.spawn(write(connect()?, record.clone()));
+        let run = format!("traffic-{:x}", jiff::Timestamp::now().as_millisecond());
+        runtime.spawn(write(connect()?, run.clone(), record.clone()));
         runtime.spawn(read(connect()?, record.clone()));
-        runtime.spawn(watch(connect()?, record.clone()));
+        runtime.spawn(watch(connect()?, of(&run), record.clone()));
         let api = connect()?;
-        Ok(Self { runtime, record, api })
+        Ok(Self { runtime, record, api, run })
     }
 
     fn with<T>(&self, look: impl FnOnce(&Record) -> T) -> T {
@@ -89,7 +92,7 @@ impl Traffic {
             (names(&r.acknowledged), names(&r.watched), r.lost.clone())
         });
         ensure!(lost.is_empty(), "acknowledged, but not found when read: {lost:?}");
-        let list = self.runtime.block_on(self.api.list(&ListParams::default().labels(LABEL)))?;
+        let list = self.runtime.block_on(self.api.list(&ListParams::default().labels(&of(&self.run))))?;
         let stored: BTreeSet<String> = list.items.into_iter().filter_map(|c| c.metadata.name).collect();
         let missing: Vec<_> = acknowledged.difference(&stored).collect();
         ensure!(missing.is_empty(), "acknowledged, but not stored: {missing:?}");
@@ -99,12 +102,17 @@ impl Traffic {
     }
 }
 
-async fn write(api: Api<ConfigMap>, record: Arc<Mutex<Record>>) {
+/// Selects the objects of a run.
+fn of(run: &str) -> String {
+    format!("{LABEL}={run}")
+}
+
+async fn write(api: Api<ConfigMap>, run: String, record: Arc<Mutex<Record>>) {
     for n in 0.. {
-        let name = format!("traffic-{n:06}");
+        let name = format!("{run}-{n:06}");
         let mut object = ConfigMap::default();
         object.metadata.name = Some(name.clone());
-        object.metadata.labels = Some([("traffic".to_owned(), "yes".to_owned())].into());
+        object.metadata.labels = Some([(LABEL.to_owned(), run.clone())].into());
         // What fails is not acknowledged; whether it was stored does not matter.
         if api.create(&PostParams::default(), &object).await.is_ok() {
             record.lock().unwrap().acknowledged.push((name, Instant::now()));
@@ -125,8 +133,8 @@ async fn read(api: Api<ConfigMap>, record: Arc<Mutex<Record>>) {
     }
 }
 
-async fn watch(api: Api<ConfigMap>, record: Arc<Mutex<Record>>) {
-    let mut events = std::pin::pin!(watcher(api, watcher::Config::default().labels(LABEL)).default_backoff());
+async fn watch(api: Api<ConfigMap>, labels: String, record: Arc<Mutex<Record>>) {
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default().labels(&labels)).default_backoff());
     while let Some(event) = events.next().await {
         if let Ok(Event::Apply(object) | Event::InitApply(object)) = event {
             let name = object.metadata.name.unwrap_or_default();

@@ -143,6 +143,9 @@ impl Desk<'_> {
         assert!(diff.code == 1 && diff.out.contains("+  a: \"9\""), "{}{}", diff.out, diff.err);
         let unknown = self.try_say(&["apply", "-f", "-"], &manifest.replace("\ndata:", "\ndatum:"));
         assert!(unknown.code == 1 && unknown.err.contains(r#"unknown field "datum""#), "{}", unknown.err);
+        let unknown = self.try_say(&["apply", "-f", "-"], &manifest.replace("kind: ConfigMap", "kind: Widget"));
+        let expected = r#"no matches for kind "Widget" in version "v1""#;
+        assert!(unknown.code == 1 && unknown.err.contains(expected), "{}", unknown.err);
     }
 
     fn roll_out(&self) {

@@ -3,6 +3,8 @@
 //! Enough for `kubectl apply`, client-side validation and `kubectl explain`: paths with their query parameters, schemas
 //! with types, list markers and group-version-kinds; no prose.
 
+pub(crate) mod v2;
+
 use std::collections::BTreeSet;
 
 use kinit_apimachinery::ApiError;

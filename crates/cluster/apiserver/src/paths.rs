@@ -41,6 +41,9 @@ fn read(server: &Arc<Server>, request: &HttpRequest<Incoming>, info: &RequestInf
     if let Some(answer) = health(server, path, query) {
         return Ok(answer);
     }
+    if path == "/openapi/v2" {
+        return Ok(openapi::v2::handle(server, accept));
+    }
     if let Some(rest) = path.strip_prefix("/openapi/v3") {
         return openapi::handle(server, rest.trim_start_matches('/'), query);
     }
@@ -77,7 +80,9 @@ fn index(server: &Server) -> ApiResponse {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));
     }
-    for path in ["/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"] {
+    for path in
+        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
+    {
         paths.push(path.into());
     }
     respond::json(200, &json!({"paths": paths}))

@@ -25,10 +25,10 @@ use crate::settle::Settled;
 /// Root of all keys, as upstream's `--etcd-prefix`.
 pub const ROOT: &str = "/registry/";
 pub(crate) const REQUEST: Duration = Duration::from_secs(10);
-/// An etcd election ends within this, or not soon.
+/// An etcd election ends within this (`--election-timeout` of 1 s, up to twice that by chance, and the vote), or not soon.
 const ELECTION: Duration = Duration::from_secs(3);
 const BETWEEN: Duration = Duration::from_millis(50);
-const PROBE: Duration = Duration::from_secs(2);
+const PROBE: Duration = Duration::from_secs(1);
 const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// A resource the store keeps.
@@ -116,18 +116,32 @@ impl Store {
         self.0.healthy.load(Ordering::Relaxed)
     }
 
-    /// Asks etcd every two seconds whether it still answers, until `shutdown`: what readiness goes by.
+    /// Asks etcd every second whether it still answers, until `shutdown`: what readiness goes by.
+    ///
+    /// A silence as long as an election does not count: it is the same for all servers, and were they all to say that they
+    /// are not ready, a balancer would have nobody left to send requests to that only have to wait.
     pub(crate) async fn probe(&self, shutdown: &CancellationToken) {
         loop {
-            let answer = tokio::time::timeout(PROBE, self.current_revision()).await;
-            let healthy = matches!(answer, Ok(Ok(_)));
+            let healthy = tokio::time::timeout(ELECTION, self.answered()).await.is_ok();
             if self.0.healthy.swap(healthy, Ordering::Relaxed) && !healthy {
                 tracing::warn!("etcd does not answer");
             }
+            if !healthy {
+                // Asked again at once: whoever is not ready should be so no longer than needed.
+                self.0.etcd.failed();
+            }
+            let pause = if healthy { PROBE } else { BETWEEN };
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(PROBE) => {}
+                () = tokio::time::sleep(pause) => {}
             }
+        }
+    }
+
+    /// Waits for an answer of etcd's quorum.
+    async fn answered(&self) {
+        while self.current_revision().await.is_err() {
+            tokio::time::sleep(BETWEEN).await;
         }
     }
 

@@ -40,8 +40,10 @@ pub async fn run(playground: &Playground) -> Result<()> {
     say!("\nService {NAME} by name, from a pod on {node}:\n{answers}");
     say!("kubeconfig: {}", kubeconfig.display());
     say!("\nTry next:\n  export KUBECONFIG={}", kubeconfig.display());
-    say!("  kubectl get nodes -o wide && kubectl get pods -A -o wide");
-    say!("  kinit playground power-off cp1    # and see that everything goes on\n  kinit playground down");
+    say!("  kubectl get nodes -o wide && kubectl get pods -A -o wide    # with a kubectl of your own");
+    let kinit = std::env::args_os().next().unwrap_or_else(|| "kinit".into());
+    let kinit = kinit.display();
+    say!("  {kinit} playground power-off cp1    # and see that everything goes on\n  {kinit} playground down");
     Ok(())
 }
 

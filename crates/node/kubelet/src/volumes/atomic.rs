@@ -46,7 +46,7 @@ pub fn write(directory: &Path, files: &Files, group: Option<i64>) -> io::Result<
         put(&target.join(path), file)?;
     }
     if let Some(group) = group {
-        give_to_group(&target, group)?;
+        give_to_group(&target, group, Access::Read)?;
     }
     let temporary = directory.join("..data_tmp");
     remove_if_there(&temporary)?;
@@ -135,19 +135,32 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives a tree to a group that may read and write it (`pkg/volume.SetVolumeOwnership`).
-pub fn give_to_group(path: &Path, group: i64) -> io::Result<()> {
+/// What a volume's group may do with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read what the kubelet writes.
+    Read,
+    /// Read and write.
+    Write,
+}
+
+/// Gives a tree to a group (`pkg/volume.SetVolumeOwnership`).
+pub fn give_to_group(path: &Path, group: i64, access: Access) -> io::Result<()> {
     let gid = u32::try_from(group).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "fsGroup out of range"))?;
     let meta = path.symlink_metadata()?;
     if meta.is_symlink() {
         return std::os::unix::fs::lchown(path, None, Some(gid));
     }
     std::os::unix::fs::chown(path, None, Some(gid))?;
-    let mut mode = meta.mode() & 0o7777 | 0o660;
+    let allowed = match access {
+        Access::Read => 0o440,
+        Access::Write => 0o660,
+    };
+    let mut mode = meta.mode() & 0o7777 | allowed;
     if meta.is_dir() {
         mode |= 0o2110;
         for entry in std::fs::read_dir(path)? {
-            give_to_group(&entry?.path(), group)?;
+            give_to_group(&entry?.path(), group, access)?;
         }
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
@@ -161,6 +174,21 @@ mod tests {
         list.iter()
             .map(|(p, b)| ((*p).to_owned(), File { bytes: b.as_bytes().to_vec(), mode: 0o644, owner: None }))
             .collect()
+    }
+
+    #[test]
+    fn a_group_reads_what_is_written_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = i64::from(std::fs::metadata(dir.path()).unwrap().gid());
+        for (access, file, directory) in [(Access::Read, 0o440, 0o2750), (Access::Write, 0o660, 0o2770)] {
+            let tree = dir.path().join(format!("{access:?}"));
+            std::fs::DirBuilder::new().mode(0o700).create(&tree).unwrap();
+            std::fs::write(tree.join("a"), "").unwrap();
+            std::fs::set_permissions(tree.join("a"), std::fs::Permissions::from_mode(0o400)).unwrap();
+            give_to_group(&tree, own, access).unwrap();
+            let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
+            assert_eq!((mode(&tree.join("a")), mode(&tree)), (file, directory), "{access:?}");
+        }
     }
 
     #[test]

@@ -121,7 +121,8 @@ async fn one(
         mounts::tmpfs(&path, None, 0o1777)?;
     }
     atomic::write(&path, &files, group).map_err(|e| format!("write {}: {e}", path.display()))?;
-    Ok(Mounted { path, read_only: false })
+    // The kubelet alone writes there, whatever the mount says (upstream's `GetAttributes().ReadOnly` of these four).
+    Ok(Mounted { path, read_only: true })
 }
 
 fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, pod: &Pod, group: Option<i64>) -> Result<(), String> {
@@ -137,7 +138,8 @@ fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, pod: &Pod, group: Optio
         mounts::tmpfs(path, size, 0o1777)?;
     }
     if fresh && let Some(group) = group {
-        atomic::give_to_group(path, group).map_err(|e| format!("set the group of {}: {e}", path.display()))?;
+        atomic::give_to_group(path, group, atomic::Access::Write)
+            .map_err(|e| format!("set the group of {}: {e}", path.display()))?;
     }
     Ok(())
 }
