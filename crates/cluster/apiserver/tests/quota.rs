@@ -197,3 +197,23 @@ async fn two_servers_never_pass_the_limit() {
     assert_eq!((made, pods.list(&ListParams::default()).await.unwrap().items.len()), (20, 20));
     assert_eq!(used(&quotas, "q").await, json!({"pods": "20"}));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_that_means_nothing_is_refused_and_the_table_tells_the_use() {
+    let (_server, client) = start().await;
+    let hard = json!({"hard": {"pods": "2", "limits.cpu": "4", "cpu": "2"}});
+    let quotas = quota(&client, "q", hard, json!({"cpu": "500m"})).await;
+    for spec in [json!({"hard": {"pods": "-1"}}), json!({"hard": {"cpu": "1"}, "scopes": ["BestEffort"]})] {
+        let bad = serde_json::from_value(json!({"metadata": {"name": "bad"}, "spec": spec})).unwrap();
+        assert!(text(quotas.create(&PostParams::default(), &bad).await).starts_with("422 Invalid"), "{spec}");
+    }
+    let request = http::Request::get("/api/v1/namespaces/default/resourcequotas")
+        .header("accept", "application/json;as=Table;g=meta.k8s.io;v=v1")
+        .body(Vec::new())
+        .unwrap();
+    let table: Value = client.request(request).await.unwrap();
+    assert_eq!(
+        table["rows"][0]["cells"].as_array().unwrap()[..3],
+        json!(["q", "cpu: 500m/2, pods: 0/2", "limits.cpu: 0/4"]).as_array().unwrap()[..]
+    );
+}

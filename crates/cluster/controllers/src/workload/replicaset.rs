@@ -136,7 +136,7 @@ impl<K: Replicated> Controller<K> {
             failure = self.manage(&key, &owner, &set, &active).await.err();
         }
         let min_ready = spec.min_ready_seconds.unwrap_or(0);
-        let status = status(&set, &active, failure.as_ref().map(|e| format!("{e:#}")), &now());
+        let status = status(&set, &active, failure.as_ref().map(root_message), &now());
         if set.status.as_ref() != Some(&status) {
             self.0.write_status(&owner.with_status(status)).await?;
         }
@@ -180,6 +180,15 @@ impl<K: Replicated> Controller<K> {
         }
         crowds
     }
+}
+
+/// What the API server said, as upstream has it in the condition; otherwise the whole chain.
+fn root_message(error: &anyhow::Error) -> String {
+    let answer = error.chain().find_map(|cause| match cause.downcast_ref::<kube::Error>() {
+        Some(kube::Error::Api(status)) => Some(status.message.clone()),
+        _ => None,
+    });
+    answer.unwrap_or_else(|| format!("{error:#}"))
 }
 
 /// The status that says what is.
