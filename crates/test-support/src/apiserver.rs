@@ -145,12 +145,20 @@ impl TestApiServer {
 
     /// Waits until `/readyz` would say ok.
     pub async fn wait_ready(&self, patience: Duration) -> Result<()> {
-        let mut seen = self.server.bootstrapped.subscribe();
-        let ready = async { seen.wait_for(|done| *done).await.map(|_| ()) };
-        tokio::time::timeout(patience, ready)
-            .await
-            .context("the API server is not ready")?
-            .context("the API server is gone")
+        wait_ready(&self.server, patience).await
+    }
+
+    /// Another server on the same etcd, with the same certificates.
+    pub async fn peer(&self) -> Result<Peer> {
+        let plane = ControlPlane { port: free_port()?, ..self.plane.clone() };
+        let options =
+            Options::try_parse_from(plane.args(&self.pki, &self.etcd.endpoint)).context("the peer's flags")?;
+        let shutdown = Shutdown::new();
+        let server = Server::build(options, shutdown.clone()).await?;
+        tokio::spawn(server.clone().run());
+        let peer = Peer { plane, shutdown };
+        wait_ready(&server, Duration::from_secs(20)).await?;
+        Ok(peer)
     }
 
     /// The administrator's kubeconfig file.
@@ -167,6 +175,28 @@ impl TestApiServer {
     pub fn etcd_endpoint(&self) -> &str {
         &self.etcd.endpoint
     }
+}
+
+/// One more API server; it ends with this value.
+pub struct Peer {
+    /// Where it serves.
+    pub plane: ControlPlane,
+    shutdown: Shutdown,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+async fn wait_ready(server: &Server, patience: Duration) -> Result<()> {
+    let mut seen = server.bootstrapped.subscribe();
+    let ready = async { seen.wait_for(|done| *done).await.map(|_| ()) };
+    tokio::time::timeout(patience, ready)
+        .await
+        .context("the API server is not ready")?
+        .context("the API server is gone")
 }
 
 impl Drop for TestApiServer {

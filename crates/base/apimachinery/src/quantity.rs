@@ -59,6 +59,13 @@ impl Quantity {
         Self { nano: self.nano.saturating_sub(other.nano), ..self }
     }
 
+    /// Rounded up to whole units, in the same form (`Quantity.RoundUp(0)`).
+    #[must_use]
+    pub fn rounded_up(self) -> Self {
+        let rest = self.nano.rem_euclid(NANO);
+        Self { nano: if rest == 0 { self.nano } else { self.nano.saturating_add(NANO - rest) }, ..self }
+    }
+
     /// Whether it is below zero.
     pub fn is_negative(&self) -> bool {
         self.nano < 0
@@ -214,5 +221,6 @@ mod tests {
         }
         assert!("1Gi".parse::<Quantity>().unwrap() > "1G".parse().unwrap());
         assert_eq!("1.1".parse::<Quantity>().unwrap().value(), 2);
+        assert_eq!("1100m".parse::<Quantity>().unwrap().rounded_up().to_string(), "2");
     }
 }

@@ -189,6 +189,7 @@ pub const PLUGINS: &[&str] = &[
     "NodeRestriction",
     "MutatingAdmissionWebhook",
     "ValidatingAdmissionWebhook",
+    "ResourceQuota",
 ];
 
 impl Options {

@@ -59,6 +59,8 @@ pub struct Server {
     pub ready: Checks,
     /// Whether the bootstrap objects are there.
     pub bootstrapped: tokio::sync::watch::Sender<bool>,
+    /// Charges of quotas under way.
+    pub quotas: crate::admission::quota::Ledger,
     /// Limits reading requests.
     pub reads: Semaphore,
     /// Limits writing requests.
@@ -101,6 +103,7 @@ impl Server {
             live: Checks::with_ping(),
             ready: Checks::with_ping(),
             bootstrapped: tokio::sync::watch::Sender::new(false),
+            quotas: crate::admission::quota::Ledger::default(),
             reads: Semaphore::new(options.max_requests_inflight.max(1)),
             writes: Semaphore::new(options.max_mutating_requests_inflight.max(1)),
             registry,

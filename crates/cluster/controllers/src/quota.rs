@@ -1,13 +1,12 @@
-//! `resourcequota`: what a namespace uses of what its ResourceQuotas allow (`pkg/controller/resourcequota`, `pkg/quota/v1`).
+//! `resourcequota`: what a namespace uses of what its ResourceQuotas allow (`pkg/controller/resourcequota`). What one object uses is
+//! `kinit_apimachinery::quota`'s, by which admission in the API server charges at once; this loop counts again.
 //!
 //! ```text
-//! pods, services, claims ─▶ usage: what one object uses, in which scopes ─┐
-//! anything that a quota counts ─▶ metadata watches, begun when asked for ─┴─▶ sync: the sum ─▶ status.used
+//! pods, services, claims ─▶ usage of each, in which scopes ─────────────────────────────┐
+//! anything that a quota counts ─▶ metadata watches, begun when asked for ─┴─▶ sync: the sum ─▶ settle ─▶ status.used
 //! ```
 
-mod requests;
-mod scopes;
+mod settle;
 mod sync;
-mod usage;
 
 pub use sync::run;

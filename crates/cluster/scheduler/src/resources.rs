@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use kinit_apimachinery::quantity::Quantity;
+use kinit_apimachinery::requests::{self, Half, of_pod_at_least};
 
 /// What a container without requests is taken to need when nodes are scored.
 const DEFAULT_MILLI_CPU: i64 = 100;
@@ -17,11 +18,15 @@ pub struct Amounts(pub BTreeMap<String, i64>);
 impl Amounts {
     /// From an object's map; text that is no quantity counts as nothing (the API server does not let it in).
     pub fn of(map: Option<&BTreeMap<String, Text>>) -> Self {
-        let amount = |(name, text): (&String, &Text)| {
-            let quantity: Quantity = text.0.parse().unwrap_or(Quantity::ZERO);
-            (name.clone(), if name == "cpu" { quantity.milli() } else { quantity.value() })
+        Self::rounded(requests::amounts(map))
+    }
+
+    fn rounded(exact: requests::Amounts) -> Self {
+        let rounded = |(name, amount): (String, Quantity)| {
+            let whole = if name == "cpu" { amount.milli() } else { amount.value() };
+            (name, whole)
         };
-        Self(map.into_iter().flatten().map(amount).collect())
+        Self(exact.into_iter().map(rounded).collect())
     }
 
     /// One resource, 0 when absent.
@@ -44,13 +49,6 @@ impl Amounts {
             *rest = rest.saturating_sub(*amount);
         }
     }
-
-    fn raise_to(&mut self, other: &Self) {
-        for (name, amount) in &other.0 {
-            let most = self.0.entry(name.clone()).or_insert(0);
-            *most = (*most).max(*amount);
-        }
-    }
 }
 
 /// A pod's request, and the one that scores use, where containers without requests count with a default.
@@ -62,51 +60,14 @@ pub struct Request {
     pub scored: Amounts,
 }
 
-/// What a pod asks for: the larger of its containers together and each init container with the sidecars started before it, plus overhead.
-/// Pod-level requests, where given, take the containers' place.
+/// What a pod asks for.
 pub fn request(pod: &Pod) -> Request {
-    let Some(spec) = &pod.spec else { return Request::default() };
-    let mut request = Request { exact: total(spec, false), scored: total(spec, true) };
-    let pod_level = Amounts::of(spec.resources.as_ref().and_then(|r| r.requests.as_ref()));
-    for (name, amount) in pod_level.0 {
-        request.exact.0.insert(name.clone(), amount);
-        request.scored.0.insert(name, amount);
-    }
-    let overhead = Amounts::of(spec.overhead.as_ref());
-    request.exact.add(&overhead);
-    request.scored.add(&overhead);
-    request
-}
-
-fn total(spec: &PodSpec, scored: bool) -> Amounts {
-    let mut sum = Amounts::default();
-    for container in &spec.containers {
-        sum.add(&of_container(container, scored));
-    }
-    let (mut sidecars, mut peak) = (Amounts::default(), Amounts::default());
-    for container in spec.init_containers.iter().flatten() {
-        let own = of_container(container, scored);
-        if container.restart_policy.as_deref() == Some("Always") {
-            sidecars.add(&own);
-            peak.raise_to(&sidecars);
-        } else {
-            let mut now = own;
-            now.add(&sidecars);
-            peak.raise_to(&now);
-        }
-    }
-    sum.add(&sidecars);
-    sum.raise_to(&peak);
-    sum
-}
-
-fn of_container(container: &Container, scored: bool) -> Amounts {
-    let mut amounts = Amounts::of(container.resources.as_ref().and_then(|r| r.requests.as_ref()));
-    if scored {
-        amounts.0.entry("cpu".into()).or_insert(DEFAULT_MILLI_CPU);
-        amounts.0.entry("memory".into()).or_insert(DEFAULT_MEMORY);
-    }
-    amounts
+    let least = [
+        ("cpu".to_owned(), Quantity::from_milli(DEFAULT_MILLI_CPU)),
+        ("memory".to_owned(), Quantity::from_milli(DEFAULT_MEMORY * 1000)),
+    ];
+    let total = |least: &requests::Amounts| Amounts::rounded(of_pod_at_least(pod, Half::Requests, least));
+    Request { exact: total(&requests::Amounts::new()), scored: total(&least.into()) }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod namespace;
 mod node_restriction;
 mod pod_security;
 mod pods;
+pub mod quota;
 mod service_account;
 pub mod webhook;
 
@@ -113,6 +114,10 @@ impl Attributes<'_> {
             defaults::signers(self, object).await?;
         }
         webhook::validate(self, object).await?;
+        // The last of all: what is charged here should not be refused by another.
+        if self.has("ResourceQuota") {
+            quota::admit(self, object).await?;
+        }
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ pub mod certificates;
 mod pod_spec;
 mod pod_validation;
 mod pods;
+mod quotas;
 mod services;
 mod simple;
 mod tools;
@@ -179,7 +180,12 @@ fn core(kind: &str) -> Strategy {
             ..NO_GENERATION
         },
         "LimitRange" => Strategy { default: simple::default_limit_range, create_on_update: true, ..NO_GENERATION },
-        "ResourceQuota" => Strategy { return_deleted: true, ..NO_GENERATION },
+        "ResourceQuota" => Strategy {
+            validate: quotas::validate,
+            validate_update: quotas::validate_update,
+            return_deleted: true,
+            ..NO_GENERATION
+        },
         "ServiceAccount" => Strategy { return_deleted: true, ..NO_GENERATION },
         "Event" => Strategy { create_on_update: true, ..NO_GENERATION },
         _ => NO_GENERATION,

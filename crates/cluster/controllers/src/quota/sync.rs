@@ -9,6 +9,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use kinit_apimachinery::quantity::Quantity;
+use kinit_apimachinery::quota::{counted, has_scopes, of_claim, of_pod, of_service, speaks_of_claim, speaks_of_pod};
+use kinit_apimachinery::requests::{Amounts, add, amounts};
 use kinit_client::informer::{Change, Store, key_of, spawn};
 use kinit_client::queue::Queue;
 use kube::api::{Api, PostParams};
@@ -16,13 +18,12 @@ use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::Config;
 use kube::{Client, Resource, ResourceExt};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
-use super::requests::{Amounts, add, amounts};
-use super::scopes::{has_scopes, matches};
-use super::usage::{counted, of_claim, of_running_pod, of_service};
+use super::settle::Charges;
 use crate::context::Context;
 use crate::discovery::discover;
-use crate::object::ignore_gone;
+use crate::object::{ignore_gone, is_status};
 
 type Metadata = PartialObjectMeta<DynamicObject>;
 /// Plural and group.
@@ -41,9 +42,13 @@ pub async fn run(ctx: Context) -> Result<()> {
     services.synced().await;
     claims.synced().await;
     let queue = Queue::new();
-    let on_quota = queue.clone();
-    quotas.on_change(move |change| on_quota.add(key_of(&**change.object())));
-    watch(&pods, &quotas, &queue, |pod| of_running_pod(pod, Timestamp::now()));
+    let charges = Arc::new(Charges::default());
+    let (on_quota, seen) = (queue.clone(), charges.clone());
+    quotas.on_change(move |change| {
+        seen.see(change);
+        on_quota.add(key_of(&**change.object()));
+    });
+    watch(&pods, &quotas, &queue, |pod| of_pod(pod, Timestamp::now()));
     watch(&services, &quotas, &queue, of_service);
     watch(&claims, &quotas, &queue, of_claim);
     let work = Arc::new(Controller {
@@ -54,6 +59,7 @@ pub async fn run(ctx: Context) -> Result<()> {
         pods,
         services,
         claims,
+        charges,
         counted: Mutex::default(),
     });
     queue.run("resourcequota", 5, ctx.shutdown(), move |key| work.clone().sync(key)).await;
@@ -91,6 +97,8 @@ struct Controller {
     pods: Arc<Store<Pod>>,
     services: Arc<Store<Service>>,
     claims: Arc<Store<PersistentVolumeClaim>>,
+    /// When admission last charged a quota.
+    charges: Arc<Charges>,
     /// Objects that quotas count, by plural and group.
     counted: Mutex<HashMap<Counted, Arc<Store<Metadata>>>>,
 }
@@ -100,24 +108,32 @@ impl Controller {
         let Some(quota) = self.quotas.get(&key).filter(|q| q.metadata.deletion_timestamp.is_none()) else {
             return Ok(None);
         };
-        let hard = quota.spec.as_ref().and_then(|s| s.hard.clone()).unwrap_or_default();
+        let spec = quota.spec.clone().unwrap_or_default();
+        let hard = spec.hard.clone().unwrap_or_default();
         let mut used = self.worked_out(&quota);
         for name in hard.keys() {
             if let Some((plural, group)) = counted(name) {
-                let count = if has_scopes(&quota) { Some(0) } else { self.count(&quota, plural, group).await? };
+                let count = if has_scopes(&spec) { Some(0) } else { self.count(&quota, plural, group).await? };
                 if let Some(count) = count {
                     used.insert(name.clone(), Quantity::from_milli(count.saturating_mul(1000)));
                 }
             }
         }
+        let before = amounts(quota.status.as_ref().and_then(|s| s.used.as_ref()));
+        let wait = self.charges.settle(&key, Instant::now(), &before, &mut used);
         let status = status(&hard, &used);
         if !same(quota.status.as_ref(), &status) {
             let api: Api<ResourceQuota> = Api::namespaced(self.client.clone(), &quota.namespace().unwrap_or_default());
             let wanted = ResourceQuota { status: Some(status), ..(*quota).clone() };
-            ignore_gone(api.replace_status(&quota.name_any(), &PostParams::default(), &wanted).await)
-                .context("write the status")?;
+            match api.replace_status(&quota.name_any(), &PostParams::default(), &wanted).await {
+                // Admission was faster: the quota that it wrote is on its way here and makes this due again.
+                Err(error) if is_status(&error, 409) => {}
+                written => {
+                    ignore_gone(written).context("write the status")?;
+                }
+            }
         }
-        Ok(Some(RESYNC))
+        Ok(Some(wait.unwrap_or(RESYNC)))
     }
 
     /// What pods, Services and claims use.
@@ -125,12 +141,14 @@ impl Controller {
         let (namespace, now) = (quota.namespace().unwrap_or_default(), Timestamp::now());
         let mut used = Amounts::new();
         let spec = quota.spec.clone().unwrap_or_default();
-        for pod in self.pods.in_namespace(&namespace).iter().filter(|p| matches(&spec, p)) {
-            add(&mut used, &of_running_pod(pod, now));
+        for pod in self.pods.in_namespace(&namespace).iter().filter(|p| speaks_of_pod(&spec, p)) {
+            add(&mut used, &of_pod(pod, now));
         }
-        if !has_scopes(quota) {
+        for claim in self.claims.in_namespace(&namespace).iter().filter(|c| speaks_of_claim(&spec, c)) {
+            add(&mut used, &of_claim(claim));
+        }
+        if !has_scopes(&spec) {
             self.services.in_namespace(&namespace).iter().for_each(|s| add(&mut used, &of_service(s)));
-            self.claims.in_namespace(&namespace).iter().for_each(|c| add(&mut used, &of_claim(c)));
         }
         used
     }

@@ -183,3 +183,16 @@ pub(super) static EVENT_NEW: &[Column] = &[
     col("Message", |o| o.str_at(&["note"]).trim().into()),
     wide("Name", name),
 ];
+pub(super) static QUOTA: &[Column] =
+    &[NAME, col("Request", |o| quota(o, false)), col("Limit", |o| quota(o, true)), AGE];
+
+/// Use and limit of what begins with `limits.`, or of everything else.
+fn quota(o: &Value, limits: bool) -> Value {
+    let mut names: Vec<&String> =
+        o.at(&["status", "hard"]).and_then(Value::as_object).into_iter().flat_map(|m| m.keys()).collect();
+    names.retain(|name| name.starts_with("limits.") == limits);
+    names.sort_unstable();
+    let amount = |part: &str, name: &str| text(o, &["status", part, name], "0").as_str().unwrap_or("0").to_owned();
+    let texts = names.into_iter().map(|name| format!("{name}: {}/{}", amount("used", name), amount("hard", name)));
+    texts.collect::<Vec<_>>().join(", ").into()
+}

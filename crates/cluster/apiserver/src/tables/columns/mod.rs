@@ -42,7 +42,7 @@ pub(super) fn of(group: &str, kind: &str) -> &'static [Column] {
         ("", "PersistentVolume") => storage::PV,
         ("", "PersistentVolumeClaim") => storage::PVC,
         ("", "ReplicationController") => workloads::RC,
-        ("", "ResourceQuota") => &[NAME, AGE],
+        ("", "ResourceQuota") => core::QUOTA,
         ("apps", "Deployment") => workloads::DEPLOYMENT,
         ("apps", "ReplicaSet") => workloads::REPLICA_SET,
         ("apps", "StatefulSet") => workloads::STATEFUL_SET,

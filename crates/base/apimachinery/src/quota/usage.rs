@@ -1,14 +1,14 @@
-//! What one object uses, by the names that `spec.hard` has for it. No IO.
+//! What one object uses, by the names that `spec.hard` has for it.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
-use kinit_apimachinery::quantity::Quantity;
-use kube::ResourceExt;
 
-use super::requests::{Amounts, Half, amounts, of_pod};
-use crate::object::pod::is_terminal;
+use super::names::{HUGE_PAGES, is_extended};
+use crate::quantity::Quantity;
+use crate::requests::{Amounts, Half, amounts, of_pod as asked_by};
 
-fn number(count: usize) -> Quantity {
+/// A count as an amount.
+pub fn number(count: usize) -> Quantity {
     Quantity::from_milli(i64::try_from(count).unwrap_or(i64::MAX).saturating_mul(1000))
 }
 
@@ -16,24 +16,34 @@ fn named<const N: usize>(pairs: [(&str, usize); N]) -> Amounts {
     pairs.into_iter().map(|(name, count)| (name.to_owned(), number(count))).collect()
 }
 
-/// A pod uses its requests and limits while it may run, and counts as an object as long as it is there.
-pub fn of_running_pod(pod: &Pod, now: Timestamp) -> Amounts {
+/// A pod uses its requests and limits while it may run, and counts as an object as long as it is there (`PodUsageFunc`).
+pub fn of_pod(pod: &Pod, now: Timestamp) -> Amounts {
     let mut usage = named([("count/pods", 1)]);
     let grace = pod.metadata.deletion_grace_period_seconds.map(SignedDuration::from_secs);
     let end = pod.metadata.deletion_timestamp.as_ref().zip(grace).and_then(|(at, grace)| at.0.checked_add(grace).ok());
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
     // One that should be gone, on a node that does not say so, is not held against the namespace.
-    if is_terminal(pod) || end.is_some_and(|end| now > end) {
+    if matches!(phase, Some("Succeeded" | "Failed")) || end.is_some_and(|end| now > end) {
         return usage;
     }
-    let Some(spec) = &pod.spec else { return usage };
     usage.insert("pods".into(), number(1));
-    for (name, amount) in of_pod(spec, Half::Requests) {
-        usage.insert(format!("requests.{name}"), amount);
-        if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-") {
+    usage.extend(of_requirements(asked_by(pod, Half::Requests), asked_by(pod, Half::Limits)));
+    usage
+}
+
+/// Requests and limits by the names of `spec.hard` (`podComputeUsageHelper`).
+pub fn of_requirements(requests: Amounts, limits: Amounts) -> Amounts {
+    let mut usage = Amounts::new();
+    for (name, amount) in requests {
+        let native = matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") || name.starts_with(HUGE_PAGES);
+        if native || is_extended(&name) {
+            usage.insert(format!("requests.{name}"), amount);
+        }
+        if native {
             usage.insert(name, amount);
         }
     }
-    for (name, amount) in of_pod(spec, Half::Limits) {
+    for (name, amount) in limits {
         if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") {
             usage.insert(format!("limits.{name}"), amount);
         }
@@ -65,8 +75,14 @@ pub fn of_claim(claim: &PersistentVolumeClaim) -> Amounts {
     let mut usage = named([("count/persistentvolumeclaims", 1), ("persistentvolumeclaims", 1)]);
     let spec = claim.spec.as_ref();
     let requests = spec.and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref());
-    let storage = amounts(requests).remove("storage");
-    let class = claim.annotations().get("volume.beta.kubernetes.io/storage-class").cloned();
+    let mut storage = amounts(requests).remove("storage").map(Quantity::rounded_up);
+    // A claim that shrinks counts with what it has been given.
+    let given = amounts(claim.status.as_ref().and_then(|s| s.allocated_resources.as_ref())).remove("storage");
+    if let (Some(asked), Some(given)) = (storage, given.map(Quantity::rounded_up)) {
+        storage = Some(asked.max(given));
+    }
+    let annotations = claim.metadata.annotations.as_ref();
+    let class = annotations.and_then(|all| all.get("volume.beta.kubernetes.io/storage-class")).cloned();
     let class = class.or_else(|| spec.and_then(|s| s.storage_class_name.clone())).filter(|c| !c.is_empty());
     if let Some(class) = &class {
         usage.insert(format!("{class}.storageclass.storage.k8s.io/persistentvolumeclaims"), number(1));
@@ -78,19 +94,6 @@ pub fn of_claim(claim: &PersistentVolumeClaim) -> Amounts {
         }
     }
     usage
-}
-
-/// The resource that a name of `spec.hard` counts objects of: plural and group. `None` for what is worked out from pods,
-/// Services and claims, or is no count.
-pub fn counted(name: &str) -> Option<(&str, &str)> {
-    if matches!(name, "configmaps" | "secrets" | "resourcequotas" | "replicationcontrollers") {
-        return Some((name, ""));
-    }
-    let rest = name.strip_prefix("count/")?;
-    if matches!(rest, "pods" | "services" | "persistentvolumeclaims") {
-        return None;
-    }
-    Some(rest.split_once('.').unwrap_or((rest, "")))
 }
 
 #[cfg(test)]
@@ -113,16 +116,16 @@ mod tests {
         };
         let now = Timestamp::now();
         assert_eq!(
-            text(&of_running_pod(&pod("Running"), now)),
+            text(&of_pod(&pod("Running"), now)),
             json!({"count/pods": "1", "pods": "1", "cpu": "1", "requests.cpu": "1", "memory": "2Gi", "requests.memory": "2Gi",
                    "limits.memory": "4Gi", "requests.example.com/gpu": "2"})
         );
-        assert_eq!(text(&of_running_pod(&pod("Succeeded"), now)), json!({"count/pods": "1"}));
+        assert_eq!(text(&of_pod(&pod("Succeeded"), now)), json!({"count/pods": "1"}));
         let mut stuck = pod("Running");
         stuck.metadata.deletion_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now - SignedDuration::from_secs(60)));
         stuck.metadata.deletion_grace_period_seconds = Some(30);
-        assert_eq!(text(&of_running_pod(&stuck, now)), json!({"count/pods": "1"}));
+        assert_eq!(text(&of_pod(&stuck, now)), json!({"count/pods": "1"}));
 
         for (type_, allocate, expected) in [
             ("ClusterIP", None, json!({"count/services": "1", "services": "1"})),
@@ -143,25 +146,14 @@ mod tests {
             json!({"spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "5Gi"}}}}),
         )
         .unwrap();
+        let mut shrinking = claim.clone();
+        shrinking.status = serde_json::from_value(json!({"allocatedResources": {"storage": "6Gi"}})).unwrap();
+        assert_eq!(of_claim(&shrinking)["requests.storage"].to_string(), "6Gi");
         assert_eq!(
             text(&of_claim(&claim)),
             json!({"count/persistentvolumeclaims": "1", "persistentvolumeclaims": "1", "requests.storage": "5Gi",
                    "fast.storageclass.storage.k8s.io/persistentvolumeclaims": "1",
                    "fast.storageclass.storage.k8s.io/requests.storage": "5Gi"})
         );
-    }
-
-    #[test]
-    fn names_of_counts() {
-        for (name, expected) in [
-            ("secrets", Some(("secrets", ""))),
-            ("count/configmaps", Some(("configmaps", ""))),
-            ("count/deployments.apps", Some(("deployments", "apps"))),
-            ("count/widgets.example.com", Some(("widgets", "example.com"))),
-            ("count/pods", None),
-            ("cpu", None),
-        ] {
-            assert_eq!(counted(name), expected, "{name}");
-        }
     }
 }
