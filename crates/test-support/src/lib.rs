@@ -6,10 +6,12 @@
 //! ```
 
 pub mod apiserver;
+mod client;
 pub mod etcd;
 pub mod pki;
 
 pub use apiserver::{ControlPlane, TestApiServer};
+pub use client::kube_client;
 pub use etcd::TestEtcd;
 pub use pki::TestPki;
 

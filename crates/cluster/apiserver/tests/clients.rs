@@ -7,22 +7,15 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
-use kinit_test_support::TestApiServer;
+use kinit_test_support::{TestApiServer, kube_client};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher::Event;
-use kube::{Client, Config, ResourceExt};
+use kube::{Client, ResourceExt};
 use serde_json::json;
-
-async fn client(text: &str) -> Client {
-    let config = Kubeconfig::from_yaml(text).unwrap();
-    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
-    Client::try_from(config).unwrap()
-}
 
 async fn start() -> (TestApiServer, Client) {
     let server = TestApiServer::start().await.unwrap();
-    let client = client(&server.kubeconfig_for("admin", &["system:masters"]).unwrap()).await;
+    let client = kube_client(&server.kubeconfig_for("admin", &["system:masters"]).unwrap()).await.unwrap();
     (server, client)
 }
 
@@ -95,7 +88,7 @@ async fn a_pod_from_creation_to_its_kubelets_last_delete() {
         .create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap())
         .await
         .unwrap();
-    let kubelet = client(&server.kubeconfig_for("system:node:n1", &["system:nodes"]).unwrap()).await;
+    let kubelet = kube_client(&server.kubeconfig_for("system:node:n1", &["system:nodes"]).unwrap()).await.unwrap();
     let nodes: Api<Node> = Api::all(kubelet.clone());
     nodes
         .create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": "n1"}})).unwrap())
@@ -126,7 +119,7 @@ async fn a_pod_from_creation_to_its_kubelets_last_delete() {
     assert_eq!(marked.metadata.deletion_grace_period_seconds, Some(5));
     theirs.delete("p", &DeleteParams::default().grace_period(0)).await.unwrap();
     assert_eq!(code(&pods.get("p").await.unwrap_err()), 404);
-    let others = client(&server.kubeconfig_for("system:node:n2", &["system:nodes"]).unwrap()).await;
+    let others = kube_client(&server.kubeconfig_for("system:node:n2", &["system:nodes"]).unwrap()).await.unwrap();
     let stolen = Api::<Node>::all(others)
         .patch("n1", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}})))
         .await;

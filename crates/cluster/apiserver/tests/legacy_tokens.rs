@@ -4,7 +4,7 @@
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use kinit_test_support::TestApiServer;
-use reqwest::{Client, Identity};
+use reqwest::Client;
 use serde_json::{Value, json};
 
 const NS: &str = "/api/v1/namespaces/default";
@@ -18,12 +18,8 @@ struct Plane {
 impl Plane {
     async fn start() -> Self {
         let server = TestApiServer::start_with(&["--anonymous-auth=false"]).await.unwrap();
-        let read = |name: &str| std::fs::read(server.pki.file(name)).unwrap();
-        let ca = || [reqwest::Certificate::from_pem(&read("ca.crt")).unwrap()];
-        let identity = [read("apiserver-kubelet-client.crt"), read("apiserver-kubelet-client.key")].concat();
-        let admin =
-            Client::builder().tls_certs_only(ca()).identity(Identity::from_pem(&identity).unwrap()).build().unwrap();
-        let anybody = Client::builder().tls_certs_only(ca()).build().unwrap();
+        let admin = server.admin().unwrap().build().unwrap();
+        let anybody = server.stranger().unwrap().build().unwrap();
         Self { server, admin, anybody }
     }
 

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use kinit_test_support::TestApiServer;
-use reqwest::{Client, Identity, Method};
+use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
 const FOUR: &str = concat!(
@@ -38,11 +38,7 @@ impl Answer {
 impl Plane {
     async fn start(flags: &[&str]) -> Self {
         let server = TestApiServer::start_with(flags).await.unwrap();
-        let read = |name: &str| std::fs::read(server.pki.file(name)).unwrap();
-        let identity = [read("apiserver-kubelet-client.crt"), read("apiserver-kubelet-client.key")].concat();
-        let ca = reqwest::Certificate::from_pem(&read("ca.crt")).unwrap();
-        let client =
-            Client::builder().tls_certs_only([ca]).identity(Identity::from_pem(&identity).unwrap()).build().unwrap();
+        let client = server.admin().unwrap().build().unwrap();
         Self { server, client }
     }
 

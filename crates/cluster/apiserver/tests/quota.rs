@@ -5,22 +5,15 @@
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, ResourceQuota, Service, ServiceAccount};
-use kinit_test_support::TestApiServer;
+use kinit_test_support::{TestApiServer, kube_client};
+use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
 use serde_json::{Value, json};
-
-async fn client(text: &str) -> Client {
-    let config = Kubeconfig::from_yaml(text).unwrap();
-    let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
-    Client::try_from(config).unwrap()
-}
 
 /// A server whose namespace `default` takes pods.
 async fn start() -> (TestApiServer, Client) {
     let server = TestApiServer::start().await.unwrap();
-    let client = client(&server.kubeconfig_for("admin", &["system:masters"]).unwrap()).await;
+    let client = kube_client(&server.kubeconfig_for("admin", &["system:masters"]).unwrap()).await.unwrap();
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
     let account = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
     accounts.create(&PostParams::default(), &account).await.unwrap();
@@ -182,7 +175,8 @@ async fn services_claims_and_counts() {
 async fn two_servers_never_pass_the_limit() {
     let (server, one) = start().await;
     let peer = server.peer().await.unwrap();
-    let two = client(&server.pki.kubeconfig(&peer.plane.url(), "admin", &["system:masters"]).unwrap()).await;
+    let two =
+        kube_client(&server.pki.kubeconfig(&peer.plane.url(), "admin", &["system:masters"]).unwrap()).await.unwrap();
     let quotas = quota(&one, "q", json!({"hard": {"pods": "20"}}), json!({})).await;
     seen(&Api::namespaced(two.clone(), "default")).await;
     let creates = (0..80).map(|i| {

@@ -37,13 +37,7 @@ struct Answer {
 impl World {
     async fn start() -> Self {
         let api = TestApiServer::start().await.unwrap();
-        let read = |name: &str| std::fs::read(api.pki.file(name)).unwrap();
-        let identity = [read("apiserver-kubelet-client.crt"), read("apiserver-kubelet-client.key")].concat();
-        let client = reqwest::Client::builder()
-            .tls_certs_only([reqwest::Certificate::from_pem(&read("ca.crt")).unwrap()])
-            .identity(reqwest::Identity::from_pem(&identity).unwrap())
-            .build()
-            .unwrap();
+        let client = api.admin().unwrap().build().unwrap();
         api.pki.server("hook", "hook", &[[127, 0, 0, 1].into()], &["hook.default.svc"]).unwrap();
         let cert = ReloadingCert::load(&api.pki.file("hook.crt"), &api.pki.file("hook.key")).unwrap();
         let tls = server_config(cert, &ClientAuth::None).unwrap();

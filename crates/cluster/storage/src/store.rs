@@ -127,9 +127,9 @@ impl Store {
                 tracing::warn!("etcd does not answer");
             }
             if !healthy {
-                // Asked again at once: whoever is not ready should be so no longer than needed.
                 self.0.etcd.failed();
             }
+            // Whoever is not ready should be so no longer than needed.
             let pause = if healthy { PROBE } else { BETWEEN };
             tokio::select! {
                 () = shutdown.cancelled() => return,

@@ -118,7 +118,7 @@ pub(crate) async fn observe(name: &str, wanted: &UnitState) -> Result<Observed> 
     let systemd = Systemd::connect().await?;
     let unit = systemd.unit(name).await?;
     let active = unit.active_state().await?;
-    let running = active == "active" || active == "activating" || active == "reloading";
+    let running = runs(&active);
     let enabled = systemd.enabled(name).await;
     Ok(match wanted {
         UnitState::Stopped if !running && !enabled => Observed::AsWanted,
@@ -131,6 +131,11 @@ pub(crate) async fn observe(name: &str, wanted: &UnitState) -> Result<Observed> 
             None => Observed::AsWanted,
         },
     })
+}
+
+/// One that starts, or waits to be started again, runs as well.
+fn runs(active_state: &str) -> bool {
+    matches!(active_state, "active" | "activating" | "reloading")
 }
 
 async fn stale(unit: &UnitProxy<'static>, reads: &[String]) -> Result<Option<String>> {
@@ -203,7 +208,7 @@ pub(crate) async fn active(units: impl Iterator<Item = &str>) -> Result<Vec<Stri
     let systemd = Systemd::connect().await?;
     let mut running = Vec::new();
     for name in units {
-        if systemd.unit(name).await?.active_state().await? == "active" {
+        if runs(&systemd.unit(name).await?.active_state().await?) {
             running.push(name.to_owned());
         }
     }

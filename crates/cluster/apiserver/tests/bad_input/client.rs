@@ -1,7 +1,7 @@
 //! Raw requests and what is expected of their answers.
 
 use kinit_test_support::TestApiServer;
-use reqwest::{Client, Identity, Method, Version};
+use reqwest::{Client, Method, Version};
 use serde_json::Value;
 
 pub const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -24,15 +24,8 @@ pub struct Answer {
 impl Api {
     pub async fn start() -> Self {
         let server = TestApiServer::start().await.unwrap();
-        let build = |one: bool| {
-            let read = |name: &str| std::fs::read(server.pki.file(name)).unwrap();
-            let identity = [read("apiserver-kubelet-client.crt"), read("apiserver-kubelet-client.key")].concat();
-            let client = Client::builder()
-                .tls_certs_only([reqwest::Certificate::from_pem(&read("ca.crt")).unwrap()])
-                .identity(Identity::from_pem(&identity).unwrap());
-            if one { client.http1_only() } else { client }.build().unwrap()
-        };
-        let clients = [build(true), build(false)];
+        let admin = || server.admin().unwrap();
+        let clients = [admin().http1_only().build().unwrap(), admin().build().unwrap()];
         Self { server, clients }
     }
 
