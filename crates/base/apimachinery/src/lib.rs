@@ -14,6 +14,7 @@
 
 pub mod apply;
 pub mod check;
+pub mod complete;
 pub mod decode;
 pub mod meta;
 pub mod names;

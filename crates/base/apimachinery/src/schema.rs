@@ -3,7 +3,7 @@
 //! A field is one string there: `name number type flags... m=KEY s=STRATEGY l=LIST d=DEFAULT`. Types are `s` string,
 //! `i` int32, `l` int64, `b` bool, `d` double, `y` bytes, `q` Quantity, `x` IntOrString, `t` Time, `u` MicroTime,
 //! `D` Duration, `r` RawExtension, `f` FieldsV1, `S` a list of strings that protobuf wraps in a message, a type's
-//! name, `[]T` or `{}T` (a map from strings). Flags: `p` pointer, `o` omitempty, `r` required, `i` inlined.
+//! name, `[]T` or `{}T` (a map from strings). Flags: `p` pointer, `o` omitempty, `r` required, `i` inlined, `z` omitzero.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -77,6 +77,8 @@ pub struct Field {
     pub pointer: bool,
     /// Empty values are left out of JSON.
     pub omitempty: bool,
+    /// Empty structs are left out of JSON too.
+    pub omitzero: bool,
     /// Neither optional nor left out.
     pub required: bool,
     /// Its own fields appear in the parent in JSON.
@@ -213,6 +215,7 @@ impl Field {
             ty,
             pointer: false,
             omitempty: false,
+            omitzero: false,
             required: false,
             inline: false,
             merge_key: None,
@@ -236,6 +239,7 @@ impl Field {
                     field.omitempty = word.contains('o');
                     field.required = word.contains('r');
                     field.inline = word.contains('i');
+                    field.omitzero = word.contains('z');
                 }
             }
         }

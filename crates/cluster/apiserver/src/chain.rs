@@ -1,14 +1,17 @@
 //! The one chain every request goes through: authentication, audit, impersonation, limits, authorization, then the verb.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use hyper::{Method, Request as HttpRequest};
 use kinit_apimachinery::ApiError;
+use kinit_apimachinery::status::quoted;
+use kinit_component_base::flags;
 use kinit_component_base::serve::Connection;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::audit::{Record, Start};
 use crate::authn::{self, User, impersonate};
@@ -16,9 +19,9 @@ use crate::authz::{self, Ask};
 use crate::guard::guarded;
 use crate::http::negotiate::negotiate;
 use crate::http::{ApiResponse, RequestInfo, body, info, read_limited, respond};
-use crate::registry::{Request, TIMEOUT};
+use crate::registry::Request;
 use crate::server::Server;
-use crate::{dispatch, node, paths};
+use crate::{dispatch, inflight, node, paths};
 
 /// Answers a request; never fails.
 pub async fn handle(server: Arc<Server>, request: HttpRequest<Incoming>) -> ApiResponse {
@@ -38,7 +41,8 @@ pub async fn handle(server: Arc<Server>, request: HttpRequest<Incoming>) -> ApiR
         }
     };
     respond::set_header(&mut response, "audit-id", &id);
-    server.metrics.request(&info, response.status().as_u16(), started.elapsed().as_secs_f64(), long);
+    let served = server.registry.find(&info.group, &info.version, &info.resource);
+    server.metrics.request(&info, served.as_deref(), response.status().as_u16(), started.elapsed().as_secs_f64(), long);
     response
 }
 
@@ -79,7 +83,7 @@ async fn inner(
         }
     }
     let result = match acting {
-        Ok(acting) => limited(server, request, info, acting.unwrap_or(real), long, record.as_mut()).await,
+        Ok(acting) => timed(server, request, info, acting.unwrap_or(real), long, record.as_mut()).await,
         Err(error) => {
             if let Some(record) = record.as_mut().filter(|_| error.code == 403) {
                 record.decided(false, &error.message);
@@ -97,7 +101,9 @@ async fn inner(
     result
 }
 
-async fn limited(
+/// Ends a request that is not long-running when its time is over (`WithTimeoutForNonLongRunningRequests`): its body is part of that
+/// time.
+async fn timed(
     server: &Arc<Server>,
     request: HttpRequest<Incoming>,
     info: &RequestInfo,
@@ -105,19 +111,40 @@ async fn limited(
     long: bool,
     record: Option<&mut Record>,
 ) -> Result<ApiResponse, ApiError> {
-    let exempt = long || user.in_group(authn::MASTERS) || !info.is_resource;
-    let reading = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    let permits = if reading { &server.reads } else { &server.writes };
-    let _permit = if exempt {
-        None
-    } else {
-        // A short wait smooths bursts; beyond it the client is told to come back.
-        match tokio::time::timeout(std::time::Duration::from_secs(1), permits.acquire()).await {
-            Ok(Ok(permit)) => Some(permit),
-            _ => return Err(ApiError::too_many_requests("Too many requests, please try again later.", 1)),
-        }
-    };
-    authorized(server, request, info, user, record).await
+    let limit = server.options.request_timeout;
+    if long {
+        return authorized(server, request, info, user, Deadline { at: Instant::now() + limit, long }, record).await;
+    }
+    let at = Instant::now() + time_of(request.uri().query().unwrap_or(""), limit)?;
+    let work = authorized(server, request, info, user, Deadline { at, long }, record);
+    match tokio::time::timeout_at(at, work).await {
+        Ok(result) => result,
+        Err(_) => Err(ApiError::timeout("Timeout: request did not complete within the allotted timeout")),
+    }
+}
+
+/// How long a request may take: `?timeout=`, a Go duration, where that is less than the server's own limit
+/// (`WithRequestDeadline`).
+fn time_of(query: &str, limit: Duration) -> Result<Duration, ApiError> {
+    match info::query_value(query, "timeout").filter(|text| !text.is_empty()) {
+        None => Ok(limit),
+        Some(text) => match flags::duration(&text) {
+            Ok(wanted) if !wanted.is_zero() => Ok(wanted.min(limit)),
+            Ok(_) => Ok(limit),
+            Err(_) => Err(ApiError::bad_request(format!(
+                "invalid timeout specified in the request URL - time: invalid duration {}",
+                quoted(&text)
+            ))),
+        },
+    }
+}
+
+/// When a request has to be done.
+#[derive(Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    /// Whether it lasts as long as the client wants; `at` then counts for what comes before the stream.
+    long: bool,
 }
 
 async fn authorized(
@@ -125,6 +152,7 @@ async fn authorized(
     request: HttpRequest<Incoming>,
     info: &RequestInfo,
     user: User,
+    deadline: Deadline,
     mut record: Option<&mut Record>,
 ) -> Result<ApiResponse, ApiError> {
     let always = matches!(info.path.as_str(), "/livez" | "/readyz" | "/healthz");
@@ -144,7 +172,7 @@ async fn authorized(
     if !info.is_resource {
         return paths::handle(server, &request, info, &user);
     }
-    resource(server, request, info, user, record).await
+    resource(server, request, info, user, deadline, record).await
 }
 
 async fn resource(
@@ -152,6 +180,7 @@ async fn resource(
     request: HttpRequest<Incoming>,
     info: &RequestInfo,
     user: User,
+    deadline: Deadline,
     mut record: Option<&mut Record>,
 ) -> Result<ApiResponse, ApiError> {
     let desc = server.registry.find(&info.group, &info.version, &info.resource).ok_or_else(ApiError::no_such_path)?;
@@ -188,7 +217,7 @@ async fn resource(
     };
     let ours = Request {
         server: server.clone(),
-        deadline: tokio::time::Instant::now() + TIMEOUT,
+        deadline: deadline.at,
         info: info.clone(),
         desc,
         user,
@@ -200,6 +229,7 @@ async fn resource(
         annotations: Mutex::default(),
     };
     ours.check_table_options()?;
+    let reading = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let result = if streaming {
         node::handle(&ours, request).await
     } else {
@@ -207,9 +237,20 @@ async fn resource(
         if let Some(record) = record.as_mut().filter(|r| r.wants_body()) {
             record.request_body(&raw);
         }
+        let _permit = permit(&ours, reading, deadline.long).await?;
         dispatch::handle(&ours, raw).await
     };
     told(&ours, result, record)
+}
+
+/// A place among the requests that are handled at the same time, for those that need one.
+async fn permit(request: &Request, reading: bool, long: bool) -> Result<Option<inflight::Permit>, ApiError> {
+    if long || request.user.in_group(authn::MASTERS) {
+        return Ok(None);
+    }
+    let server = &request.server;
+    let limit = if reading { &server.reads } else { &server.writes };
+    limit.acquire(&request.user.name).await.map(Some)
 }
 
 /// The answer with what was noted on the way: warnings for the client, annotations for the audit log.

@@ -22,6 +22,7 @@ pub mod encryption;
 mod guard;
 pub mod http;
 mod inert;
+mod inflight;
 pub mod metrics;
 pub mod node;
 pub mod openapi;

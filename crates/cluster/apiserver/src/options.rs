@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{ArgAction, Parser};
 use ipnet::IpNet;
+use kinit_component_base::flags;
 use kinit_component_base::logs::LoggingArgs;
 
 /// Flags of kube-apiserver.
@@ -70,8 +72,8 @@ pub struct Options {
     #[arg(long, value_delimiter = ',')]
     pub api_audiences: Vec<String>,
     /// Longest life of an issued token, as 1h or 8760h
-    #[arg(long, default_value = "0s", value_parser = duration)]
-    pub service_account_max_token_expiration: u64,
+    #[arg(long, default_value = "0s", value_parser = flags::duration)]
+    pub service_account_max_token_expiration: Duration,
     /// Give tokens of pods an hour of grace beyond what they ask for, up to a year
     #[arg(long, action = ArgAction::Set, default_value_t = true, num_args = 0..=1, default_missing_value = "true")]
     pub service_account_extend_token_expiration: bool,
@@ -144,6 +146,12 @@ pub struct Options {
     /// Key of that certificate
     #[arg(long)]
     pub proxy_client_key_file: Option<PathBuf>,
+    /// Longest time of a request that is not long-running, as 1m0s; its body is part of it
+    #[arg(long, default_value = "1m0s", value_parser = flags::duration)]
+    pub request_timeout: Duration,
+    /// Shortest time, in seconds, after which a watch without timeoutSeconds is ended
+    #[arg(long, default_value_t = 1800)]
+    pub min_request_timeout: u64,
     /// Reading requests at the same time
     #[arg(long, default_value_t = 400)]
     pub max_requests_inflight: usize,
@@ -157,17 +165,6 @@ fn port_range(text: &str) -> Result<(u16, u16), String> {
     let (low, high): (u16, u16) =
         (low.parse().map_err(|_| "LOW is no port")?, high.parse().map_err(|_| "HIGH is no port")?);
     if low == 0 || low > high { Err("want 0 < LOW <= HIGH".into()) } else { Ok((low, high)) }
-}
-
-fn duration(text: &str) -> Result<u64, String> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let n: u64 = number.parse().map_err(|_| "want a number with h, m or s")?;
-    Ok(n * match unit {
-        "h" => 3600,
-        "m" => 60,
-        "s" => 1,
-        _ => return Err("want a number with h, m or s".into()),
-    })
 }
 
 /// Plugins that are always on here and may be named in `--enable-admission-plugins`.
@@ -227,6 +224,9 @@ impl Options {
             && a.addr().is_ipv4() == b.addr().is_ipv4()
         {
             bail!("--service-cluster-ip-range: two ranges must be of different families");
+        }
+        if self.request_timeout.is_zero() {
+            bail!("--request-timeout must be more than zero");
         }
         if self.audit_log_path.is_some() && self.audit_policy_file.is_none() {
             bail!("--audit-log-path needs --audit-policy-file");

@@ -11,12 +11,12 @@ use kinit_component_base::tls::ReloadingCert;
 use kinit_etcd_connect::{Etcd, Options as EtcdOptions};
 use kinit_storage::{ResourceSpec, Store};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 use crate::admission::webhook::Webhooks;
 use crate::authn::anonymous::Anonymous;
 use crate::authn::keys::Keys;
 use crate::authz::rbac::{Rbac, Rule};
+use crate::inflight::Limit;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::resources::{Registry, fields};
@@ -62,9 +62,9 @@ pub struct Server {
     /// Charges of quotas under way.
     pub quotas: crate::admission::quota::Ledger,
     /// Limits reading requests.
-    pub reads: Semaphore,
+    pub reads: Limit,
     /// Limits writing requests.
-    pub writes: Semaphore,
+    pub writes: Limit,
 }
 
 impl Server {
@@ -104,8 +104,8 @@ impl Server {
             ready: Checks::with_ping(),
             bootstrapped: tokio::sync::watch::Sender::new(false),
             quotas: crate::admission::quota::Ledger::default(),
-            reads: Semaphore::new(options.max_requests_inflight.max(1)),
-            writes: Semaphore::new(options.max_mutating_requests_inflight.max(1)),
+            reads: Limit::new(options.max_requests_inflight),
+            writes: Limit::new(options.max_mutating_requests_inflight),
             registry,
             store,
             shutdown,

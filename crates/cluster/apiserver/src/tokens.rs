@@ -77,7 +77,7 @@ fn seconds(request: &Request, review: &Value) -> Result<i64, ApiError> {
         );
     }
     errors.into_result("authentication.k8s.io", "TokenRequest", "")?;
-    let most = i64::try_from(request.server.options.service_account_max_token_expiration).unwrap_or(i64::MAX);
+    let most = i64::try_from(request.server.options.service_account_max_token_expiration.as_secs()).unwrap_or(i64::MAX);
     Ok(if most > 0 { seconds.min(most) } else { seconds })
 }
 

@@ -1,15 +1,15 @@
 //! The cache of one resource: what is, and what happened last.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use crate::entry::{Entry, FieldsOf};
-
-/// Events kept for watchers that come back.
-const RING: usize = 4096;
+use crate::error::Error;
+use crate::history::History;
 
 /// What happened to a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum EventKind {
     Put,
     /// It is gone.
     Delete,
+    /// It was written, and what is stored cannot be decoded. It still exists.
+    Unreadable,
 }
 
 /// One change.
@@ -27,7 +29,8 @@ pub struct Event {
     pub revision: u64,
     /// What happened.
     pub kind: EventKind,
-    /// The object after it; for a delete its last state, at the delete's revision.
+    /// The object after it; for a delete its last state, at the delete's revision; when it is unreadable its last readable
+    /// state, or only its name if there was none.
     pub current: Arc<Entry>,
     /// The object before it.
     pub previous: Option<Arc<Entry>>,
@@ -36,11 +39,9 @@ pub struct Event {
 #[derive(Debug, Default)]
 struct Inner {
     map: BTreeMap<Box<str>, Arc<Entry>>,
-    ring: VecDeque<Arc<Event>>,
-    /// Sequence number of the ring's first event.
-    first: u64,
-    /// Every event after this revision is in the ring.
-    complete_since: u64,
+    /// Keys whose stored value cannot be decoded, and why. `map` may hold their last readable state.
+    unreadable: BTreeMap<Box<str>, String>,
+    history: History,
     last_event: u64,
 }
 
@@ -77,6 +78,29 @@ impl Cache {
         (items.collect(), seen.max(inner.last_event))
     }
 
+    /// An error that names an object whose key starts with `prefix` and that cannot be read, if there is one. Whoever shows
+    /// a list to a client asks this after it: an object that cannot be decoded is not an object that is gone.
+    pub fn check_readable(&self, prefix: &str) -> Result<(), Error> {
+        let inner = self.inner.read();
+        let range = inner.unreadable.range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded));
+        let mut broken = range.take_while(|(key, _)| key.starts_with(prefix));
+        match broken.next() {
+            None => Ok(()),
+            Some((key, reason)) => {
+                let others = match broken.count() {
+                    0 => String::new(),
+                    n => format!(" (and {n} more)"),
+                };
+                Err(Error::Corrupt { key: key.to_string(), reason: format!("{reason}{others}") })
+            }
+        }
+    }
+
+    /// Why the object of this key cannot be read, if so.
+    pub fn unreadable(&self, key: &str) -> Option<String> {
+        self.inner.read().unreadable.get(key).cloned()
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.inner.read().map.len()
@@ -96,11 +120,10 @@ impl Cache {
     pub fn events_since(self: &Arc<Self>, since: u64) -> Result<Cursor, Expired> {
         let changed = self.changed.subscribe();
         let inner = self.inner.read();
-        if since < inner.complete_since {
-            return Err(Expired(inner.complete_since));
+        if since < inner.history.complete_since() {
+            return Err(Expired(inner.history.complete_since()));
         }
-        let skip = inner.ring.partition_point(|e| e.revision <= since);
-        let next = inner.first + skip as u64;
+        let next = inner.history.after(since);
         drop(inner);
         Ok(Cursor { cache: self.clone(), next, since, changed, revision: self.revision.clone() })
     }
@@ -113,6 +136,7 @@ impl Cache {
     pub(crate) fn put(&self, entry: Entry) {
         let entry = Arc::new(entry);
         let mut inner = self.inner.write();
+        inner.unreadable.remove(&entry.key);
         let previous = inner.map.insert(entry.key.clone(), entry.clone());
         let revision = entry.revision;
         inner.push(Event { revision, kind: EventKind::Put, current: entry, previous });
@@ -122,6 +146,7 @@ impl Cache {
 
     pub(crate) fn delete(&self, key: &str, revision: u64) {
         let mut inner = self.inner.write();
+        inner.unreadable.remove(key);
         let Some(previous) = inner.map.remove(key) else { return };
         let current = Arc::new(previous.at_revision(revision));
         inner.push(Event { revision, kind: EventKind::Delete, current, previous: Some(previous) });
@@ -129,49 +154,70 @@ impl Cache {
         self.changed.send_replace(());
     }
 
-    /// The first picture: no events, and none known before it.
-    pub(crate) fn fill(&self, entries: Vec<Entry>, revision: u64) {
+    /// What is stored under the key cannot be decoded: what was known of the object stays, and watchers hear of it.
+    pub(crate) fn spoil(&self, key: &str, revision: u64, reason: String) {
         let mut inner = self.inner.write();
-        inner.map = entries.into_iter().map(|e| (e.key.clone(), Arc::new(e))).collect();
-        inner.complete_since = revision;
+        inner.unreadable.insert(key.into(), reason);
+        let previous = inner.map.get(key).cloned();
+        let current = previous.clone().unwrap_or_else(|| Arc::new(Entry::name_only(key, revision)));
+        inner.push(Event { revision, kind: EventKind::Unreadable, current, previous });
+        drop(inner);
+        self.changed.send_replace(());
+    }
+
+    /// The first picture: no events, and none known before it.
+    pub(crate) fn fill(&self, picture: Picture, revision: u64) {
+        let mut inner = self.inner.write();
+        inner.map = picture.entries.into_iter().map(|e| (e.key.clone(), Arc::new(e))).collect();
+        inner.unreadable = picture.unreadable;
+        inner.history.restart(revision);
         inner.last_event = revision;
         drop(inner);
         self.changed.send_replace(());
     }
 
     /// A later picture after the feed lost its place: the differences become events of `revision`.
-    pub(crate) fn refill(&self, entries: Vec<Entry>, revision: u64) {
-        let fresh: BTreeMap<Box<str>, Entry> = entries.into_iter().map(|e| (e.key.clone(), e)).collect();
+    pub(crate) fn refill(&self, picture: Picture, revision: u64) {
+        let fresh: BTreeMap<Box<str>, Entry> = picture.entries.into_iter().map(|e| (e.key.clone(), e)).collect();
         let gone: Vec<Box<str>> = {
             let inner = self.inner.read();
-            inner.map.keys().filter(|k| !fresh.contains_key(*k)).cloned().collect()
+            let known = inner.map.keys().chain(inner.unreadable.keys());
+            known.filter(|k| !fresh.contains_key(*k) && !picture.unreadable.contains_key(*k)).cloned().collect()
         };
         for key in gone {
             self.delete(&key, revision);
         }
+        for (key, reason) in picture.unreadable {
+            self.spoil(&key, revision, reason);
+        }
         for (key, entry) in fresh {
-            if self.get(&key).is_none_or(|old| old.revision != entry.revision) {
+            let repaired = self.unreadable(&key).is_some();
+            if repaired || self.get(&key).is_none_or(|old| old.revision != entry.revision) {
                 self.put(entry);
             }
         }
         // Versions between the two pictures were never seen: nobody may resume across the gap.
-        let mut inner = self.inner.write();
-        inner.first += inner.ring.len() as u64;
-        inner.ring.clear();
-        inner.complete_since = revision;
+        self.inner.write().history.restart(revision);
     }
+
+    /// Forgets events that are old enough, of a resource that changes no more.
+    pub(crate) fn trim(&self) {
+        self.inner.write().history.trim(Instant::now());
+    }
+}
+
+/// All objects of one resource at one revision.
+#[derive(Debug, Default)]
+pub(crate) struct Picture {
+    pub entries: Vec<Entry>,
+    /// Keys that cannot be decoded, and why.
+    pub unreadable: BTreeMap<Box<str>, String>,
 }
 
 impl Inner {
     fn push(&mut self, event: Event) {
         self.last_event = self.last_event.max(event.revision);
-        self.ring.push_back(Arc::new(event));
-        if self.ring.len() > RING {
-            if let Some(old) = self.ring.pop_front() {
-                self.complete_since = self.complete_since.max(old.revision);
-            }
-            self.first += 1;
-        }
+        self.history.push(event, Instant::now());
     }
 }
 
@@ -191,15 +237,11 @@ impl Cursor {
         self.changed.borrow_and_update();
         let seen = *self.revision.borrow();
         let inner = self.cache.inner.read();
-        if self.next < inner.first {
-            return Err(Expired(inner.complete_since));
-        }
-        let skip = usize::try_from(self.next - inner.first).unwrap_or(usize::MAX);
-        let events: Vec<Arc<Event>> =
-            inner.ring.iter().skip(skip).take(512).filter(|e| e.revision > self.since).cloned().collect();
-        let taken = inner.ring.len().saturating_sub(skip).min(512);
-        let more = inner.ring.len().saturating_sub(skip) > 512;
-        self.next += taken as u64;
+        let Some((events, more)) = inner.history.batch(self.next) else {
+            return Err(Expired(inner.history.complete_since()));
+        };
+        self.next += events.len() as u64;
+        let events: Vec<Arc<Event>> = events.into_iter().filter(|e| e.revision > self.since).collect();
         let reached = if more { events.last().map_or(self.since, |e| e.revision) } else { seen.max(self.since) };
         if more {
             self.changed.mark_changed();

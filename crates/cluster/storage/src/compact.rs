@@ -27,6 +27,7 @@ impl Store {
     pub(crate) async fn compact(&self, shutdown: &CancellationToken) {
         let mut round = Round::default();
         loop {
+            self.0.resources.read().values().for_each(|resource| resource.cache.trim());
             match self.compact_once(round).await {
                 Ok(next) => round = next,
                 Err(error) => tracing::warn!(%error, "compact etcd"),

@@ -31,14 +31,16 @@ impl Entry {
         let corrupt = |reason: String| Error::Corrupt { key: key.to_owned(), reason };
         let value: Value =
             serde_json::from_slice(stored).map_err(|e| corrupt(format!("not JSON at column {}", e.column())))?;
-        let head = stored.len().min(300);
-        let at = stored[..head].windows(METADATA.len()).position(|w| w == METADATA).map(|i| i + METADATA.len());
-        let (bytes, version_at) = match at {
+        let object = value.as_object().ok_or_else(|| corrupt("not an object".into()))?;
+        let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
+        if object.get("metadata").and_then(|m| m.get("name")).and_then(Value::as_str) != Some(name) {
+            return Err(corrupt("its metadata.name is not the one of its key".into()));
+        }
+        let (bytes, version_at) = match metadata_at(object, stored) {
             Some(at) => splice(stored, at, revision),
             None => {
                 let canonical = serde_json::to_vec(&canonical(&value)).map_err(|e| corrupt(e.to_string()))?;
-                let at = canonical.windows(METADATA.len()).position(|w| w == METADATA).map(|i| i + METADATA.len());
-                splice(&canonical, at.ok_or_else(|| corrupt("no metadata".into()))?, revision)
+                splice(&canonical, find_metadata(&canonical).ok_or_else(|| corrupt("no metadata".into()))?, revision)
             }
         };
         let labels = value.get("metadata").and_then(|m| m.get("labels")).and_then(Value::as_object);
@@ -47,6 +49,15 @@ impl Entry {
             .unwrap_or_default();
         let fields = fields(&value).into_iter().map(|(k, v)| (k, v.into_boxed_str())).collect();
         Ok(Self { key: key.into(), bytes, revision, labels, fields, version_at })
+    }
+
+    /// An object of which only the name is known.
+    pub(crate) fn name_only(key: &str, revision: u64) -> Self {
+        let (namespace, name) = key.rsplit_once('/').unwrap_or(("", key));
+        let object = serde_json::json!({"metadata": {"name": name, "namespace": namespace}}).to_string();
+        let at = find_metadata(object.as_bytes()).unwrap_or(0);
+        let (bytes, version_at) = splice(object.as_bytes(), at, revision);
+        Self { key: key.into(), bytes, revision, labels: Box::default(), fields: Box::default(), version_at }
     }
 
     /// The same object with another resource version: what a DELETED event carries.
@@ -97,6 +108,18 @@ impl Entry {
         // The bytes were JSON when the entry was made.
         serde_json::from_slice(&self.bytes).unwrap_or(Value::Null)
     }
+}
+
+/// Where the fields of `metadata` begin in the stored text, if that is as we write it: nothing but the type before it,
+/// and no resource version in it.
+fn metadata_at(object: &Map<String, Value>, stored: &[u8]) -> Option<usize> {
+    let typed = object.keys().take_while(|key| *key != "metadata").all(|key| matches!(key.as_str(), "apiVersion" | "kind"));
+    let bare = object.get("metadata").is_some_and(|m| m.get("resourceVersion").is_none());
+    if typed && bare { find_metadata(&stored[..stored.len().min(300)]) } else { None }
+}
+
+fn find_metadata(text: &[u8]) -> Option<usize> {
+    text.windows(METADATA.len()).position(|window| window == METADATA).map(|at| at + METADATA.len())
 }
 
 fn splice(stored: &[u8], at: usize, revision: u64) -> (Bytes, (u32, u32)) {
@@ -151,6 +174,22 @@ mod tests {
         let later = entry.at_revision(12345);
         assert_eq!(later.value()["metadata"]["resourceVersion"], "12345");
         assert_eq!(later.value()["data"]["k"], "v");
-        assert!(Entry::from_stored("ns/a", b"{", 1, |_| vec![]).is_err());
+    }
+
+    #[test]
+    fn what_is_no_object_of_its_key_is_an_error() {
+        for garbage in ["{", "5", "\"text\"", "[]", "{}", r#"{"metadata":{}}"#, r#"{"metadata":{"name":"b"}}"#, "k8s\0bytes"] {
+            let error = Entry::from_stored("ns/a", garbage.as_bytes(), 1, |_| vec![]).unwrap_err().to_string();
+            assert!(error.contains("\"ns/a\""), "{garbage}: {error}");
+        }
+    }
+
+    #[test]
+    fn foreign_orders_of_fields_are_read() {
+        let stored = br#"{"kind":"X","data":{"metadata":{"a":"b"}},"metadata":{"resourceVersion":"7","name":"a"}}"#;
+        let entry = Entry::from_stored("a", stored, 42, |_| vec![]).unwrap();
+        assert_eq!(entry.value()["metadata"]["resourceVersion"], "42");
+        assert_eq!(entry.value()["data"]["metadata"], serde_json::json!({"a": "b"}));
+        assert_eq!(entry.at_revision(9).value()["metadata"]["resourceVersion"], "9");
     }
 }

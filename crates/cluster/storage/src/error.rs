@@ -26,9 +26,9 @@ pub enum Error {
     #[error("etcd: request is too large")]
     TooLarge,
     /// What is stored cannot be read.
-    #[error("stored object {key:?} cannot be read: {reason}")]
+    #[error("the stored object {key:?} cannot be read: {reason}")]
     Corrupt {
-        /// etcd's key.
+        /// The object's key below its resource: `namespace/name` or `name`.
         key: String,
         /// Why; holds no data of the object.
         reason: String,
@@ -45,6 +45,14 @@ impl Error {
     /// etcd gave no answer within our limit; etcd's own words for it.
     pub(crate) fn timed_out() -> Self {
         Self::Unavailable("etcdserver: request timed out".into())
+    }
+
+    /// Why an object cannot be read, without naming it.
+    pub(crate) fn reason(self) -> String {
+        match self {
+            Self::Corrupt { reason, .. } => reason,
+            other => other.to_string(),
+        }
     }
 
     /// Whether the request never left: trying it elsewhere cannot do it twice.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kinit_etcd_connect::etcd_client::{EventType, GetOptions, WatchOptions, WatchResponse};
 use tokio_util::sync::CancellationToken;
 
-use crate::entry::Entry;
+use crate::cache::Picture;
 use crate::error::Error;
 use crate::store::{ROOT, Store, in_time};
 
@@ -82,7 +82,7 @@ impl Store {
             }
             end
         };
-        let mut found: HashMap<String, Vec<Entry>> = HashMap::new();
+        let mut found: HashMap<String, Picture> = HashMap::new();
         let (mut start, mut revision) = (ROOT.as_bytes().to_vec(), 0u64);
         loop {
             let mut options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
@@ -96,10 +96,15 @@ impl Store {
             }
             for kv in response.kvs() {
                 let Some((prefix, key)) = self.split(kv.key()) else { continue };
-                match self.decode(&prefix, &key, kv.value(), kv.mod_revision().cast_unsigned()) {
-                    Ok(entry) => found.entry(prefix).or_default().push(entry),
-                    // One unreadable object must not keep the whole server from starting; reading it by name says why.
-                    Err(error) => tracing::error!(%error, "an object is left out of the cache"),
+                let decoded = self.decode(&prefix, &key, kv.value(), kv.mod_revision().cast_unsigned());
+                let picture = found.entry(prefix).or_default();
+                match decoded {
+                    Ok(entry) => picture.entries.push(entry),
+                    // One unreadable object must not keep the whole server from starting: lists that would hold it fail.
+                    Err(error) => {
+                        tracing::error!(%error, "an object cannot be read");
+                        picture.unreadable.insert(key.into(), error.reason());
+                    }
                 }
             }
             match response.kvs().last() {
@@ -109,8 +114,8 @@ impl Store {
         }
         let resources: Vec<_> = self.0.resources.read().iter().map(|(p, r)| (p.clone(), r.cache.clone())).collect();
         for (prefix, cache) in resources {
-            let entries = found.remove(&prefix).unwrap_or_default();
-            if first_time { cache.fill(entries, revision) } else { cache.refill(entries, revision) }
+            let picture = found.remove(&prefix).unwrap_or_default();
+            if first_time { cache.fill(picture, revision) } else { cache.refill(picture, revision) }
         }
         Ok(revision)
     }
@@ -132,8 +137,8 @@ impl Store {
                 EventType::Put => match self.decode(&prefix, &key, kv.value(), revision) {
                     Ok(entry) => cache.put(entry),
                     Err(error) => {
-                        tracing::error!(%error, "an object is left out of the cache");
-                        cache.delete(&key, revision);
+                        tracing::error!(%error, "an object cannot be read");
+                        cache.spoil(&key, revision, error.reason());
                     }
                 },
             }

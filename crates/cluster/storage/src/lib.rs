@@ -6,12 +6,13 @@
 //!         ├─ leases  time to live of events
 //!         ├─ compact etcd's history, five minutes behind
 //!         └─ feed    one etcd watch over /registry/ ─> Cache per resource
-//!                                                       ├─ map   key -> Arc<Entry> (encoded bytes, labels, fields)
-//!                                                       └─ ring  the last events, which watchers read at their own pace
+//!                                                       ├─ map         key -> Arc<Entry> (encoded bytes, labels, fields)
+//!                                                       ├─ unreadable  keys that cannot be decoded: listing them is an error
+//!                                                       └─ history     the last events, which watchers read at their own pace
 //! ```
 //!
 //! A consistent read asks etcd for its revision and waits until the feed has seen it (requesting progress), then reads
-//! the cache. A watcher holds a cursor into the ring; falling off it ends the watch with "expired".
+//! the cache. A watcher holds a cursor into the history; falling off it ends the watch with "expired".
 
 pub mod cache;
 mod compact;
@@ -19,6 +20,7 @@ pub mod crypt;
 mod entry;
 mod error;
 mod feed;
+mod history;
 mod leases;
 mod settle;
 mod store;

@@ -382,7 +382,7 @@ impl Store {
             None => (no_fields as FieldsOf, Arc::default()),
         };
         let etcd_key = path(prefix, key);
-        let plain = crypt.open(&etcd_key, stored).map_err(|reason| Error::Corrupt { key: etcd_key, reason })?;
+        let plain = crypt.open(&etcd_key, stored).map_err(|reason| Error::Corrupt { key: key.to_owned(), reason })?;
         Entry::from_stored(key, &plain, revision, fields)
     }
 }

@@ -47,6 +47,7 @@ pub struct Field {
     pub inline: bool,
     pub pointer: bool,
     pub omitempty: bool,
+    pub omitzero: bool,
     pub optional: bool,
     pub patch_key: Option<String>,
     pub patch_strategy: Option<String>,
@@ -188,11 +189,11 @@ fn render(
     Ok(text)
 }
 
-/// One field as words: `name number type`, then flags (`p` pointer, `o` omitempty, `r` required, `i` inline) and
+/// One field as words: `name number type`, then flags (`p` pointer, `o` omitempty, `r` required, `i` inline, `z` omitzero) and
 /// `m=` patch merge key, `s=` patch strategy, `l=` list relation (`set`, `atomic`, or map keys), `d=` default as JSON (last).
 fn cell(f: &Field) -> String {
     let mut out = format!("{} {} {}", f.json, f.number, f.ty);
-    let flags: String = [(f.pointer, 'p'), (f.omitempty, 'o'), (!f.optional && !f.omitempty, 'r'), (f.inline, 'i')]
+    let flags: String = [(f.pointer, 'p'), (f.omitempty, 'o'), (!f.optional && !f.omitempty, 'r'), (f.inline, 'i'), (f.omitzero, 'z')]
         .iter()
         .filter(|(on, _)| *on)
         .map(|(_, c)| *c)

@@ -32,7 +32,8 @@ fn apply(field: &mut Field, text: &str, json: &str) {
     for part in parts {
         match part {
             "inline" => field.inline = true,
-            "omitempty" | "omitzero" => field.omitempty = true,
+            "omitempty" => field.omitempty = true,
+            "omitzero" => (field.omitempty, field.omitzero) = (true, true),
             _ => {}
         }
     }

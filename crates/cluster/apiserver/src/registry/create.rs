@@ -39,6 +39,7 @@ pub async fn object_of(request: &Request, mut object: Value, dry_run: bool) -> R
     if desc.has_status() && !keeps_status(request) {
         drop_status(&mut object, desc);
     }
+    desc.complete(&mut object);
     (desc.strategy.default)(&mut object);
     metadata::before_create(&mut object, desc, &request.info.namespace)?;
     if desc.kind == "CertificateSigningRequest" {
@@ -52,6 +53,7 @@ pub async fn object_of(request: &Request, mut object: Value, dry_run: bool) -> R
     // What follows from the spec (a pod's quality of service) follows from what the plugins made of it.
     (desc.strategy.prepare_create)(&mut object);
     (desc.strategy.default)(&mut object);
+    desc.complete(&mut object);
     let mut errors = FieldErrors::default();
     metadata::validate(&object, desc, &mut errors);
     (desc.strategy.validate)(&object, &mut errors);

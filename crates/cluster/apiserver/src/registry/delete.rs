@@ -7,7 +7,7 @@ use kinit_apimachinery::{ApiError, status, time};
 use kinit_storage::Updated;
 use serde_json::{Value, json};
 
-use super::list::{Filter, cache_of};
+use super::list::{Filter, selected};
 use super::options::{DeleteOptions, delete_options};
 use super::{Request, present};
 use crate::admission::{Attributes, Operation};
@@ -44,7 +44,7 @@ pub async fn collection(request: &Request, body: Bytes) -> Result<ApiResponse, A
     let filter = Filter::of(request)?;
     request.server.store.catch_up().await.map_err(|e| request.storage_error(e))?;
     let within = if request.info.namespace.is_empty() { String::new() } else { format!("{}/", request.info.namespace) };
-    let (entries, revision) = cache_of(request)?.list(&within, |e| filter.keeps(e));
+    let (entries, revision) = selected(request, &filter, &within)?;
     let mut items = Vec::with_capacity(entries.len());
     for entry in entries {
         match one(request, &options, entry.namespace(), entry.name()).await {

@@ -61,7 +61,11 @@ pub async fn get(request: &Request) -> Result<ApiResponse, ApiError> {
             if wanted > 0 {
                 server.store.wait_for(wanted).await.map_err(|e| request.storage_error(e))?;
             }
-            cache_of(request)?.get(&key)
+            let cache = cache_of(request)?;
+            match cache.unreadable(&key) {
+                None => cache.get(&key),
+                Some(reason) => return Err(request.storage_error(kinit_storage::Error::Corrupt { key, reason })),
+            }
         }
         _ => server.store.get(&request.desc.prefix, &key).await.map_err(|e| request.storage_error(e))?.map(Arc::new),
     };
@@ -75,6 +79,15 @@ pub async fn get(request: &Request) -> Result<ApiResponse, ApiError> {
 /// The cache behind the request's resource.
 pub fn cache_of(request: &Request) -> Result<Arc<kinit_storage::Cache>, ApiError> {
     request.server.store.cache(&request.desc.prefix).ok_or_else(|| ApiError::internal("the resource has no cache"))
+}
+
+/// The objects below `within` that pass, and the revision they are of; an error when one there cannot be read, whatever the
+/// selectors: nobody knows whether it would pass.
+pub fn selected(request: &Request, filter: &Filter, within: &str) -> Result<(Vec<Arc<Entry>>, u64), ApiError> {
+    let cache = cache_of(request)?;
+    let picture = cache.list(within, |e| filter.keeps(e));
+    cache.check_readable(within).map_err(|e| request.storage_error(e))?;
+    Ok(picture)
 }
 
 /// Parses a resource version.
@@ -147,7 +160,7 @@ fn within(request: &Request) -> String {
 }
 
 fn from_cache(request: &Request, filter: &Filter, within: &str, limit: usize) -> Result<Picture, ApiError> {
-    let (mut entries, revision) = cache_of(request)?.list(within, |e| filter.keeps(e));
+    let (mut entries, revision) = selected(request, filter, within)?;
     let (mut next, mut remaining) = (None, None);
     if limit > 0 && entries.len() > limit {
         let plain = filter.labels.is_empty() && filter.fields.is_empty();

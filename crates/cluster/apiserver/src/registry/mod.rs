@@ -20,7 +20,6 @@ pub mod update;
 pub mod watch;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use kinit_apimachinery::ApiError;
 use kinit_storage::Error as StoreError;
@@ -57,9 +56,6 @@ pub struct Request {
     /// Annotations of the request's audit event, collected on the way.
     pub annotations: Mutex<Vec<(String, String)>>,
 }
-
-/// Upstream's default of `--request-timeout`.
-pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Request {
     /// A query parameter.
@@ -138,6 +134,11 @@ pub fn storage_error(error: StoreError, desc: &Descriptor, name: &str) -> ApiErr
         StoreError::Unavailable(text) => {
             tracing::warn!(text, "etcd");
             ApiError::unavailable("etcdserver: the storage is unavailable")
+        }
+        StoreError::Corrupt { key, reason } => {
+            let text = format!("{} \"{key}\" cannot be read from the storage: {reason}", kinit_apimachinery::status::qualified(&desc.group, &desc.plural));
+            tracing::error!(text, "storage");
+            ApiError::internal(text)
         }
         other => {
             tracing::error!(error = %other, "storage");

@@ -1,7 +1,9 @@
 //! Objects and lists in the form the client asked for.
 
 use bytes::Bytes;
+use kinit_apimachinery::complete::complete;
 use kinit_apimachinery::meta::Meta;
+use kinit_apimachinery::schema::schema;
 use serde_json::{Map, Value, json};
 
 use super::Request;
@@ -9,7 +11,12 @@ use crate::http::{ApiResponse, View, respond};
 use crate::tables;
 
 /// One object.
-pub fn object(request: &Request, status: u16, object: Value) -> ApiResponse {
+pub fn object(request: &Request, status: u16, mut object: Value) -> ApiResponse {
+    // Reviews and scales are made here and never stored: they get the fields that Go always writes now.
+    let (group, version) = object.str_at(&["apiVersion"]).rsplit_once('/').unwrap_or(("", object.str_at(&["apiVersion"])));
+    if let Some(ty) = schema().by_kind(group, version, object.str_at(&["kind"])) {
+        complete(&mut object, ty);
+    }
     match request.accepted.view {
         View::Object => respond::document(status, &object, request.accepted.yaml),
         View::Metadata => respond::document(status, &metadata_of(&object), request.accepted.yaml),

@@ -73,7 +73,9 @@ pub async fn apply(
     let mut current = store.get(&desc.prefix, &key).await.map_err(|e| request.storage_error(e))?;
     for _ in 0..ATTEMPTS {
         let Some(entry) = current else { return Err(request.not_found()) };
-        let old = desc.shown(entry.value());
+        let mut old = desc.shown(entry.value());
+        // An object that another version wrote is compared as this one would have written it.
+        desc.complete(&mut old);
         let mut new = change(&old)?;
         check_preconditions(request, &new, &old)?;
         let explicit = !new.resource_version().is_empty();
@@ -157,6 +159,7 @@ fn check_preconditions(request: &Request, new: &Value, old: &Value) -> Result<()
 async fn prepared(request: &Request, new: &mut Value, old: &Value, dry_run: bool) -> Result<Value, ApiError> {
     let desc = &request.desc;
     let sub = request.info.subresource.as_str();
+    desc.complete(new);
     (desc.strategy.default)(new);
     metadata::before_update(new, old);
     if let Some(meta) = new.object_at(&["metadata"]) {
@@ -167,6 +170,7 @@ async fn prepared(request: &Request, new: &mut Value, old: &Value, dry_run: bool
     if attributes.mutate(&mut new).await? {
         new = shaped(request, new, old);
     }
+    desc.complete(&mut new);
     if sub.is_empty() {
         crate::inert::warn(request, &new);
     }

@@ -1,4 +1,4 @@
-//! WATCH: events as a stream of JSON objects, from the ring of the cache.
+//! WATCH: events as a stream of JSON objects, from the history of the cache.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::list::{Filter, cache_of, parse_version};
+use super::list::{Filter, cache_of, parse_version, selected};
 use super::list_options::list_options;
 use super::{Request, present};
 use crate::http::{ApiResponse, View};
@@ -24,8 +24,6 @@ use crate::tables;
 
 /// Bookmarks come this often at the latest (upstream sends them about once a minute).
 const BOOKMARK: Duration = Duration::from_secs(50);
-/// Progress is asked of etcd this long before a bookmark would be stale.
-const MIN_TIMEOUT: u64 = 1800;
 /// Nobody waits longer; and the clock cannot overflow.
 const MAX_TIMEOUT: u64 = 10 * 365 * 24 * 3600;
 
@@ -65,7 +63,7 @@ pub async fn handle(request: &Request) -> Result<ApiResponse, ApiError> {
         None => version.is_empty() || version == "0",
     };
     let (entries, since) = if synthetic {
-        cache.list(&within, |e| filter.keeps(e))
+        selected(request, &filter, &within)?
     } else if version.is_empty() || version == "0" {
         (Vec::new(), cache.revision())
     } else {
@@ -93,7 +91,9 @@ pub async fn handle(request: &Request) -> Result<ApiResponse, ApiError> {
         bookmarks,
         out,
     };
-    let patience = options.timeout.unwrap_or_else(|| rand::rng().random_range(MIN_TIMEOUT..2 * MIN_TIMEOUT));
+    // Between one and two times the minimum, so that watchers do not all come back at once.
+    let least = request.server.options.min_request_timeout.clamp(1, MAX_TIMEOUT);
+    let patience = options.timeout.unwrap_or_else(|| rand::rng().random_range(least..2 * least));
     let deadline = Instant::now() + Duration::from_secs(patience.min(MAX_TIMEOUT));
     let shutdown = request.server.shutdown.clone();
     let guard = request.server.metrics.watch_opened();
@@ -182,6 +182,9 @@ impl Watcher {
         if !self.namespace.is_empty() && now.namespace() != self.namespace {
             return Ok(());
         }
+        if event.kind == EventKind::Unreadable {
+            return self.unreadable(now).await;
+        }
         let was = before.is_some_and(|e| self.filter.keeps(e));
         let is = event.kind == EventKind::Put && self.filter.keeps(now);
         match (was, is) {
@@ -195,6 +198,17 @@ impl Watcher {
                 None => Ok(()),
             },
         }
+    }
+
+    /// An object that cannot be decoded ends the watch with an error: it is there, and what it is now nobody can say.
+    async fn unreadable(&self, entry: &Entry) -> Result<(), ()> {
+        let other = |name: &str| name != entry.name();
+        if self.filter.fields.exact("metadata.name").is_some_and(other) {
+            return Ok(());
+        }
+        let text = format!("{} \"{}\" cannot be read from the storage", kinit_apimachinery::status::qualified(&self.desc.group, &self.desc.plural), entry.key);
+        self.frame("ERROR", ApiError::internal(text).to_status().to_string().into_bytes().into()).await?;
+        Err(())
     }
 
     async fn send(&mut self, kind: &str, entry: &Entry) -> Result<(), ()> {
@@ -220,7 +234,7 @@ impl Watcher {
     }
 
     async fn bookmark(&mut self, revision: u64, end_of_initial: bool) -> Result<(), ()> {
-        let mut meta = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let mut meta = json!({"resourceVersion": revision.to_string()});
         if end_of_initial {
             meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }

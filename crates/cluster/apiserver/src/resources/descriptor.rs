@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use kinit_apimachinery::complete::complete;
 use kinit_apimachinery::names::NameRule;
+use kinit_apimachinery::schema::schema;
 use serde_json::Value;
 
 use super::faces::Face;
@@ -80,17 +82,27 @@ impl Descriptor {
 
     /// A stored object as this resource shows it.
     pub fn shown(&self, stored: Value) -> Value {
-        match self.face {
-            Some(face) => (face.from_storage)(stored),
-            None => stored,
-        }
+        let Some(face) = self.face else { return stored };
+        let mut shown = (face.from_storage)(stored);
+        self.complete(&mut shown);
+        shown
     }
 
     /// An object of this resource as it is stored.
     pub fn stored(&self, object: Value) -> Value {
-        match self.face {
-            Some(face) => (face.to_storage)(object),
-            None => object,
+        let Some(face) = self.face else { return object };
+        let mut stored = (face.to_storage)(object);
+        let (group, version, kind) = face.stored_as;
+        if let Some(ty) = schema().by_kind(group, version, kind) {
+            complete(&mut stored, ty);
+        }
+        stored
+    }
+
+    /// Adds what Go's encoder would have written although it is empty.
+    pub fn complete(&self, object: &mut Value) {
+        if let Some(ty) = self.ty {
+            complete(object, ty);
         }
     }
 

@@ -1,9 +1,9 @@
 //! Selectable fields (upstream's `AddFieldLabelConversionFunc` and `GetAttrs`).
 
-use kinit_apimachinery::meta::Meta;
 use serde_json::Value;
 
 const POD: &[&str] = &[
+    "spec.host",
     "spec.nodeName",
     "spec.restartPolicy",
     "spec.schedulerName",
@@ -14,7 +14,7 @@ const POD: &[&str] = &[
     "status.podIPs",
     "status.nominatedNodeName",
 ];
-const EVENT: &[&str] = &[
+const CORE_EVENT: &[&str] = &[
     "involvedObject.kind",
     "involvedObject.namespace",
     "involvedObject.name",
@@ -22,6 +22,12 @@ const EVENT: &[&str] = &[
     "involvedObject.apiVersion",
     "involvedObject.resourceVersion",
     "involvedObject.fieldPath",
+    "reason",
+    "reportingComponent",
+    "source",
+    "type",
+];
+const EVENT: &[&str] = &[
     "regarding.kind",
     "regarding.namespace",
     "regarding.name",
@@ -30,9 +36,7 @@ const EVENT: &[&str] = &[
     "regarding.resourceVersion",
     "regarding.fieldPath",
     "reason",
-    "reportingComponent",
     "reportingController",
-    "source",
     "type",
 ];
 
@@ -44,79 +48,138 @@ pub fn selectable(group: &str, kind: &str) -> &'static [&'static str] {
         ("", "Secret") => &["type"],
         ("", "Namespace") => &["status.phase"],
         ("", "Service") => &["spec.clusterIP", "spec.type"],
-        ("", "Event") | ("events.k8s.io", "Event") => EVENT,
+        ("", "Event") => CORE_EVENT,
+        ("events.k8s.io", "Event") => EVENT,
         ("apps", "ReplicaSet") | ("", "ReplicationController") => &["status.replicas"],
-        ("batch", "Job") => &["status.successful"],
+        ("batch", "Job" | "CronJob") | ("apps", "StatefulSet") => &["status.successful"],
         ("certificates.k8s.io", "CertificateSigningRequest") => &["spec.signerName"],
-        ("networking.k8s.io", "IPAddress") => &[],
         ("resource.k8s.io", "ResourceSlice") => &["spec.nodeName", "spec.driver"],
         _ => &[],
     }
 }
 
-/// The values of the selectable fields of a stored object, by storage prefix.
+/// The values of the selectable fields of a stored object, by storage prefix, as Go prints them: a field that is absent is
+/// `""`, `false` or `0`, as its type has it. A path that is not among them is `""` to a selector.
 pub fn of(prefix: &str) -> fn(&Value) -> Vec<(&'static str, String)> {
     match prefix {
         "pods/" => pod,
         "events/" => event,
-        "minions/" => |v| paths(v, &["spec.unschedulable"]),
-        "secrets/" => |v| paths(v, &["type"]),
-        "namespaces/" => |v| paths(v, &["status.phase"]),
-        "services/specs/" => |v| paths(v, &["spec.clusterIP", "spec.type"]),
-        "replicasets/" | "controllers/" => |v| paths(v, &["status.replicas"]),
-        "certificatesigningrequests/" => |v| paths(v, &["spec.signerName"]),
-        "resourceslices/" => |v| paths(v, &["spec.nodeName", "spec.driver"]),
-        "jobs/" => |v| vec![("status.successful", text(v.at(&["status", "succeeded"]).unwrap_or(&Value::from(0))))],
+        "minions/" => |v| vec![boolean(v, "spec.unschedulable")],
+        "secrets/" => |v| vec![text(v, "type")],
+        "namespaces/" => |v| vec![text(v, "status.phase")],
+        "services/specs/" => |v| vec![text(v, "spec.clusterIP"), text(v, "spec.type")],
+        "replicasets/" | "controllers/" => |v| vec![integer(v, "status.replicas")],
+        "certificatesigningrequests/" => |v| vec![text(v, "spec.signerName")],
+        "resourceslices/" => |v| vec![text(v, "spec.nodeName"), text(v, "spec.driver")],
+        "jobs/" => |v| vec![("status.successful", integer(v, "status.succeeded").1)],
         _ => |_| Vec::new(),
     }
 }
 
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(s) => s.clone(),
-        other => other.to_string(),
-    }
+fn found<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.').try_fold(value, |value, key| value.get(key))
 }
 
-fn paths(value: &Value, paths: &[&'static str]) -> Vec<(&'static str, String)> {
-    paths
-        .iter()
-        .filter_map(|path| {
-            let keys: Vec<&str> = path.split('.').collect();
-            let found = value.at(&keys)?;
-            (!found.is_null()).then(|| (*path, text(found)))
-        })
-        .collect()
+fn text(value: &Value, path: &'static str) -> (&'static str, String) {
+    (path, found(value, path).and_then(Value::as_str).unwrap_or_default().to_owned())
 }
 
+fn boolean(value: &Value, path: &'static str) -> (&'static str, String) {
+    (path, found(value, path).and_then(Value::as_bool).unwrap_or_default().to_string())
+}
+
+fn integer(value: &Value, path: &'static str) -> (&'static str, String) {
+    (path, found(value, path).and_then(Value::as_i64).unwrap_or_default().to_string())
+}
+
+/// `pod.ToSelectableFields`; `status.podIPs` may be asked for and has no value there.
 fn pod(v: &Value) -> Vec<(&'static str, String)> {
-    let mut out = paths(v, POD);
-    out.retain(|(k, _)| !matches!(*k, "spec.hostNetwork" | "status.podIPs"));
-    out.push(("spec.hostNetwork", (v.at(&["spec", "hostNetwork"]) == Some(&Value::Bool(true))).to_string()));
-    if !out.iter().any(|(k, _)| *k == "status.phase") {
+    let node = text(v, "spec.nodeName");
+    let mut out = vec![("spec.host", node.1.clone()), node, boolean(v, "spec.hostNetwork")];
+    out.extend(
+        ["spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "status.phase", "status.podIP"]
+            .map(|path| text(v, path)),
+    );
+    out.push(text(v, "status.nominatedNodeName"));
+    // Most pods have few of these: what is empty need not be kept.
+    out.retain(|(_, value)| !value.is_empty());
+    if !out.iter().any(|(path, _)| *path == "status.phase") {
         out.push(("status.phase", "Pending".into()));
     }
     out
 }
 
-/// Events are stored in the core form; the newer group's paths are names of the same fields.
+/// Events are stored in the core form; the newer group's paths are names of the same fields
+/// (`event.ToSelectableFields`: the source is the component that reported, by either of its two fields).
 fn event(v: &Value) -> Vec<(&'static str, String)> {
-    let mut out = Vec::new();
+    let mut out: Vec<_> = CORE_EVENT.iter().map(|path| text(v, path)).collect();
+    let source = match (found(v, "source.component"), found(v, "reportingComponent")) {
+        (Some(Value::String(component)), _) if !component.is_empty() => component.clone(),
+        (_, Some(Value::String(controller))) => controller.clone(),
+        _ => String::new(),
+    };
+    out.retain(|(path, _)| *path != "source");
+    out.push(("source", source));
     for path in EVENT {
-        let stored = path.replace("regarding.", "involvedObject.");
-        let keys: Vec<&str> = match stored.as_str() {
-            "source" => vec!["source", "component"],
-            "reportingController" => vec!["reportingComponent"],
-            other => other.split('.').collect(),
+        let stored = match path.strip_prefix("regarding.") {
+            Some(rest) => format!("involvedObject.{rest}"),
+            None => path.replace("reportingController", "reportingComponent"),
         };
-        if let Some(found) = v.at(&keys).filter(|f| !f.is_null()) {
-            out.push((*path, text(found)));
+        if !out.iter().any(|(known, _)| known == path) {
+            out.push((*path, found(v, &stored).and_then(Value::as_str).unwrap_or_default().to_owned()));
         }
     }
-    if !out.iter().any(|(k, _)| *k == "source")
-        && let Some(controller) = v.at(&["reportingComponent"])
-    {
-        out.push(("source", text(controller)));
-    }
+    out.retain(|(_, value)| !value.is_empty());
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use kinit_apimachinery::selector::FieldSelector;
+    use serde_json::json;
+
+    use super::*;
+
+    fn selects(prefix: &str, object: &Value, selector: &str) -> bool {
+        let fields = of(prefix)(object);
+        FieldSelector::parse(selector)
+            .unwrap()
+            .matches(|path| fields.iter().find(|(known, _)| *known == path).map(|(_, value)| value.as_str()))
+    }
+
+    #[test]
+    fn absent_fields_have_gos_zero_values() {
+        for (prefix, selector) in [
+            ("minions/", "spec.unschedulable=false"),
+            ("minions/", "spec.unschedulable!=true"),
+            ("pods/", "spec.nodeName=,status.podIP=,status.phase=Pending,spec.hostNetwork=false"),
+            ("pods/", "spec.host=,status.podIPs=,status.nominatedNodeName="),
+            ("secrets/", "type="),
+            ("namespaces/", "status.phase="),
+            ("services/specs/", "spec.clusterIP=,spec.type!=NodePort"),
+            ("replicasets/", "status.replicas=0"),
+            ("controllers/", "status.replicas=0"),
+            ("jobs/", "status.successful=0"),
+            ("cronjobs/", "status.successful="),
+            ("certificatesigningrequests/", "spec.signerName="),
+            ("resourceslices/", "spec.nodeName=,spec.driver="),
+            ("events/", "source=,involvedObject.name=,regarding.name=,reportingController=,type!=Warning"),
+        ] {
+            assert!(selects(prefix, &json!({}), selector), "{prefix} {selector}");
+        }
+    }
+
+    #[test]
+    fn values_are_printed_as_go_does() {
+        for (prefix, object, selector) in [
+            ("minions/", json!({"spec": {"unschedulable": true}}), "spec.unschedulable=true"),
+            ("replicasets/", json!({"status": {"replicas": 3}}), "status.replicas=3"),
+            ("jobs/", json!({"status": {"succeeded": 2}}), "status.successful=2"),
+            ("pods/", json!({"spec": {"nodeName": "n"}}), "spec.host=n,spec.nodeName=n"),
+            ("events/", json!({"reportingComponent": "c", "involvedObject": {"name": "p"}}),
+                "source=c,reportingController=c,regarding.name=p,involvedObject.name=p"),
+        ] {
+            assert!(selects(prefix, &object, selector), "{prefix} {selector}");
+        }
+    }
 }

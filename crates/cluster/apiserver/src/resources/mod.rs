@@ -3,6 +3,7 @@
 pub mod descriptor;
 pub mod faces;
 pub mod fields;
+mod hpa;
 mod table;
 
 pub use descriptor::{Descriptor, Registry, Sub};
