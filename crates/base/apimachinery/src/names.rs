@@ -1,5 +1,7 @@
 //! Names: what is allowed, and how `generateName` is completed (`k8s.io/apimachinery/pkg/util/validation`).
 
+use std::net::IpAddr;
+
 use rand::Rng;
 
 /// Upstream's text for a wrong DNS-1123 label.
@@ -24,6 +26,8 @@ pub enum NameRule {
     Dns1035,
     /// A path segment (RBAC).
     PathSegment,
+    /// An IP address in its canonical form (`ValidateIPAddressName`).
+    Address,
 }
 
 impl NameRule {
@@ -55,6 +59,11 @@ impl NameRule {
                     out.push(DNS1035_MESSAGE.into());
                 }
             }
+            Self::Address => match name.parse::<IpAddr>() {
+                Err(_) => out.push(format!("ParseAddr({name:?}): unable to parse IP")),
+                Ok(address) if address.to_string() != name => out.push("must be a canonical format IP address".into()),
+                Ok(_) => {}
+            },
             Self::PathSegment => {
                 if name == "." || name == ".." {
                     out.push(format!("may not be '{name}'"));
@@ -79,6 +88,19 @@ fn is_label(name: &str) -> bool {
 /// Whether `name` is a DNS-1123 subdomain (length aside).
 pub fn is_subdomain(name: &str) -> bool {
     !name.is_empty() && name.split('.').all(is_label)
+}
+
+/// Upstream's text for a wrong name of a kernel parameter.
+pub const SYSCTL_MESSAGE: &str = "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+
+/// Whether `name` can be the name of a kernel parameter (`IsValidSysctlName`): parts between dots or slashes.
+pub fn is_sysctl(name: &str) -> bool {
+    let edge = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let part = |part: &str| {
+        let b = part.as_bytes();
+        !b.is_empty() && b.iter().all(|c| edge(*c) || b"-_".contains(c)) && edge(b[0]) && edge(b[b.len() - 1])
+    };
+    name.len() <= 253 && name.split(['.', '/']).all(part)
 }
 
 fn is_value(text: &str) -> bool {
@@ -158,5 +180,24 @@ mod tests {
         assert!(!check_qualified_name("a/b/c").is_empty());
         assert!(!check_label_value("a b").is_empty());
         assert_eq!(generate(&"x".repeat(80)).len(), 63);
+    }
+
+    #[test]
+    fn addresses_and_kernel_parameters() {
+        for (name, good) in [("10.0.0.1", true), ("2001:db8::1", true), ("2001:DB8::1", false), ("2001:db8:0::1", false), ("a", false)] {
+            assert_eq!(NameRule::Address.check(name).is_empty(), good, "{name}");
+        }
+        for (name, good) in [
+            ("kernel.shm_rmid_forced", true),
+            ("net/ipv4/conf/eth0.1/forwarding", true),
+            ("foo-", false),
+            ("kernel.shmmax_", false),
+            ("safe-and-unsafe", true),
+            ("bar..", false),
+            ("a B", false),
+            ("", false),
+        ] {
+            assert_eq!(is_sysctl(name), good, "{name}");
+        }
     }
 }

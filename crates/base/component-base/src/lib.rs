@@ -5,6 +5,7 @@
 //!                       ├─ Shutdown  SIGTERM/SIGINT → one token everybody watches
 //!                       └─ your async fn
 //!                            ├─ tls    certificates that reload when their files change
+//!                            ├─ unverified  TLS to pods' own servers, the one place without verification
 //!                            ├─ serve  HTTP/1.1 + HTTP/2 over TLS (or plain, loopback), peer certificates as an extension
 //!                            ├─ health /healthz /livez /readyz with upstream's verbose form
 //!                            └─ metrics /metrics
@@ -17,6 +18,7 @@ pub mod metrics;
 pub mod runtime;
 pub mod serve;
 pub mod tls;
+pub mod unverified;
 pub mod version;
 
 pub use runtime::{Shutdown, run};

@@ -17,7 +17,7 @@ use crate::audit::{Record, Start};
 use crate::authn::{self, User, impersonate};
 use crate::authz::{self, Ask};
 use crate::guard::guarded;
-use crate::http::negotiate::negotiate;
+use crate::http::negotiate::{Forms, negotiate};
 use crate::http::{ApiResponse, RequestInfo, body, info, read_limited, respond};
 use crate::registry::Request;
 use crate::server::Server;
@@ -205,15 +205,19 @@ async fn resource(
     let everywhere = desc.namespaced && info.namespace.is_empty() && !matches!(info.verb, "list" | "watch");
     let whole = !named && matches!(info.verb, "update" | "patch");
     let again = named && info.verb == "create" && info.subresource.is_empty();
-    if everywhere || whole || again || !verbs.contains(&info.verb) {
+    // A proxy passes every method on; OPTIONS has no verb of its own.
+    let passed = info.subresource == "proxy" && info.verb.is_empty() && *request.method() == Method::OPTIONS;
+    if everywhere || whole || again || !(passed || verbs.contains(&info.verb)) {
         return Err(ApiError::method_not_allowed());
     }
     let accept = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
     let streaming = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log");
-    let accepted = match negotiate(&accept) {
+    let forms = Forms { views: !desc.prefix.is_empty(), yaml: info.verb != "watch" };
+    let accepted = match negotiate(&accept, forms) {
         Some(accepted) => accepted,
         None if streaming => crate::http::Accepted { view: crate::http::View::Object, yaml: false },
-        None => return Err(ApiError::not_acceptable("application/json, application/yaml")),
+        None if forms.yaml => return Err(ApiError::not_acceptable("application/json, application/yaml")),
+        None => return Err(ApiError::not_acceptable("application/json")),
     };
     let ours = Request {
         server: server.clone(),

@@ -86,7 +86,7 @@ impl Limit {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn one_user_cannot_take_all() {
         let limit = Limit::new(4);
         let held = [limit.acquire("a").await.unwrap(), limit.acquire("a").await.unwrap()];

@@ -3,38 +3,66 @@
 //! Enough for `kubectl apply`, client-side validation and `kubectl explain`: paths with their query parameters, schemas
 //! with types, list markers and group-version-kinds; no prose.
 
+pub mod published;
 pub(crate) mod v2;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use hyper::HeaderMap;
 use kinit_apimachinery::ApiError;
 use kinit_apimachinery::schema::{Field, ListKind, Ty, schema};
 use serde_json::{Map, Value, json};
-use sha2::Digest;
 
+use self::published::Published;
 use crate::http::info::query_value;
 use crate::http::{ApiResponse, respond};
 use crate::resources::Descriptor;
 use crate::server::Server;
 
 /// Answers `/openapi/v3` and what is below it.
-pub fn handle(server: &Server, rest: &str, query: &str) -> Result<ApiResponse, ApiError> {
+pub fn handle(server: &Server, rest: &str, query: &str, headers: &HeaderMap) -> Result<ApiResponse, ApiError> {
     if rest.is_empty() {
-        let mut paths = Map::new();
-        for (group, version) in group_versions(server) {
-            let at = path_of(&group, &version);
-            let hash = hex::encode_upper(&sha2::Sha256::digest(document(server, &group, &version).to_string())[..16]);
-            paths.insert(at.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{at}?hash={hash}")}));
-        }
-        return Ok(respond::json(200, &json!({"paths": paths})));
+        return index(server)?.answer("application/json", headers);
     }
     let (group, version) =
         group_versions(server).into_iter().find(|(g, v)| path_of(g, v) == rest).ok_or_else(ApiError::no_such_path)?;
-    let mut response = respond::json(200, &document(server, &group, &version));
-    if query_value(query, "hash").is_some() {
-        respond::set_header(&mut response, "cache-control", "public, immutable");
+    let document = published(server, &group, &version)?;
+    match query_value(query, "hash") {
+        None => document.answer("application/json", headers),
+        Some(hash) if hash == document.hash => {
+            let mut response = document.answer("application/json", headers)?;
+            respond::set_header(&mut response, "cache-control", "public, immutable");
+            Ok(response)
+        }
+        // The client's index is of another time.
+        Some(_) => {
+            let mut response = respond::text(301, "");
+            respond::set_header(&mut response, "location", &url_of(&path_of(&group, &version), &document));
+            Ok(response)
+        }
     }
-    Ok(response)
+}
+
+fn index(server: &Server) -> Result<Arc<Published>, ApiError> {
+    // Outside of the lock that the index itself is made under.
+    let mut paths = Map::new();
+    for (group, version) in group_versions(server) {
+        let at = path_of(&group, &version);
+        let document = published(server, &group, &version)?;
+        let url = url_of(&at, &document);
+        paths.insert(at, json!({"serverRelativeURL": url}));
+    }
+    server.documents.get(&server.registry, "v3", || json!({"paths": paths}).to_string().into_bytes())
+}
+
+fn published(server: &Server, group: &str, version: &str) -> Result<Arc<Published>, ApiError> {
+    let make = || document(server, group, version).to_string().into_bytes();
+    server.documents.get(&server.registry, &format!("v3/{}", path_of(group, version)), make)
+}
+
+fn url_of(path: &str, document: &Published) -> String {
+    format!("/openapi/v3/{path}?hash={}", document.hash)
 }
 
 fn group_versions(server: &Server) -> Vec<(String, String)> {

@@ -42,10 +42,10 @@ fn read(server: &Arc<Server>, request: &HttpRequest<Incoming>, info: &RequestInf
         return Ok(answer);
     }
     if path == "/openapi/v2" {
-        return Ok(openapi::v2::handle(server, accept));
+        return openapi::v2::handle(server, request.headers());
     }
     if let Some(rest) = path.strip_prefix("/openapi/v3") {
-        return openapi::handle(server, rest.trim_start_matches('/'), query);
+        return openapi::handle(server, rest.trim_start_matches('/'), query, request.headers());
     }
     discovery::handle(server, path, accept).ok_or_else(ApiError::no_such_path)
 }

@@ -18,6 +18,7 @@ use crate::authn::keys::Keys;
 use crate::authz::rbac::{Rbac, Rule};
 use crate::inflight::Limit;
 use crate::metrics::Metrics;
+use crate::openapi::published::Documents;
 use crate::options::Options;
 use crate::resources::{Registry, fields};
 use crate::trust::Trust;
@@ -47,6 +48,8 @@ pub struct Server {
     pub metrics: Metrics,
     /// Audit log.
     pub audit: audit::Audit,
+    /// OpenAPI documents.
+    pub documents: Documents,
     /// Admission webhooks.
     pub webhooks: Webhooks,
     /// Reaches kubelets.
@@ -97,6 +100,7 @@ impl Server {
             node_rules: authz::node::rules(),
             metrics: Metrics::register(),
             audit: audit::Audit::open(&options)?,
+            documents: Documents::default(),
             webhooks: Webhooks::new(),
             kubelets: node::Kubelets::new(&options)?,
             health: Checks::with_ping(),

@@ -1,4 +1,4 @@
-//! Connections to kubelets (TLS, both sides proven) and to pods (plain).
+//! Connections to kubelets (TLS, both sides proven), and to pods and other ports of nodes (plain, or TLS without proof).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{Kubelets, Target, unreachable_target};
+use super::{Kubelets, Scheme, Target, unreachable_target};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -44,12 +44,14 @@ pub async fn dial(kubelets: &Kubelets, target: &Target) -> Result<Box<dyn Stream
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "set TCP_NODELAY");
     }
-    if !target.kubelet {
-        return Ok(Box::new(stream));
-    }
+    let config = match target.scheme {
+        Scheme::Http => return Ok(Box::new(stream)),
+        Scheme::Https => kinit_component_base::unverified::config(),
+        Scheme::Kubelet => kubelets.tls()?,
+    };
     let name = ServerName::try_from(target.host.clone())
-        .map_err(|_| ApiError::internal("the node's address is no TLS name"))?;
-    let connector = TlsConnector::from(Arc::new(kubelets.tls()?));
+        .map_err(|_| ApiError::internal("the target's address is no TLS name"))?;
+    let connector = TlsConnector::from(Arc::new(config));
     match tokio::time::timeout(PATIENCE, connector.connect(name, stream)).await {
         Ok(Ok(stream)) => Ok(Box::new(stream)),
         Ok(Err(error)) => Err(unreachable_target(target, &format!("tls: {error}"))),

@@ -2,22 +2,26 @@
 
 mod connect;
 mod locate;
+mod proxy;
+mod rewrite;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, UPGRADE};
-use hyper::{Request as HttpRequest, StatusCode};
+use hyper::{Method, Request as HttpRequest, StatusCode};
 use hyper_util::rt::TokioIo;
 use kinit_apimachinery::ApiError;
 use kinit_component_base::tls::{ReloadingCert, read_roots};
 
+use self::rewrite::{Links, Rewriter};
 use crate::admission::webhook::connect;
 use crate::authz::{self, Ask};
 use crate::http::{ApiResponse, respond};
+use crate::http::respond::Body;
 use crate::options::Options;
 use crate::registry::Request;
 
@@ -66,9 +70,29 @@ impl Kubelets {
 pub(crate) struct Target {
     pub host: String,
     pub port: u16,
-    /// Kubelets speak TLS with us; pods speak what the URL says, over plain HTTP here.
-    pub kubelet: bool,
+    pub scheme: Scheme,
     pub path_and_query: String,
+}
+
+impl Target {
+    /// `host:port` as in a URL.
+    fn authority(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// How a target is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// Over TLS, both sides proven.
+    Kubelet,
+    /// In plain text.
+    Http,
+    /// Over TLS to a server whose certificate nobody can verify.
+    Https,
 }
 
 /// Answers a request for logs, streams or proxies.
@@ -83,11 +107,29 @@ pub async fn handle(request: &Request, http: HttpRequest<Incoming>) -> Result<Ap
         }
     }
     let mut query = http.uri().query().unwrap_or("").to_owned();
+    if request.info.subresource == "proxy"
+        && let Some(answer) = to_root(request, &http)
+    {
+        return Ok(answer);
+    }
     if request.info.subresource != "log" {
         query = connect(request, &query).await?;
     }
     let target = locate::target(request, &query).await?;
     forward(request, http, target).await
+}
+
+/// A client that asks for the proxy itself is sent to its root, so that relative links work (`proxyRedirectsforRootPath`).
+fn to_root(request: &Request, http: &HttpRequest<Incoming>) -> Option<ApiResponse> {
+    let reading = matches!(*http.method(), Method::GET | Method::HEAD);
+    if !reading || http.headers().contains_key(UPGRADE) || !proxy::parts(request).1.is_empty() {
+        return None;
+    }
+    let query = http.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    let mut answer = ApiResponse::new(respond::full(""));
+    *answer.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    respond::set_header(&mut answer, "location", &format!("{}/{query}", http.uri().path()));
+    Some(answer)
 }
 
 const HOP: [&str; 6] =
@@ -135,11 +177,11 @@ async fn forward(request: &Request, mut http: HttpRequest<Incoming>, target: Tar
     let headers = forwarded_headers(http.headers(), upgrade);
     let client = upgrade.then(|| hyper::upgrade::on(&mut http));
     let method = http.method().clone();
-    let host = if target.host.contains(':') {
-        format!("[{}]:{}", target.host, target.port)
-    } else {
-        format!("{}:{}", target.host, target.port)
-    };
+    let host = target.authority();
+    let links = (request.info.subresource == "proxy").then(|| Links {
+        prefix: proxy::parts(request).0.to_owned(),
+        hosts: [host.clone(), called(&http)],
+    });
     let mut builder = HttpRequest::builder().method(method).uri(&target.path_and_query).header(HOST, host);
     if let Some(map) = builder.headers_mut() {
         map.extend(headers);
@@ -170,16 +212,36 @@ async fn forward(request: &Request, mut http: HttpRequest<Incoming>, target: Tar
         parts.headers.remove(name);
     }
     parts.headers.remove(CONNECTION);
-    // A broken body ends the answer; what came before it was sent already.
-    let body = http_body_util::StreamBody::new(futures::stream::unfold(body, |mut body| async move {
-        match body.frame().await {
-            Some(Ok(frame)) => Some((Ok(frame), body)),
-            Some(Err(_)) | None => None,
-        }
-    }));
-    Ok(ApiResponse::from_parts(parts, body.boxed_unsync()))
+    let rewriter = links.and_then(|links| Some(Rewriter::new(&links, links.headers(&mut parts.headers)?)));
+    Ok(ApiResponse::from_parts(parts, relayed(body, rewriter)))
+}
+
+/// The host that the client called.
+fn called(http: &HttpRequest<Incoming>) -> String {
+    let header = http.headers().get(HOST).and_then(|host| host.to_str().ok());
+    http.uri().authority().map(|authority| authority.as_str()).or(header).unwrap_or("").to_owned()
+}
+
+/// A body as it comes, through a rewriter if there is one. A broken body ends the answer; what came before it was sent
+/// already.
+fn relayed(body: Incoming, rewriter: Option<Rewriter>) -> Body {
+    let state = (Some(body), rewriter);
+    let frames = futures::stream::unfold(state, |(body, mut rewriter)| async move {
+        let mut body = body?;
+        let (frame, body) = match (body.frame().await, &mut rewriter) {
+            (Some(Ok(frame)), None) => (frame, Some(body)),
+            (Some(Ok(frame)), Some(rewriter)) => match frame.into_data() {
+                Ok(data) => (Frame::data(rewriter.piece(&data).ok()?), Some(body)),
+                Err(trailers) => (trailers, Some(body)),
+            },
+            (None, Some(rewriter)) => (Frame::data(rewriter.end().ok()?), None),
+            (None, None) | (Some(Err(_)), _) => return None,
+        };
+        Some((Ok(frame), (body, rewriter)))
+    });
+    http_body_util::StreamBody::new(frames).boxed_unsync()
 }
 
 fn unreachable_target(target: &Target, error: &dyn std::fmt::Display) -> ApiError {
-    ApiError::unavailable(format!("error trying to reach {}:{}: {error}", target.host, target.port))
+    ApiError::unavailable(format!("error trying to reach {}: {error}", target.authority()))
 }

@@ -3,25 +3,33 @@
 //! kubectl asks for it, in protobuf, when v3 does not know a kind: from its absence there it concludes that the kind does not
 //! exist, and says so. Helm and older clients validate with it. `google/gnostic`'s `openapiv2/OpenAPIv2.proto` has the numbers.
 
+use hyper::HeaderMap;
+use hyper::header::ACCEPT;
+use kinit_apimachinery::ApiError;
 use kinit_component_base::version::GIT_VERSION;
 use prost::Message;
 use serde_json::{Map, Value, json};
 
 use super::{INT_OR_STRING, QUANTITY, document, group_versions};
-use crate::http::{ApiResponse, respond};
+use crate::http::ApiResponse;
 use crate::server::Server;
 
 /// What upstream calls gnostic's encoding in answers; clients ask for it with an `@` before the version, or a dot.
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Answers `/openapi/v2`.
-pub(crate) fn handle(server: &Server, accept: &str) -> ApiResponse {
-    let definitions = definitions(server);
+pub(crate) fn handle(server: &Server, headers: &HeaderMap) -> Result<ApiResponse, ApiError> {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     if accept.replace('@', ".").contains(PROTOBUF) {
-        return respond::bytes(200, PROTOBUF, encode(&definitions));
+        let document = server.documents.get(&server.registry, "v2.pb", || encode(&definitions(server)))?;
+        return document.answer(PROTOBUF, headers);
     }
-    let info = json!({"title": "Kubernetes", "version": GIT_VERSION});
-    respond::json(200, &json!({"swagger": "2.0", "info": info, "paths": {}, "definitions": definitions}))
+    let document = server.documents.get(&server.registry, "v2", || {
+        let info = json!({"title": "Kubernetes", "version": GIT_VERSION});
+        let document = json!({"swagger": "2.0", "info": info, "paths": {}, "definitions": definitions(server)});
+        document.to_string().into_bytes()
+    })?;
+    document.answer("application/json", headers)
 }
 
 fn definitions(server: &Server) -> Map<String, Value> {

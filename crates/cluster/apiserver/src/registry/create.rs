@@ -23,10 +23,32 @@ pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiEr
     Ok(super::present::object(request, 201, created))
 }
 
+/// How often a name is generated for one create (`maxNameGenerationCreateAttempts`).
+const NAMES: usize = 8;
+
 /// Creates an object that is decoded already; the stored object as the resource shows it.
-pub async fn object_of(request: &Request, mut object: Value, dry_run: bool) -> Result<Value, ApiError> {
+pub async fn object_of(request: &Request, object: Value, dry_run: bool) -> Result<Value, ApiError> {
+    if !object.name().is_empty() || object.str_at(&["metadata", "generateName"]).is_empty() {
+        return named(request, object, dry_run).await;
+    }
+    for _ in 1..NAMES {
+        match named(request, object.clone(), dry_run).await {
+            Err(error) if error.reason == "AlreadyExists" => {}
+            other => return other,
+        }
+    }
+    named(request, object, dry_run).await.map_err(|mut error| {
+        if error.reason == "AlreadyExists" {
+            error.message.push_str(", the server was not able to generate a unique name for the object");
+            error.retry_after = Some(1);
+        }
+        error
+    })
+}
+
+/// One attempt, with the given name or a generated one.
+async fn named(request: &Request, mut object: Value, dry_run: bool) -> Result<Value, ApiError> {
     let desc = &request.desc;
-    let generated = object.name().is_empty();
     if !object.resource_version().is_empty() {
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
     }
@@ -57,6 +79,7 @@ pub async fn object_of(request: &Request, mut object: Value, dry_run: bool) -> R
     let mut errors = FieldErrors::default();
     metadata::validate(&object, desc, &mut errors);
     (desc.strategy.validate)(&object, &mut errors);
+    (desc.strategy.validate_create)(&object, &mut errors);
     errors.into_result(&desc.group, &desc.kind, object.name())?;
     crate::inert::warn(request, &object);
     attributes.validate(&object).await?;
@@ -72,12 +95,7 @@ pub async fn object_of(request: &Request, mut object: Value, dry_run: bool) -> R
         Ok(revision) => Ok(desc.shown(with_version(stored, revision))),
         Err(error) => {
             undo.run(&request.server).await;
-            let mut error = super::storage_error(error, desc, &name);
-            if generated && error.reason == "AlreadyExists" {
-                error.message.push_str(", the server was not able to generate a unique name for the object");
-                error.retry_after = Some(1);
-            }
-            Err(error)
+            Err(super::storage_error(error, desc, &name))
         }
     }
 }

@@ -187,7 +187,12 @@ fn pod_grace(pod: &Value, asked: Option<i64>) -> i64 {
         asked.or_else(|| pod.at(&["spec", "terminationGracePeriodSeconds"]).and_then(Value::as_i64)).unwrap_or(30);
     // Nobody runs an unscheduled or finished pod: there is nobody to wait for.
     let finished = matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed");
-    if pod.str_at(&["spec", "nodeName"]).is_empty() || finished { 0 } else { grace.max(0) }
+    match grace {
+        _ if pod.str_at(&["spec", "nodeName"]).is_empty() || finished => 0,
+        // `podStrategy.CheckGracefulDelete`
+        ..0 => 1,
+        grace => grace,
+    }
 }
 
 fn finalizers_after(old: &Value, propagation: Option<&str>) -> Vec<String> {

@@ -127,7 +127,9 @@ async fn picture(request: &Request, filter: &Filter) -> Result<Picture, ApiError
             other => other,
         };
     }
-    if options.matching == "Exact" {
+    // A first page of a version that is named is of exactly that version.
+    let paged = options.matching.is_empty() && limit > 0 && !matches!(options.version, "" | "0");
+    if options.matching == "Exact" || paged {
         return exact(request, filter, &within, "", limit, parse_version(options.version)?).await;
     }
     match options.version {

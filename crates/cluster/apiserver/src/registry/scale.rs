@@ -19,6 +19,7 @@ pub async fn get(request: &Request) -> Result<ApiResponse, ApiError> {
 /// PUT.
 pub async fn put(request: &Request, body: Bytes) -> Result<ApiResponse, ApiError> {
     let new = decode::object(request, &body, &Wanted::of(request))?;
+    update::check_name(request, &new)?;
     let scale = patched(request, options::write_options(request)?, |scale| {
         *scale = new.clone();
         Ok(())

@@ -184,6 +184,8 @@ async fn prepared(request: &Request, new: &mut Value, old: &Value, dry_run: bool
     if sub.is_empty() {
         (desc.strategy.validate)(&new, &mut errors);
         (desc.strategy.validate_update)(&new, old, &mut errors);
+    } else {
+        (desc.strategy.validate_sub)(sub, &new, old, &mut errors);
     }
     errors.into_result(&desc.group, &desc.kind, &request.info.name)?;
     attributes.validate(&new).await?;
@@ -203,6 +205,9 @@ fn shaped(request: &Request, mut new: Value, old: &Value) -> Value {
         }
         sub => crate::strategy::sub_update(sub, &desc.kind, new, old),
     };
+    if let Some(face) = desc.face {
+        (face.keep)(&mut new, old, sub);
+    }
     if matches!(sub, "" | "resize" | "ephemeralcontainers") {
         (desc.strategy.prepare_update)(&mut new, old);
     }

@@ -120,10 +120,11 @@ pub fn api_version(group: &str, version: &str) -> String {
 type Key = (String, String, String);
 
 /// All resources that are served now.
-pub struct Registry(ArcSwap<Tables>);
+pub struct Registry(ArcSwap<Served>);
 
+/// All resources at one time.
 #[derive(Default, Clone)]
-struct Tables {
+pub struct Served {
     order: Vec<Arc<Descriptor>>,
     by_resource: HashMap<Key, Arc<Descriptor>>,
 }
@@ -132,7 +133,12 @@ impl Registry {
     /// The built-in resources.
     pub fn builtin() -> Self {
         let order: Vec<Arc<Descriptor>> = super::table::builtin().into_iter().map(Arc::new).collect();
-        Self(ArcSwap::from_pointee(Tables::of(order)))
+        Self(ArcSwap::from_pointee(Served::of(order)))
+    }
+
+    /// What is served now; another value whenever that changes.
+    pub fn served(&self) -> Arc<Served> {
+        self.0.load_full()
     }
 
     /// A resource by group, version and plural.
@@ -170,7 +176,7 @@ impl Registry {
     }
 }
 
-impl Tables {
+impl Served {
     fn of(order: Vec<Arc<Descriptor>>) -> Self {
         let by_resource =
             order.iter().map(|d| ((d.group.clone(), d.version.clone(), d.plural.clone()), d.clone())).collect();

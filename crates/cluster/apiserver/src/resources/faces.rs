@@ -11,15 +11,18 @@ pub struct Face {
     pub to_storage: fn(Value) -> Value,
     /// Group, version and kind of what is stored.
     pub stored_as: (&'static str, &'static str, &'static str),
+    /// Carries what travels in annotations over an update that must not touch it: (new, old, subresource).
+    pub keep: fn(&mut Value, &Value, &str),
     /// Stored to shown.
     pub from_storage: fn(Value) -> Value,
 }
 
 static EVENTS: Face =
-    Face { to_storage: event_to_core, stored_as: ("", "v1", "Event"), from_storage: event_from_core };
+    Face { to_storage: event_to_core, stored_as: ("", "v1", "Event"), keep: |_, _, _| {}, from_storage: event_from_core };
 static HPA_V1: Face = Face {
     to_storage: hpa::to_v2,
     stored_as: ("autoscaling", "v2", "HorizontalPodAutoscaler"),
+    keep: hpa::keep,
     from_storage: hpa::from_v2,
 };
 

@@ -73,6 +73,26 @@ pub fn from_v2(mut value: Value) -> Value {
     value
 }
 
+/// An update of the object keeps its status, one of the status keeps the spec, also where they travel in annotations.
+pub fn keep(new: &mut Value, old: &Value, sub: &str) {
+    let keys = if sub == "status" { [METRICS, BEHAVIOR] } else { [CURRENT_METRICS, CONDITIONS] };
+    for key in keys {
+        match old.annotation(key) {
+            Some(text) => {
+                if let Some(annotations) = new.object_at(&["metadata", "annotations"]) {
+                    annotations.insert(key.to_owned(), text.into());
+                }
+            }
+            None => {
+                if let Some(Value::Object(annotations)) = new.get_mut("metadata").and_then(|m| m.get_mut("annotations")) {
+                    annotations.shift_remove(key);
+                }
+            }
+        }
+    }
+    drop_empty_annotations(new);
+}
+
 fn drop_empty_annotations(value: &mut Value) {
     if let Some(Value::Object(meta)) = value.get_mut("metadata")
         && meta.get("annotations").and_then(Value::as_object).is_some_and(Map::is_empty)

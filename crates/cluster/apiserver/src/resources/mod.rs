@@ -6,4 +6,4 @@ pub mod fields;
 mod hpa;
 mod table;
 
-pub use descriptor::{Descriptor, Registry, Sub};
+pub use descriptor::{Descriptor, Registry, Served, Sub};

@@ -174,6 +174,7 @@ fn name_rule(row: &Row) -> NameRule {
     match (row.group, row.plural) {
         (RBAC, _) => NameRule::PathSegment,
         ("", "namespaces") => NameRule::Label,
+        (NET, "ipaddresses") => NameRule::Address,
         ("", "services") => NameRule::Dns1035,
         _ => NameRule::Subdomain,
     }

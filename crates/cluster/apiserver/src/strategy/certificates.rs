@@ -103,10 +103,16 @@ fn stamped(mut list: Vec<Value>) -> Value {
     list.into()
 }
 
-/// `approval`: the conditions, and nothing else.
+/// `approval`: the conditions and the metadata; neither what is asked for nor the certificate.
 pub fn approval_update(new: &Value, old: &Value) -> Value {
-    let mut out = old.clone();
-    out["status"]["conditions"] = stamped(conditions(new, |_| true));
+    let mut out = new.clone();
+    let decided = stamped(conditions(new, |_| true));
+    for key in ["spec", "status"] {
+        out[key] = old.get(key).cloned().unwrap_or_default();
+    }
+    if let Some(status) = out.object_at(&["status"]) {
+        status.insert("conditions".into(), decided);
+    }
     out
 }
 

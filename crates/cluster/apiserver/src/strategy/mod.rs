@@ -1,7 +1,10 @@
 //! What is particular to a kind: defaults, validation, what a write may touch. One small file per family of kinds.
 
 pub mod certificates;
+pub mod nodes;
 mod pod_spec;
+mod pod_status;
+mod pod_update;
 mod pod_validation;
 mod pods;
 mod quotas;
@@ -10,6 +13,7 @@ mod simple;
 mod tools;
 mod volumes;
 mod webhooks;
+mod workload_status;
 mod workload_validation;
 mod workloads;
 
@@ -29,6 +33,10 @@ pub struct Strategy {
     pub validate: fn(&Value, &mut FieldErrors),
     /// Checks a change, on top of `validate`: (new, old).
     pub validate_update: fn(&Value, &Value, &mut FieldErrors),
+    /// Checks a new object, on top of `validate`.
+    pub validate_create: fn(&Value, &mut FieldErrors),
+    /// Checks an update of a subresource: (subresource, new, old).
+    pub validate_sub: fn(&str, &Value, &Value, &mut FieldErrors),
     /// Whether a PUT creates what is not there.
     pub create_on_update: bool,
     /// Whether a PUT may leave the resource version out.
@@ -45,6 +53,8 @@ const PLAIN: Strategy = Strategy {
     prepare_update: |_, _| {},
     validate: |_, _| {},
     validate_update: |_, _, _| {},
+    validate_create: |_, _| {},
+    validate_sub: |_, _, _, _| {},
     create_on_update: false,
     unconditional_update: true,
     return_deleted: false,
@@ -129,13 +139,20 @@ fn core(kind: &str) -> Strategy {
             prepare_create: pods::prepare_create,
             prepare_update: pods::prepare_update,
             validate: pod_validation::validate,
-            validate_update: pod_validation::validate_update,
+            validate_update: pod_update::validate,
+            validate_create: pod_validation::validate_create,
+            validate_sub: pod_update::validate_sub,
             return_deleted: true,
             ..PLAIN
         },
         "PodTemplate" => Strategy { default: workloads::default_pod_template, return_deleted: true, ..PLAIN },
         "ReplicationController" => {
-            Strategy { default: workloads::default_rc, validate: workload_validation::validate_rc, ..PLAIN }
+            Strategy {
+                default: workloads::default_rc,
+                validate: workload_validation::validate_rc,
+                validate_sub: workload_status::validate,
+                ..PLAIN
+            }
         }
         "Service" => Strategy {
             default: services::default,
@@ -153,7 +170,12 @@ fn core(kind: &str) -> Strategy {
             ..NO_GENERATION
         },
         "Node" => {
-            Strategy { default: simple::default_node, validate_update: simple::validate_node_update, ..NO_GENERATION }
+            Strategy {
+                default: nodes::default,
+                validate: nodes::validate,
+                validate_update: nodes::validate_update,
+                ..NO_GENERATION
+            }
         }
         "Secret" => Strategy {
             default: simple::default_secret,
@@ -195,24 +217,28 @@ fn core(kind: &str) -> Strategy {
 fn workloads(kind: &str) -> Strategy {
     match kind {
         "Deployment" => Strategy {
+            validate_sub: workload_status::validate,
             default: workloads::default_deployment,
             validate: workload_validation::validate_deployment,
             validate_update: workload_validation::validate_selector_update,
             ..PLAIN
         },
         "ReplicaSet" => Strategy {
+            validate_sub: workload_status::validate,
             default: workloads::default_replica_set,
             validate: workload_validation::validate_replica_set,
             validate_update: workload_validation::validate_selector_update,
             ..PLAIN
         },
         "StatefulSet" => Strategy {
+            validate_sub: workload_status::validate,
             default: workloads::default_stateful_set,
             validate: workload_validation::validate_stateful_set,
             validate_update: workload_validation::validate_stateful_set_update,
             ..PLAIN
         },
         "DaemonSet" => Strategy {
+            validate_sub: workload_status::validate,
             default: workloads::default_daemon_set,
             validate: workload_validation::validate_daemon_set,
             validate_update: workload_validation::validate_selector_update,

@@ -35,12 +35,11 @@ pub fn validate_spec(spec: &Value, at: &str, errors: &mut FieldErrors) {
         &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"],
         errors,
     );
-    for key in ["terminationGracePeriodSeconds", "activeDeadlineSeconds"] {
-        if let Some(n) = spec.get(key).and_then(Value::as_i64)
-            && (n < 0 || (key == "activeDeadlineSeconds" && n == 0))
-        {
-            errors.invalid(&format!("{at}.{key}"), &n.into(), "must be greater than or equal to 0");
-        }
+    // A negative grace period is accepted, and is one second when the pod is deleted.
+    if let Some(n) = spec.get("activeDeadlineSeconds").and_then(Value::as_i64)
+        && !(1..=i64::from(i32::MAX)).contains(&n)
+    {
+        errors.invalid(&format!("{at}.activeDeadlineSeconds"), &n.into(), "must be between 1 and 2147483647, inclusive");
     }
     for key in ["nodeName", "serviceAccountName"] {
         let name = spec.str_at(&[key]);
@@ -67,6 +66,7 @@ pub fn validate_spec(spec: &Value, at: &str, errors: &mut FieldErrors) {
         }
     }
     tolerations(spec, at, errors);
+    sysctls(spec, at, errors);
 }
 
 fn volumes(spec: &Value, at: &str, errors: &mut FieldErrors) -> HashSet<String> {
@@ -260,44 +260,32 @@ fn tolerations(spec: &Value, at: &str, errors: &mut FieldErrors) {
     }
 }
 
-const MUTABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
-
-/// A pod's spec hardly changes.
-pub fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
-    let had = items(old, &["spec", "tolerations"]);
-    let have = items(new, &["spec", "tolerations"]);
-    if !had.iter().all(|t| have.contains(t)) {
-        errors.forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds");
-    }
-    let gates = items(old, &["spec", "schedulingGates"]);
-    if items(new, &["spec", "schedulingGates"]).iter().any(|g| !gates.contains(g)) {
-        errors.forbidden("spec.schedulingGates", "only deletion is allowed, but found new scheduling gate");
-    }
-    let gated = !gates.is_empty();
-    if comparable(new, gated) != comparable(old, gated) {
-        errors.forbidden("spec", MUTABLE);
+/// Containers for debugging come later, by a subresource.
+pub fn validate_create(pod: &Value, errors: &mut FieldErrors) {
+    if !items(pod, &["spec", "ephemeralContainers"]).is_empty() {
+        errors.forbidden("spec.ephemeralContainers", "cannot be set on create");
     }
 }
 
-fn comparable(pod: &Value, gated: bool) -> Value {
-    let mut spec = pod.get("spec").cloned().unwrap_or_default();
-    for list in ["containers", "initContainers"] {
-        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            if let Some(map) = container.as_object_mut() {
-                map.shift_remove("image");
+/// Kernel parameters (`validateSysctls`); a node's kubelet decides which of them it sets.
+fn sysctls(spec: &Value, at: &str, errors: &mut FieldErrors) {
+    let mut seen = HashSet::new();
+    for (i, sysctl) in items(spec, &["securityContext", "sysctls"]).iter().enumerate() {
+        let (name, at) = (sysctl.str_at(&["name"]), format!("{at}.securityContext.sysctls[{i}].name"));
+        if name.is_empty() {
+            errors.required(&at, "");
+        } else if !names::is_sysctl(name) {
+            errors.invalid(&at, &name.into(), names::SYSCTL_MESSAGE);
+        } else if !seen.insert(name.replace('/', ".")) {
+            errors.duplicate(&at, &name.into());
+        }
+        let host = |key: &str| spec.get(key) == Some(&Value::Bool(true));
+        for (key, prefixes) in [("hostNetwork", &["net."][..]), ("hostIPC", &["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."])] {
+            if host(key) && prefixes.iter().any(|prefix| name.replace('/', ".").starts_with(prefix)) {
+                errors.invalid(&at, &name.into(), &format!("may not be specified when '{key}' is true"));
             }
         }
     }
-    if let Some(map) = spec.as_object_mut() {
-        for key in ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds", "schedulingGates"] {
-            map.shift_remove(key);
-        }
-        if gated {
-            map.shift_remove("nodeSelector");
-            map.shift_remove("affinity");
-        }
-    }
-    spec
 }
 
 #[cfg(test)]
@@ -316,21 +304,5 @@ mod tests {
             fields,
             ["spec.containers[0].name", "spec.containers[0].image", "spec.containers[0].volumeMounts[0].name"]
         );
-    }
-
-    #[test]
-    fn only_images_change() {
-        let mut old = json!({"spec":{"containers":[{"name":"a","image":"x"}]}});
-        super::super::pods::default(&mut old);
-        let mut new = old.clone();
-        new["spec"]["containers"][0]["image"] = "y".into();
-        let check = |new: &Value| {
-            let mut errors = FieldErrors::default();
-            validate_update(new, &old, &mut errors);
-            errors.0.len()
-        };
-        assert_eq!(check(&new), 0);
-        new["spec"]["nodeName"] = "n".into();
-        assert_eq!(check(&new), 1);
     }
 }

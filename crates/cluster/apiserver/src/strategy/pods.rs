@@ -41,9 +41,6 @@ pub fn prepare_create(pod: &mut Value) {
             "message": "Scheduling is blocked due to non-empty scheduling gates"}]);
     }
     pod["status"] = status;
-    if let Some(spec) = pod["spec"].as_object_mut() {
-        spec.shift_remove("ephemeralContainers");
-    }
 }
 
 /// Ephemeral containers have a subresource of their own.
@@ -54,41 +51,46 @@ pub fn prepare_update(new: &mut Value, old: &Value) {
     }
 }
 
-/// `pods/ephemeralcontainers`: containers are added, never changed or removed.
+/// `pods/ephemeralcontainers`: the list of containers for debugging, and the metadata.
 pub fn ephemeral_update(new: &Value, old: &Value) -> Value {
-    let mut out = old.clone();
-    let mut list = items(old, &["spec", "ephemeralContainers"]).to_vec();
-    for container in items(new, &["spec", "ephemeralContainers"]) {
-        if !list.iter().any(|c| c.str_at(&["name"]) == container.str_at(&["name"])) {
-            list.push(container.clone());
+    let mut out = with_metadata_of(new, old);
+    match new.at(&["spec", "ephemeralContainers"]) {
+        Some(list) => out["spec"]["ephemeralContainers"] = list.clone(),
+        None => {
+            out["spec"].as_object_mut().map(|spec| spec.shift_remove("ephemeralContainers"));
         }
-    }
-    if !list.is_empty() {
-        out["spec"]["ephemeralContainers"] = list.into();
     }
     out
 }
 
-/// `pods/resize`: the resources of containers, and how they are changed.
+/// `pods/resize`: the resources of containers, and how they are changed. Containers that are not those of the pod are taken as
+/// they are: the validation refuses them.
 pub fn resize_update(new: &Value, old: &Value) -> Value {
-    let mut out = old.clone();
+    let mut out = with_metadata_of(new, old);
     for list in ["containers", "initContainers"] {
         let wanted = items(new, &["spec", list]).to_vec();
-        for container in each(object(&mut out, "spec"), list) {
-            let name = container.str_at(&["name"]).to_owned();
-            let Some(other) = wanted.iter().find(|c| c.str_at(&["name"]) == name) else { continue };
+        let same = items(old, &["spec", list]).iter().map(|c| c.str_at(&["name"])).eq(wanted.iter().map(|c| c.str_at(&["name"])));
+        if !same {
+            out["spec"][list] = wanted.into();
+            continue;
+        }
+        for (container, other) in each(object(&mut out, "spec"), list).zip(&wanted) {
+            let Some(map) = container.as_object_mut() else { continue };
             for key in ["resources", "resizePolicy"] {
-                match (other.get(key), container.as_object_mut()) {
-                    (Some(value), Some(map)) => {
-                        map.insert(key.to_owned(), value.clone());
-                    }
-                    (None, Some(map)) => {
-                        map.shift_remove(key);
-                    }
-                    _ => {}
-                }
+                match other.get(key) {
+                    Some(value) => map.insert(key.to_owned(), value.clone()),
+                    None => map.shift_remove(key),
+                };
             }
         }
+    }
+    out
+}
+
+fn with_metadata_of(new: &Value, old: &Value) -> Value {
+    let mut out = old.clone();
+    if let Some(metadata) = new.get("metadata") {
+        out["metadata"] = metadata.clone();
     }
     out
 }

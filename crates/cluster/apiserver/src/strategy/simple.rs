@@ -36,24 +36,6 @@ pub fn prepare_namespace_update(new: &mut Value, old: &Value) {
     new["spec"] = old["spec"].clone();
 }
 
-/// What can be given out is everything there is, unless the kubelet says otherwise.
-pub fn default_node(o: &mut Value) {
-    if let Some(capacity) = o.at(&["status", "capacity"]).cloned() {
-        absent(object(o, "status"), "allocatable", capacity);
-    }
-}
-
-/// A node's address range is set once.
-pub fn validate_node_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
-    for key in ["podCIDR", "podCIDRs", "providerID"] {
-        let before = old.at(&["spec", key]);
-        if before.is_some() && new.at(&["spec", key]) != before {
-            errors
-                .forbidden(&format!("spec.{key}"), "node updates may not change this field except from \"\" to valid");
-        }
-    }
-}
-
 // --- config maps and secrets
 
 pub fn default_secret(o: &mut Value) {

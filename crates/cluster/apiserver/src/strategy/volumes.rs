@@ -1,6 +1,7 @@
 //! Volumes, claims, storage classes, CSI drivers.
 
 use kinit_apimachinery::meta::Meta;
+use kinit_apimachinery::quantity::Quantity;
 use kinit_apimachinery::status::FieldErrors;
 use serde_json::{Value, json};
 
@@ -53,20 +54,26 @@ pub fn validate_pvc(o: &Value, errors: &mut FieldErrors) {
     }
 }
 
-/// Only the size, the class of attributes, and the binding of an unbound claim change.
+/// Only the binding of an unbound claim changes, and of a bound one the size and the class of attributes
+/// (`ValidatePersistentVolumeClaimUpdate`).
 pub fn validate_pvc_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
-    let bound = !old.str_at(&["spec", "volumeName"]).is_empty();
+    let bound = new.str_at(&["status", "phase"]) == "Bound";
+    let unset = |value: Option<&Value>| value.is_none_or(|v| v.is_null() || v == "");
     let fixed = |o: &Value| {
         let mut spec = o.get("spec").cloned().unwrap_or_default();
+        if bound {
+            spec.object_at(&["resources", "requests"]).map(|requests| requests.shift_remove("storage"));
+        }
         if let Some(map) = spec.as_object_mut() {
-            map.shift_remove("resources");
-            map.shift_remove("volumeAttributesClassName");
-            if !bound {
+            if bound {
+                map.shift_remove("volumeAttributesClassName");
+            }
+            if unset(old.at(&["spec", "volumeName"])) {
                 map.shift_remove("volumeName");
-                // A claim made before there was a default class gets one later.
-                if old.at(&["spec", "storageClassName"]).is_none() {
-                    map.shift_remove("storageClassName");
-                }
+            }
+            // A claim made before there was a default class gets one later.
+            if old.at(&["spec", "storageClassName"]).is_none_or(Value::is_null) {
+                map.shift_remove("storageClassName");
             }
         }
         spec
@@ -76,6 +83,14 @@ pub fn validate_pvc_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
             "spec",
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
         );
+    }
+    let size = |o: &Value, path: &[&str]| o.str_at(path).parse::<Quantity>().ok();
+    const REQUEST: [&str; 4] = ["spec", "resources", "requests", "storage"];
+    let (wanted, before) = (size(new, &REQUEST), size(old, &REQUEST));
+    // A request that could not be met may be taken back, but not below what the claim has.
+    let has = size(old, &["status", "capacity", "storage"]);
+    if bound && wanted < before && has.is_some_and(|has| wanted < Some(has)) {
+        errors.forbidden(&REQUEST.join("."), "field can not be less than status.capacity");
     }
 }
 

@@ -164,7 +164,7 @@ async fn exchange(target: &Target) -> Result<Answer, String> {
         return converse(target, stream).await.map_err(|e| failed(&e));
     }
     let name = rustls_pki_types::ServerName::try_from(target.host.clone()).map_err(|e| failed(&e))?;
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(unverified::config()));
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(kinit_component_base::unverified::config()));
     let stream = connector.connect(name, stream).await.map_err(|e| failed(&e))?;
     converse(target, stream).await.map_err(|e| failed(&e))
 }
@@ -200,57 +200,6 @@ async fn converse(
     let _ = Limited::new(answer.into_body(), 10 << 10).collect().await;
     connection.abort();
     Ok(Answer { status, location })
-}
-
-/// TLS to a container that is only asked whether it is well.
-mod unverified {
-    use rustls::DigitallySignedStruct;
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-
-    /// The API says of HTTPS probes that the kubelet does not verify certificates: a container has no identity to verify
-    /// against, the request carries no credentials, and only the status is read. Nothing else uses this.
-    #[derive(Debug)]
-    struct Anyone;
-
-    impl ServerCertVerifier for Anyone {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, rustls::Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-            rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-        }
-    }
-
-    pub fn config() -> rustls::ClientConfig {
-        rustls::ClientConfig::builder()
-            .dangerous()
-            .with_custom_certificate_verifier(std::sync::Arc::new(Anyone))
-            .with_no_client_auth()
-    }
 }
 
 #[cfg(test)]

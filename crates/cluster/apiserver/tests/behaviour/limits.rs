@@ -1,0 +1,84 @@
+//! Requests that take their time, or all the places.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::Api;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// Opens a connection and sends the head of a POST, never its body.
+async fn bodiless(api: &Api, token: &str) -> impl AsyncReadExt + AsyncWriteExt + Unpin {
+    let address = format!("{}:{}", api.server.plane.address, api.server.plane.port);
+    let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let roots = kinit_component_base::tls::read_roots(&api.server.pki.file("ca.crt")).unwrap();
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let mut stream = connector.connect("127.0.0.1".try_into().unwrap(), stream).await.unwrap();
+    let head = format!(
+        "POST {MAPS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{{"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+/// A token of the default service account, which may create ConfigMaps.
+async fn token(api: &Api) -> String {
+    let binding = json!({"metadata": {"name": "writer"}, "roleRef": {"kind": "ClusterRole", "name": "edit"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "default"}]});
+    api.create("/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings", binding).await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    // There is no controller here to make it.
+    api.create(accounts, json!({"metadata": {"name": "default"}})).await;
+    let answer = api.create(&format!("{accounts}/default/token"), json!({"spec": {"audiences": []}})).await;
+    answer["status"]["token"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_never_come_hold_nobody_back() {
+    let api = Api::start_with(&["--max-mutating-requests-inflight=4", "--request-timeout=3s"]).await;
+    let token = token(&api).await;
+    let started = Instant::now();
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(bodiless(&api, &token).await);
+    }
+    let client = api.server.stranger().unwrap().build().unwrap();
+    for name in ["a", "b", "c"] {
+        let request = client.post(format!("{}{MAPS}", api.server.plane.url())).bearer_auth(&token);
+        let object = json!({"metadata": {"name": name}}).to_string();
+        let response = request.header("content-type", "application/json").body(object).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 201, "{}", response.text().await.unwrap());
+    }
+    assert!(started.elapsed() < Duration::from_secs(3), "nobody waits for the others' bodies");
+    // Each of them is answered when its time is over.
+    for mut stream in held {
+        let mut answer = vec![0; 64];
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut answer)).await;
+        let read = read.expect("an answer within the limit").unwrap();
+        let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timeout_of_the_client_counts() {
+    let api = Api::start().await;
+    for (query, code) in [("timeout=1h30m", 200), ("timeout=0s", 200), ("timeout=", 200), ("timeout=abc", 400), ("timeout=5", 400)] {
+        let (got, answer) = api.get(&format!("{MAPS}?{query}")).await;
+        assert_eq!(got, code, "{query}: {answer}");
+        if code == 400 {
+            let message = answer["message"].as_str().unwrap();
+            assert!(message.starts_with("invalid timeout specified in the request URL"), "{message}");
+        }
+    }
+    let (code, answer) = api.get(&format!("{MAPS}?timeout=1ns")).await;
+    assert_eq!((code, &answer["reason"]), (504, &json!("Timeout")), "{answer}");
+    // A watch is not ended by it.
+    let response = api.request(Method::GET, &format!("{MAPS}?watch=1&timeout=1ns&timeoutSeconds=1")).send().await.unwrap();
+    assert_eq!(response.status().as_u16(), 200);
+    response.text().await.unwrap();
+}

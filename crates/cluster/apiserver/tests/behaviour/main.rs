@@ -1,0 +1,64 @@
+//! How a running server, on a real etcd, behaves where upstream's suites look.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod limits;
+mod proxy;
+mod stored;
+mod updates;
+mod zeros;
+
+use kinit_test_support::TestApiServer;
+use reqwest::{Client, Method};
+use serde_json::Value;
+
+/// A server and an administrator of it.
+pub struct Api {
+    pub server: TestApiServer,
+    pub client: Client,
+}
+
+impl Api {
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    pub async fn start_with(flags: &[&str]) -> Self {
+        let server = TestApiServer::start_with(flags).await.unwrap();
+        let client = server.admin().unwrap().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        Self { server, client }
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.server.plane.url()))
+    }
+
+    /// Sends JSON, or a patch of the given media type; the code and the answer.
+    pub async fn send(&self, method: Method, path: &str, media: &str, body: &Value) -> (u16, Value) {
+        let request = self.request(method, path).header("content-type", media).body(body.to_string());
+        let response = request.send().await.unwrap();
+        let code = response.status().as_u16();
+        (code, serde_json::from_str(&response.text().await.unwrap()).unwrap_or_default())
+    }
+
+    pub async fn create(&self, path: &str, object: Value) -> Value {
+        let (code, answer) = self.send(Method::POST, path, "application/json", &object).await;
+        assert_eq!(code, 201, "POST {path}: {answer}");
+        answer
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        let response = self.request(Method::GET, path).send().await.unwrap();
+        let code = response.status().as_u16();
+        (code, serde_json::from_str(&response.text().await.unwrap()).unwrap_or_default())
+    }
+
+    /// A client of etcd, to do what no API server does.
+    pub async fn etcd(&self) -> kinit_etcd_connect::etcd_client::Client {
+        kinit_etcd_connect::etcd_client::Client::connect([self.server.etcd_endpoint()], None).await.unwrap()
+    }
+}
+
+pub const JSON: &str = "application/json";
+pub const MERGE: &str = "application/merge-patch+json";
+pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
