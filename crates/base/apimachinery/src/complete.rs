@@ -47,7 +47,14 @@ fn zero(field: &Field) -> Option<Value> {
     let structure = !field.pointer
         && matches!(
             field.ty,
-            Ty::Message(_) | Ty::Time | Ty::MicroTime | Ty::Quantity | Ty::IntOrString | Ty::Duration | Ty::Raw | Ty::Fields
+            Ty::Message(_)
+                | Ty::Time
+                | Ty::MicroTime
+                | Ty::Quantity
+                | Ty::IntOrString
+                | Ty::Duration
+                | Ty::Raw
+                | Ty::Fields
         );
     if field.omitzero || (field.omitempty && !structure) {
         return None;
@@ -65,7 +72,9 @@ fn zero(field: &Field) -> Option<Value> {
             let fields = always(inner).into_iter().map(|(name, zero)| (name.to_owned(), zero));
             Value::Object(fields.collect::<Map<_, _>>())
         }
-        Ty::Bytes | Ty::Time | Ty::MicroTime | Ty::Raw | Ty::Fields | Ty::Strings | Ty::List(_) | Ty::Map(_) => Value::Null,
+        Ty::Bytes | Ty::Time | Ty::MicroTime | Ty::Raw | Ty::Fields | Ty::Strings | Ty::List(_) | Ty::Map(_) => {
+            Value::Null
+        }
     })
 }
 
@@ -97,7 +106,10 @@ mod tests {
             assert_eq!(event.get(field), Some(&Value::Null), "{field}");
         }
         assert_eq!((&event["source"], &event["reportingComponent"]), (&json!({}), &json!("")));
-        let pod = completed(("", "v1", "Pod"), json!({"spec": {"containers": [{"name": "c"}]}, "status": {"conditions": [{}]}}));
+        let pod = completed(
+            ("", "v1", "Pod"),
+            json!({"spec": {"containers": [{"name": "c"}]}, "status": {"conditions": [{}]}}),
+        );
         assert_eq!(pod["spec"]["containers"][0], json!({"name": "c", "resources": {}}));
         assert_eq!(pod["status"]["conditions"][0]["lastProbeTime"], Value::Null);
         let reference = json!({"spec": {"containers": [{"name": "c",

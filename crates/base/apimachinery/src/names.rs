@@ -184,7 +184,9 @@ mod tests {
 
     #[test]
     fn addresses_and_kernel_parameters() {
-        for (name, good) in [("10.0.0.1", true), ("2001:db8::1", true), ("2001:DB8::1", false), ("2001:db8:0::1", false), ("a", false)] {
+        for (name, good) in
+            [("10.0.0.1", true), ("2001:db8::1", true), ("2001:DB8::1", false), ("2001:db8:0::1", false), ("a", false)]
+        {
             assert_eq!(NameRule::Address.check(name).is_empty(), good, "{name}");
         }
         for (name, good) in [

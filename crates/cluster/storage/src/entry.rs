@@ -113,7 +113,8 @@ impl Entry {
 /// Where the fields of `metadata` begin in the stored text, if that is as we write it: nothing but the type before it,
 /// and no resource version in it.
 fn metadata_at(object: &Map<String, Value>, stored: &[u8]) -> Option<usize> {
-    let typed = object.keys().take_while(|key| *key != "metadata").all(|key| matches!(key.as_str(), "apiVersion" | "kind"));
+    let typed =
+        object.keys().take_while(|key| *key != "metadata").all(|key| matches!(key.as_str(), "apiVersion" | "kind"));
     let bare = object.get("metadata").is_some_and(|m| m.get("resourceVersion").is_none());
     if typed && bare { find_metadata(&stored[..stored.len().min(300)]) } else { None }
 }
@@ -178,7 +179,9 @@ mod tests {
 
     #[test]
     fn what_is_no_object_of_its_key_is_an_error() {
-        for garbage in ["{", "5", "\"text\"", "[]", "{}", r#"{"metadata":{}}"#, r#"{"metadata":{"name":"b"}}"#, "k8s\0bytes"] {
+        for garbage in
+            ["{", "5", "\"text\"", "[]", "{}", r#"{"metadata":{}}"#, r#"{"metadata":{"name":"b"}}"#, "k8s\0bytes"]
+        {
             let error = Entry::from_stored("ns/a", garbage.as_bytes(), 1, |_| vec![]).unwrap_err().to_string();
             assert!(error.contains("\"ns/a\""), "{garbage}: {error}");
         }

@@ -8,17 +8,31 @@ use anyhow::{Context, Result, anyhow, bail};
 use kinit_pki::{Authority, KeyAlgorithm, Pair, Subject};
 use kinit_remote::{Process, Transport};
 use kinit_resource::{Facts, LeafSpec, Observed, Resource, Shared, sha256};
+use tokio::io::AsyncWrite;
 use tokio::sync::Mutex;
 
 use crate::lock;
-use crate::wire::{ApplyItem, Progress, Reply, Request, await_hello, receive_message, send, send_bytes};
+use crate::wire::{
+    ApplyItem, HEARTBEAT, Progress, Reply, Request, await_hello, receive_message, send, send_bytes, send_heartbeat,
+};
 
 /// A conversation with one host's agent. Requests queue; the agent does one at a time.
 pub struct Agent {
     host: String,
     process: Mutex<Process>,
+    stdin: Arc<Mutex<Stdin>>,
+    /// Tells the agent that this desk is there; ends with the conversation.
+    heartbeat: tokio::task::JoinHandle<()>,
     // The connection lives as long as the conversation.
     _transport: Box<dyn Transport>,
+}
+
+type Stdin = Box<dyn AsyncWrite + Send + Unpin>;
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.heartbeat.abort();
+    }
 }
 
 /// A file to put on hosts, compressed once for all of them.
@@ -77,15 +91,20 @@ impl Agent {
             }
             Err(refusal) => return Err(refusal.into_error()),
         };
-        Ok(Self { host: host.to_owned(), process: Mutex::new(process), _transport: transport })
+        let (process, stdin, heartbeat) = process;
+        Ok(Self { host: host.to_owned(), process: Mutex::new(process), stdin, heartbeat, _transport: transport })
     }
 
     async fn exec(
         transport: &dyn Transport,
         path: &str,
         waiting: &(dyn Fn() + Send + Sync),
-    ) -> Result<Process, Refusal> {
+    ) -> Result<Connected, Refusal> {
         let mut process = transport.exec(&format!("{path} host-agent")).await.map_err(Refusal::Other)?;
+        let stdin: Stdin = std::mem::replace(&mut process.stdin, Box::new(tokio::io::sink()));
+        let stdin = Arc::new(Mutex::new(stdin));
+        let heartbeat = beat(stdin.clone());
+        let stop = AbortOnDrop(heartbeat.abort_handle());
         let hear = async {
             if !await_hello(&mut process.stdout).await? {
                 return Ok(None);
@@ -100,7 +119,10 @@ impl Agent {
         };
         let hello = tokio::time::timeout(START, hear).await;
         match hello.map_err(|_| Refusal::Other(anyhow!("the agent did not start within {} s", START.as_secs())))? {
-            Ok(Some(Reply::Ready)) => Ok(process),
+            Ok(Some(Reply::Ready)) => {
+                std::mem::forget(stop);
+                Ok((process, stdin, heartbeat))
+            }
             Ok(Some(Reply::Busy)) => Err(Refusal::Other(Busy.into())),
             Ok(Some(Reply::Failed(why))) => Err(Refusal::Other(anyhow!("the agent did not start: {why}"))),
             other => {
@@ -127,7 +149,7 @@ impl Agent {
 
     async fn ask(&self, request: &Request) -> Result<Reply> {
         let mut process = self.process.lock().await;
-        send(&mut process.stdin, request).await.context("send to the agent")?;
+        send(&mut *self.stdin.lock().await, request).await.context("send to the agent")?;
         self.reply(&mut process).await
     }
 
@@ -148,9 +170,9 @@ impl Agent {
         }
     }
 
-    /// Facts about the host.
-    pub async fn facts(&self) -> Result<Facts> {
-        match self.ask(&Request::Facts).await? {
+    /// Facts about the host; `etcd_data` is where etcd's data would be.
+    pub async fn facts(&self, etcd_data: &str) -> Result<Facts> {
+        match self.ask(&Request::Facts { etcd_data: etcd_data.to_owned() }).await? {
             Reply::Facts(facts) => Ok(*facts),
             _ => bail!("the agent gave an answer to another question"),
         }
@@ -168,7 +190,7 @@ impl Agent {
     /// Brings resources about, in order, until one fails; `progress` hears of each.
     pub async fn apply(&self, items: Vec<ApplyItem>, progress: impl Fn(Progress) + Send) -> Result<()> {
         let mut process = self.process.lock().await;
-        send(&mut process.stdin, &Request::Apply(items)).await.context("send to the agent")?;
+        send(&mut *self.stdin.lock().await, &Request::Apply(items)).await.context("send to the agent")?;
         loop {
             match self.reply(&mut process).await? {
                 Reply::Progress(one) => {
@@ -193,13 +215,14 @@ impl Agent {
         let mut sent = 0;
         for upload in uploads.iter().filter(|u| missing.contains(&u.sha256)) {
             let mut process = self.process.lock().await;
-            send(&mut process.stdin, &Request::Blob { sha256: upload.sha256.clone() })
+            send(&mut *self.stdin.lock().await, &Request::Blob { sha256: upload.sha256.clone() })
                 .await
                 .context("send to the agent")?;
+            // One frame at a time, so that heartbeats find their way between.
             for chunk in upload.compressed.chunks(CHUNK) {
-                send_bytes(&mut process.stdin, chunk).await.context("upload")?;
+                send_bytes(&mut *self.stdin.lock().await, chunk).await.context("upload")?;
             }
-            send_bytes(&mut process.stdin, &[]).await.context("upload")?;
+            send_bytes(&mut *self.stdin.lock().await, &[]).await.context("upload")?;
             self.reply(&mut process).await.context("upload")?;
             sent += upload.compressed.len();
         }
@@ -252,9 +275,10 @@ impl Agent {
         }
     }
 
-    /// Gives the host back as it was; returns what is left all the same.
-    pub async fn reset(&self) -> Result<Vec<String>> {
-        match self.ask(&Request::Reset).await? {
+    /// Gives the host back as it was; returns what is left all the same. A host of a cluster with another authority than the given
+    /// one (`sha256:...` of its public key) refuses.
+    pub async fn reset(&self, authority: Option<&str>) -> Result<Vec<String>> {
+        match self.ask(&Request::Reset { authority: authority.map(str::to_owned) }).await? {
             Reply::Names(residue) => Ok(residue),
             _ => bail!("the agent gave an answer to another question"),
         }
@@ -266,6 +290,31 @@ impl Agent {
             _ => bail!("the agent gave an answer to another question"),
         }
     }
+}
+
+type Connected = (Process, Arc<Mutex<Stdin>>, tokio::task::JoinHandle<()>);
+
+/// Ends a task with the attempt that started it.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Lets the agent know, as long as the task runs, that somebody is here.
+fn beat(stdin: Arc<Mutex<Stdin>>) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(HEARTBEAT);
+        loop {
+            ticks.tick().await;
+            // A channel that is closed is noticed by whoever waits for an answer.
+            if send_heartbeat(&mut *stdin.lock().await).await.is_err() {
+                return;
+            }
+        }
+    })
 }
 
 enum Refusal {

@@ -9,7 +9,7 @@ use kinit_resource::Facts;
 use crate::ledger::Ledger;
 
 /// Gathers everything.
-pub(crate) fn gather() -> Result<Facts> {
+pub(crate) fn gather(etcd_data: &str) -> Result<Facts> {
     let os = os_release(&read("/etc/os-release"));
     let system = nix::sys::utsname::uname().context("ask for the kernel's name")?;
     let text = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();
@@ -33,6 +33,8 @@ pub(crate) fn gather() -> Result<Facts> {
         unix_time: time::OffsetDateTime::now_utc().unix_timestamp(),
         addresses: addresses()?,
         cluster: cluster(),
+        authority: authority()?,
+        etcd_data: Path::new(etcd_data).join("member").exists(),
         taken: taken(),
     })
 }
@@ -75,6 +77,16 @@ fn cluster() -> Option<String> {
     let text = std::fs::read_to_string("/etc/kubernetes/kinit.json").ok()?;
     let value: serde_json::Value = serde_json::from_str(&text).ok()?;
     Some(value.get("cluster")?.as_str()?.to_owned())
+}
+
+/// Tells the cluster of this host from any other: the hash of its authority's public key. A reset that was interrupted may have
+/// removed the certificate already; the ledger knows it then.
+pub(crate) fn authority() -> Result<Option<String>> {
+    match std::fs::read_to_string("/etc/kubernetes/pki/ca.crt") {
+        Ok(text) => Ok(kinit_pki::public_key_hash(&text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Ledger::load()?.authority),
+        Err(error) => Err(error).context("read /etc/kubernetes/pki/ca.crt"),
+    }
 }
 
 fn addresses() -> Result<Vec<String>> {

@@ -29,6 +29,9 @@ pub(crate) struct Ledger {
     /// Folders that components write to and that existed, with what was in them.
     #[serde(default)]
     pub found: BTreeMap<String, BTreeSet<String>>,
+    /// The cluster's authority, noted when a reset begins.
+    #[serde(default)]
+    pub authority: Option<String>,
 }
 
 /// Folders that components fill while they run. What was in them before the first change is the host's own.

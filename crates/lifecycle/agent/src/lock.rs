@@ -1,7 +1,7 @@
 //! The host's lock: one agent at a time.
 
 use std::fs::File;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
@@ -29,18 +29,23 @@ impl Lock {
         }
     }
 
-    /// Takes the lock as soon as its holder lets go, within [`PATIENCE`]; whether it did.
-    pub(crate) fn wait(&self) -> Result<bool> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if self.try_take()? {
-                return Ok(true);
-            }
-            if Instant::now() >= deadline {
-                return Ok(false);
-            }
-            // flock cannot wait with a deadline.
-            std::thread::sleep(Duration::from_millis(50));
+    /// Takes the lock as soon as its holder lets go, within [`PATIENCE`]; None: whoever has it keeps it.
+    pub(crate) async fn wait(self) -> Result<Option<Self>> {
+        let (sender, taken) = tokio::sync::oneshot::channel();
+        // flock cannot be given up: the thread that waits in it ends with the process, which must not wait for it.
+        std::thread::spawn(move || {
+            let result = loop {
+                match flock(&self.0, FlockOperation::LockExclusive) {
+                    Err(rustix::io::Errno::INTR) => {}
+                    other => break other.with_context(|| format!("lock {PATH}")).map(|()| self),
+                }
+            };
+            // Nobody waits any more when the time was over; the lock goes with the value.
+            let _ = sender.send(result);
+        });
+        match tokio::time::timeout(PATIENCE, taken).await {
+            Ok(Ok(result)) => result.map(Some),
+            Ok(Err(_)) | Err(_) => Ok(None),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::Result;
-use kinit_resource::{Content, FileSpec, Observed, Place, Resource, Shared};
+use kinit_resource::{Content, FileSpec, Observed, Resource};
 
 use crate::{blobs, files, health, images, kernel, packages, secrets, systemd};
 
@@ -28,7 +28,7 @@ async fn look(resource: &Resource) -> Result<Observed> {
         Resource::Blob { path, sha256, mode } => blobs::observe(path, sha256, *mode),
         Resource::Image { name, sha256, .. } => images::observe(name, sha256).await,
         Resource::Unit { name, state } => systemd::observe(name, state).await,
-        Resource::Shared { shared, place } => self::shared(*shared, *place),
+        Resource::Shared { shared, place } => secrets::observe(*shared, *place),
         Resource::Leaf(leaf) => secrets::observe_leaf(leaf),
         Resource::Healthy { url, authority_file, .. } => {
             Ok(match health::check(url, authority_file.as_deref()).await {
@@ -62,11 +62,4 @@ fn link(path: &str, target: &str, keep_existing: bool) -> Observed {
         Err(_) if std::fs::symlink_metadata(path).is_ok() => Observed::Differs("is no link".to_owned()),
         Err(_) => Observed::Missing,
     }
-}
-
-fn shared(shared: Shared, place: Place) -> Result<Observed> {
-    Ok(match secrets::fingerprint(shared, place)? {
-        Some(fingerprint) => Observed::Fingerprint(fingerprint),
-        None => Observed::Missing,
-    })
 }

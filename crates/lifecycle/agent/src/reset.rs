@@ -3,18 +3,23 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, umount2};
 
 use crate::ledger::{HOME, Ledger};
-use crate::{files, kernel, packages, residue, systemd};
+use crate::{facts, files, kernel, packages, residue, systemd};
 
 /// Undoes the ledger, latest parts first; goes on after a failure. Returns what is left all the same.
-pub(crate) async fn run() -> Result<Vec<String>> {
-    let ledger = Ledger::load()?;
-    if ledger == Ledger::default() {
+pub(crate) async fn run(authority: Option<&str>) -> Result<Vec<String>> {
+    if Ledger::load()? == Ledger::default() {
         return Ok(Vec::new());
     }
+    let own = facts::authority()?;
+    if let Some(own) = own.as_deref().filter(|own| Some(*own) != authority) {
+        bail!("this host belongs to another cluster, with the authority {own}");
+    }
+    Ledger::note(|ledger| ledger.authority = own)?;
+    let ledger = Ledger::load()?;
     let mut failures = Vec::new();
     let mut note = |what: &str, result: Result<()>| {
         if let Err(error) = result {

@@ -29,25 +29,32 @@ fn read_optional(path: &str) -> Result<Option<String>> {
     }
 }
 
-/// Identifies a shared secret without telling it; `None` when it, or the half that the place needs, is not here.
-pub(crate) fn fingerprint(shared: Shared, place: Place) -> Result<Option<String>> {
+/// Identifies a shared secret without telling it. Where only one half of it is, it is not whole, and not missing either.
+pub(crate) fn observe(shared: Shared, place: Place) -> Result<Observed> {
     let (public, private) = shared.files();
-    let private = read_optional(&path(&private))?;
-    if place == Place::Whole && private.is_none() {
-        return Ok(None);
-    }
-    let shown = match public {
-        Some(public) => read_optional(&path(&public))?,
-        None => private,
+    let secret = read_optional(&path(&private))?;
+    let shown = match &public {
+        Some(public) => read_optional(&path(public))?,
+        None => secret.clone(),
     };
-    Ok(shown.map(|text| sha256(text.as_bytes())))
+    Ok(match (shown, secret) {
+        (None, None) => Observed::Missing,
+        (None, Some(_)) if place == Place::Whole => {
+            Observed::Differs(format!("{} is missing", path(&public.unwrap_or_default())))
+        }
+        (None, Some(_)) => Observed::Missing,
+        (Some(_), None) if place == Place::Whole => Observed::Differs(format!("{} is missing", path(&private))),
+        (Some(text), _) => Observed::Fingerprint(sha256(text.as_bytes())),
+    })
 }
 
 /// Makes a shared secret. What exists already is never overwritten.
 pub(crate) fn generate(shared: Shared, algorithm: KeyAlgorithm, days: u32) -> Result<()> {
-    let (_, private) = shared.files();
-    if Path::new(&path(&private)).exists() {
-        bail!("{} exists already", path(&private));
+    let (public, private) = shared.files();
+    for file in public.iter().chain([&private]) {
+        if Path::new(&path(file)).exists() {
+            bail!("{} exists already", path(file));
+        }
     }
     let pair = match shared {
         Shared::Authority(authority) => {

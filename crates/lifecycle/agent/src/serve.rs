@@ -7,10 +7,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use kinit_resource::Resource;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
 use crate::lock::Lock;
-use crate::wire::{ApplyItem, Frame, Progress, Reply, Request, receive, send, send_hello};
+use crate::wire::{ApplyItem, Frame, Progress, Reply, Request, SILENCE, receive_from_desk, send, send_hello};
 use crate::{apply, blobs, facts, observe, reset, secrets};
 
 /// What the agent keeps between requests.
@@ -23,22 +24,30 @@ pub(crate) struct State {
 /// Serves one desk on these streams until they close.
 pub async fn serve(mut from: impl AsyncRead + Unpin + Send + 'static, mut to: impl AsyncWrite + Unpin) -> Result<()> {
     send_hello(&mut to).await?;
-    // Held to the end of the conversation.
-    let _lock = match locked(&mut to).await {
-        Ok(Some(lock)) => lock,
-        Ok(None) => return send(&mut to, &Reply::Busy).await,
-        Err(error) => return send(&mut to, &Reply::Failed(format!("{error:#}"))).await,
-    };
-    send(&mut to, &Reply::Ready).await?;
-    // Reading goes on while a request is worked on, so that the channel's end is noticed at once.
+    // Reading goes on while the lock is waited for and a request is worked on, so that the desk's end is noticed: at once when the
+    // channel is closed, after a silence when its connection is dead.
     let (sender, mut frames) = mpsc::channel(4);
+    let gone = CancellationToken::new();
+    let ended = gone.clone().drop_guard();
     tokio::spawn(async move {
-        while let Ok(Some(frame)) = receive(&mut from).await {
+        let _ended = ended;
+        while let Ok(Some(frame)) = receive_from_desk(&mut from, SILENCE).await {
             if sender.send(frame).await.is_err() {
                 break;
             }
         }
     });
+    // Held to the end of the conversation.
+    let locked = tokio::select! {
+        locked = locked(&mut to) => locked,
+        () = gone.cancelled() => bail!("the desk went away"),
+    };
+    let _lock = match locked {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return send(&mut to, &Reply::Busy).await,
+        Err(error) => return send(&mut to, &Reply::Failed(format!("{error:#}"))).await,
+    };
+    send(&mut to, &Reply::Ready).await?;
     let mut state = State::default();
     while let Some(frame) = frames.recv().await {
         let Frame::Json(json) = frame else { bail!("bytes arrived where a request was expected") };
@@ -60,13 +69,12 @@ async fn locked(to: &mut (impl AsyncWrite + Unpin)) -> Result<Option<Lock>> {
         return Ok(Some(lock));
     }
     send(to, &Reply::Waiting).await?;
-    let waited = tokio::task::spawn_blocking(move || lock.wait().map(|taken| taken.then_some(lock)));
-    waited.await.context("wait for the host's lock")?
+    lock.wait().await.context("wait for the host's lock")
 }
 
 async fn answer(request: Request, state: &mut State) -> Result<Reply> {
     Ok(match request {
-        Request::Facts => Reply::Facts(Box::new(facts::gather()?)),
+        Request::Facts { etcd_data } => Reply::Facts(Box::new(facts::gather(&etcd_data)?)),
         Request::Observe(resources) => Reply::Observed(observe_all(&resources).await),
         Request::MissingBlobs(names) => Reply::Names(names.into_iter().filter(|name| !blobs::has(name)).collect()),
         Request::Generate { shared, algorithm, days } => {
@@ -91,7 +99,7 @@ async fn answer(request: Request, state: &mut State) -> Result<Reply> {
             Reply::Text(std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?)
         }
         Request::ResetPlan => Reply::Names(Ledger::load()?.describe()),
-        Request::Reset => Reply::Names(reset::run().await?),
+        Request::Reset { authority } => Reply::Names(reset::run(authority.as_deref()).await?),
         Request::Apply(_) | Request::Blob { .. } => bail!("handled elsewhere"),
     })
 }

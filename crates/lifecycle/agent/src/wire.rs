@@ -1,6 +1,8 @@
 //! What desk and agent say to each other: frames of JSON, and frames of bytes for uploads.
 
-use anyhow::{Context, Result, bail, ensure};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use kinit_pki::{Authority, Pair, Subject};
 use kinit_resource::{Facts, LeafSpec, Observed, Resource, Shared};
 use serde::{Deserialize, Serialize};
@@ -29,8 +31,11 @@ pub struct Progress {
 /// What the desk asks for. Secrets travel in here; there is no `Debug`.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Facts about the host; `ports` are those to look at.
-    Facts,
+    /// Facts about the host.
+    Facts {
+        /// Where etcd's data would be.
+        etcd_data: String,
+    },
     /// What is there of these.
     Observe(Vec<Resource>),
     /// Bring these about, in order.
@@ -55,8 +60,8 @@ pub(crate) enum Request {
     ReadFile { path: String },
     /// What reset would undo.
     ResetPlan,
-    /// Undo everything in the ledger.
-    Reset,
+    /// Undo everything in the ledger, if the host belongs to the cluster with this authority, or to none.
+    Reset { authority: Option<String> },
 }
 
 /// What the agent answers.
@@ -79,6 +84,11 @@ pub(crate) enum Reply {
     Pair(Pair),
     Text(String),
 }
+
+/// How often a desk is heard of, whatever else it says.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
+/// A desk that is not heard of for so long is gone: its connection may be dead without anybody being told.
+pub(crate) const SILENCE: Duration = Duration::from_secs(25);
 
 /// A frame: JSON, or bytes.
 pub(crate) enum Frame {
@@ -129,6 +139,11 @@ pub(crate) async fn send_bytes<W: AsyncWrite + Unpin>(to: &mut W, bytes: &[u8]) 
     send_frame(to, b'B', bytes).await
 }
 
+/// Writes that the desk is there: `H` and a length of zero.
+pub(crate) async fn send_heartbeat<W: AsyncWrite + Unpin>(to: &mut W) -> Result<()> {
+    send_frame(to, b'H', &[]).await
+}
+
 async fn send_frame<W: AsyncWrite + Unpin>(to: &mut W, kind: u8, body: &[u8]) -> Result<()> {
     ensure!(body.len() <= MAX, "a message of {} bytes is too long", body.len());
     let length = u32::try_from(body.len()).context("message length")?.to_be_bytes();
@@ -140,8 +155,33 @@ async fn send_frame<W: AsyncWrite + Unpin>(to: &mut W, kind: u8, body: &[u8]) ->
     Ok(())
 }
 
+/// Reads a frame; `None` when the other side closed the channel between two, an error when nothing came for `silence`.
+pub(crate) async fn receive_from_desk<R: AsyncRead + Unpin>(from: &mut R, silence: Duration) -> Result<Option<Frame>> {
+    loop {
+        let heard = tokio::time::timeout(silence, receive_any(from)).await;
+        match heard.map_err(|_| anyhow!("the desk was not heard of for {silence:?}"))?? {
+            Some(Heard::Heartbeat) => {}
+            Some(Heard::Frame(frame)) => return Ok(Some(frame)),
+            None => return Ok(None),
+        }
+    }
+}
+
 /// Reads a frame; `None` when the other side closed the channel between two.
 pub(crate) async fn receive<R: AsyncRead + Unpin>(from: &mut R) -> Result<Option<Frame>> {
+    match receive_any(from).await? {
+        Some(Heard::Frame(frame)) => Ok(Some(frame)),
+        Some(Heard::Heartbeat) => bail!("a heartbeat arrived where a message was expected"),
+        None => Ok(None),
+    }
+}
+
+enum Heard {
+    Frame(Frame),
+    Heartbeat,
+}
+
+async fn receive_any<R: AsyncRead + Unpin>(from: &mut R) -> Result<Option<Heard>> {
     let mut head = [0u8; 5];
     match from.read_exact(&mut head[..1]).await {
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -153,8 +193,9 @@ pub(crate) async fn receive<R: AsyncRead + Unpin>(from: &mut R) -> Result<Option
     let mut body = vec![0; length];
     from.read_exact(&mut body).await?;
     match head[0] {
-        b'J' => Ok(Some(Frame::Json(body))),
-        b'B' => Ok(Some(Frame::Bytes(body))),
+        b'J' => Ok(Some(Heard::Frame(Frame::Json(body)))),
+        b'B' => Ok(Some(Heard::Frame(Frame::Bytes(body)))),
+        b'H' => Ok(Some(Heard::Heartbeat)),
         other => bail!("the other side speaks another protocol (a frame of kind {other:#x})"),
     }
 }
@@ -200,5 +241,22 @@ mod tests {
         for rubbish in [&b"Last login: today"[..], b"J\xff\xff\xff\xff", b"J\0\0\0\x09{}"] {
             assert!(receive(&mut &rubbish[..]).await.is_err());
         }
+    }
+
+    #[tokio::test]
+    async fn a_silent_desk_is_gone_and_a_slow_one_is_not() {
+        let silence = Duration::from_millis(500);
+        let (mut desk, mut agent) = tokio::io::duplex(1024);
+        let heard = tokio::spawn(async move { receive_from_desk(&mut agent, silence).await });
+        let mut beats = tokio::time::interval(Duration::from_millis(50));
+        for _ in 0..20 {
+            beats.tick().await;
+            send_heartbeat(&mut desk).await.unwrap();
+        }
+        send(&mut desk, &Reply::Done).await.unwrap();
+        assert!(matches!(heard.await.unwrap().unwrap(), Some(Frame::Json(_))));
+        // The connection is open, and nobody is at its other end.
+        let (_desk, mut agent) = tokio::io::duplex(1024);
+        assert!(receive_from_desk(&mut agent, silence).await.is_err());
     }
 }

@@ -72,6 +72,12 @@ pub struct ResetArgs {
     /// Do not ask
     #[arg(long)]
     force: bool,
+    /// The administrator's kubeconfig, which tells the cluster from others [default: admin.conf beside the cluster file]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Hash of the cluster authority's public key, instead of the kubeconfig: sha256:HEX
+    #[arg(long, value_name = "HASH")]
+    ca_cert_hash: Option<String>,
 }
 
 /// Makes a cluster, or brings one to what the file says.
@@ -88,7 +94,8 @@ pub async fn init(args: InitArgs) -> Result<()> {
     let bundle = Arc::new(LocalBundle::read(args.bundle.as_deref().unwrap_or(&beside))?);
     let hosts = Arc::new(connect(&cluster, &args.common).await?);
     let init = Init { cluster: cluster.clone(), hosts, bundle };
-    let (facts, findings) = init.preflight(jiff::Timestamp::now().as_second()).await?;
+    let known = known_authority(&kubeconfig, None)?;
+    let (facts, findings) = init.preflight(jiff::Timestamp::now().as_second(), known.as_deref()).await?;
     judge(&findings, &args.ignore_preflight_errors)?;
     let mut plan = init.prepare(&facts).await?.plan;
     plan.stages.retain(|stage| !skipped.contains(&stage.phase));
@@ -153,8 +160,10 @@ fn writable(kubeconfig: &Path) -> Result<()> {
 /// Gives hosts back as they were.
 pub async fn reset(args: ResetArgs) -> Result<()> {
     let cluster = config::load(&args.common.file)?;
+    let kubeconfig = args.kubeconfig.clone().unwrap_or_else(|| args.common.file.with_file_name("admin.conf"));
+    let known = known_authority(&kubeconfig, args.ca_cert_hash.as_deref())?;
     let hosts = connect(&cluster, &args.common).await?;
-    let plan = kinit_phases::reset_plan(&hosts).await?;
+    let (plan, authority) = kinit_phases::reset_plan(&hosts, &cluster, known.as_deref()).await?;
     let changes: usize = plan.values().map(Vec::len).sum();
     for (host, lines) in plan.iter().filter(|_| args.common.dry_run || !args.force) {
         lines.iter().for_each(|line| match args.common.output {
@@ -172,16 +181,47 @@ pub async fn reset(args: ResetArgs) -> Result<()> {
     if changes > 0 && !args.force && !confirmed(&cluster)? {
         bail!("nothing was changed");
     }
-    let report = kinit_phases::reset(&hosts).await?;
+    let report = kinit_phases::reset(&hosts, authority.as_deref()).await?;
     let left: Vec<String> =
         report.iter().flat_map(|(host, lines)| lines.iter().map(move |l| format!("{host}: {l}"))).collect();
     if !left.is_empty() {
         bail!("the hosts are not as they were:\n{}", left.join("\n"));
     }
+    forget(&kubeconfig, authority.as_deref())?;
     match args.common.output {
         Output::Text => say!("{} hosts reset, {changes} changes undone, no residue", report.len()),
         Output::Jsonl => say!("{}", json!({ "event": "done", "changes": changes, "hosts": report.len() })),
     }
+    Ok(())
+}
+
+/// The authority of the cluster as the desk knows it: by the given hash, or by its kubeconfig, if there is one.
+fn known_authority(kubeconfig: &Path, hash: Option<&str>) -> Result<Option<String>> {
+    if let Some(hash) = hash {
+        let hex = hash.strip_prefix("sha256:").unwrap_or_default();
+        if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(Usage(format!("--ca-cert-hash: {hash:?} is not sha256: and 64 hexadecimal digits")).into());
+        }
+        return Ok(Some(hash.to_ascii_lowercase()));
+    }
+    let text = match std::fs::read_to_string(kubeconfig) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("read {}", kubeconfig.display())),
+    };
+    let authority = kinit_phases::kubeconfig_authority(&text);
+    authority.map(Some).with_context(|| format!("{} names no certificate authority", kubeconfig.display()))
+}
+
+/// Removes the kubeconfig of a cluster that is gone: it opens nothing any more, and the next cluster would be taken for a
+/// stranger by it.
+fn forget(kubeconfig: &Path, authority: Option<&str>) -> Result<()> {
+    let known = known_authority(kubeconfig, None).ok().flatten();
+    if known.is_none() || known.as_deref() != authority {
+        return Ok(());
+    }
+    std::fs::remove_file(kubeconfig).with_context(|| format!("remove {}", kubeconfig.display()))?;
+    tell!("[reset] removed {}: its cluster is gone", kubeconfig.display());
     Ok(())
 }
 

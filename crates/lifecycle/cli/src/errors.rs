@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use kinit_config::LoadError;
-use kinit_phases::Unreachable;
+use kinit_phases::{Strangers, Unreachable};
 use kinit_planner::PlanError;
 use kinit_workflow::RunError;
 
@@ -55,6 +55,14 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
         }
         if cause.is::<PreflightFailed>() {
             return (5, Some("a check can be passed over by name: --ignore-preflight-errors=NAME[,NAME...]"));
+        }
+        if cause.is::<Strangers>() {
+            return (
+                6,
+                Some(
+                    "nothing was changed; correct the addresses, or name the cluster that is meant with --ca-cert-hash",
+                ),
+            );
         }
         if cause.is::<PlanError>() {
             return (6, None);

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use kinit_agent::Agent;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -18,6 +20,14 @@ pub async fn super_admin(first: &Agent) -> Result<Client> {
         .await
         .context("use super-admin.conf")?;
     kinit_client::from_config(config)
+}
+
+/// The hash of the public key of the authority that a kubeconfig trusts, as kubeadm writes it.
+pub fn kubeconfig_authority(text: &str) -> Result<String> {
+    let kubeconfig = Kubeconfig::from_yaml(text).context("parse the kubeconfig")?;
+    let data = kubeconfig.clusters.iter().find_map(|c| c.cluster.as_ref()?.certificate_authority_data.clone());
+    let pem = STANDARD.decode(data.context("no certificate-authority-data")?).context("decode its authority")?;
+    kinit_pki::public_key_hash(&String::from_utf8_lossy(&pem)).context("its authority is no certificate")
 }
 
 /// Whether the API answers at all, quickly.

@@ -10,6 +10,7 @@ use futures::stream::{self, StreamExt};
 use kinit_agent::{Agent, Busy};
 use kinit_config::{Cluster, HostSpec};
 use kinit_remote::{HostKeyPolicy, OnUnknown, Target, connect};
+use kinit_resource::Facts;
 
 use crate::PARALLELISM;
 
@@ -70,6 +71,12 @@ impl Hosts {
         }
         why.sort();
         if why.is_empty() { Ok(Self(agents)) } else { Err(Unreachable { why, busy }) }
+    }
+
+    /// Facts about all hosts.
+    pub async fn facts(&self, cluster: &Cluster) -> Result<BTreeMap<String, Facts>> {
+        let data = cluster.spec.etcd.data_dir.as_str();
+        self.each(|agent| async move { agent.facts(data).await }).await.context("ask the hosts what they are")
     }
 
     /// The agent of a host.

@@ -34,11 +34,11 @@ pub struct Prepared {
 }
 
 impl Init {
-    /// Facts about all hosts, and what the checks say of them. `now` is the desk's clock, in seconds since 1970.
-    pub async fn preflight(&self, now: i64) -> Result<(BTreeMap<String, Facts>, Vec<Finding>)> {
-        let facts =
-            self.hosts.each(|agent| async move { agent.facts().await }).await.context("ask the hosts what they are")?;
-        let findings = preflight(&self.cluster, &facts, now);
+    /// Facts about all hosts, and what the checks say of them. `now` is the desk's clock, in seconds since 1970; `known` the
+    /// cluster's authority as the desk knows it.
+    pub async fn preflight(&self, now: i64, known: Option<&str>) -> Result<(BTreeMap<String, Facts>, Vec<Finding>)> {
+        let facts = self.hosts.facts(&self.cluster).await?;
+        let findings = preflight(&self.cluster, &facts, now, known);
         Ok((facts, findings))
     }
 
@@ -50,7 +50,8 @@ impl Init {
         let wanted = objects::wanted(&self.cluster, &ca)?;
         let states = objects::observe(client.as_ref(), &wanted).await.context("look at the cluster's objects")?;
         let marked = marked(client.as_ref()).await;
-        let plan = kinit_planner::init(&self.cluster, &observed, &states, &marked)?;
+        let with_data = facts.iter().filter(|(_, facts)| facts.etcd_data).map(|(host, _)| host.clone()).collect();
+        let plan = kinit_planner::init(&self.cluster, &observed, &with_data, &states, &marked)?;
         Ok(Prepared { plan })
     }
 

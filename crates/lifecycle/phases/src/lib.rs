@@ -14,10 +14,11 @@ mod objects;
 mod reset;
 mod wait;
 
+pub use api::kubeconfig_authority;
 pub use bundle::LocalBundle;
 pub use hosts::{ConnectOptions, Hosts, Unreachable};
 pub use init::{Init, Prepared};
-pub use reset::{ResetReport, reset, reset_plan};
+pub use reset::{ResetReport, Strangers, reset, reset_plan};
 
 /// Hosts worked on at once.
 pub const PARALLELISM: usize = 16;

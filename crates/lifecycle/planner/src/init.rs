@@ -35,19 +35,36 @@ pub enum PlanError {
         /// A host that has another.
         other: String,
     },
+    /// A secret of a cluster that exists is nowhere whole: one made anew would not be it.
+    #[error("{} is lost: {host} {sign}, and no control plane has it whole. Put {} back into /etc/kubernetes/pki of a control plane, or give the cluster up (`kinit reset`)", .shared.name(), files(*.shared))]
+    Lost {
+        /// Which.
+        shared: Shared,
+        /// A host that shows that there is a cluster.
+        host: String,
+        /// What it shows.
+        sign: String,
+    },
 }
 
-/// Makes the plan. `hosts` holds every host of the file; `objects` the API objects by `Kind namespace/name`, in order; `marked` the control planes whose Nodes are labelled.
+/// The files of a secret, for people.
+fn files(shared: Shared) -> String {
+    let (public, private) = shared.files();
+    public.into_iter().chain([private]).collect::<Vec<_>>().join(" and ")
+}
+
+/// Makes the plan. `hosts` holds every host of the file; `with_data` those where etcd has data; `objects` the API objects by `Kind namespace/name`, in order; `marked` the control planes whose Nodes are labelled.
 pub fn init(
     cluster: &Cluster,
     hosts: &BTreeMap<String, HostObservation>,
+    with_data: &BTreeSet<String>,
     objects: &[(Phase, String, ObjectState)],
     marked: &BTreeSet<String>,
 ) -> Result<Plan, PlanError> {
     let mut plan = Plan::default();
     for phase in Phase::ALL {
         match phase {
-            Phase::Certs => certs(cluster, hosts, &mut plan)?,
+            Phase::Certs => certs(cluster, hosts, with_data, &mut plan)?,
             Phase::WaitControlPlane => cluster_step(
                 &mut plan,
                 phase,
@@ -177,12 +194,20 @@ fn first(cluster: &Cluster) -> String {
 }
 
 /// Shared secrets are made once and copied; then leaf certificates.
-fn certs(cluster: &Cluster, hosts: &BTreeMap<String, HostObservation>, plan: &mut Plan) -> Result<(), PlanError> {
+fn certs(
+    cluster: &Cluster,
+    hosts: &BTreeMap<String, HostObservation>,
+    with_data: &BTreeSet<String>,
+    plan: &mut Plan,
+) -> Result<(), PlanError> {
     let (mut made, mut copied) = (Vec::new(), Vec::new());
     for shared in Shared::ALL {
         let (source, fingerprint) = match origin(cluster, hosts, shared)? {
             Some(origin) => origin,
             None => {
+                if let Some((host, sign)) = sign_of_life(hosts, with_data, shared) {
+                    return Err(PlanError::Lost { shared, host, sign });
+                }
                 let host = first(cluster);
                 let change = Change { verb: "create", what: shared.name().to_owned(), why: None, changes: true };
                 made.push(Step { host: Some(host.clone()), action: Action::Generate(shared), change });
@@ -209,6 +234,20 @@ fn certs(cluster: &Cluster, hosts: &BTreeMap<String, HostObservation>, plan: &mu
     push(plan, Phase::Certs, false, copied);
     host_steps(cluster, Phase::Certs, hosts, plan);
     Ok(())
+}
+
+/// What tells that a secret was made before: a half of it, or the data of the cluster it belongs to.
+fn sign_of_life(
+    hosts: &BTreeMap<String, HostObservation>,
+    with_data: &BTreeSet<String>,
+    shared: Shared,
+) -> Option<(String, String)> {
+    let half = hosts.keys().find_map(|host| match seen_shared(hosts, host, shared)?.1 {
+        Observed::Differs(why) => Some((host.clone(), format!("has a part of it ({why})"))),
+        Observed::Fingerprint(_) => Some((host.clone(), "has its public part".to_owned())),
+        _ => None,
+    });
+    half.or_else(|| with_data.first().map(|host| (host.clone(), "has the cluster's data".to_owned())))
 }
 
 /// The control plane that has a shared secret whole, with its fingerprint. Two that differ are two clusters.
@@ -315,13 +354,13 @@ mod tests {
         let cluster = cluster();
         let hosts = seen(&cluster, |_, _| Observed::Missing);
         let objects = [(Phase::UploadConfig, "ConfigMap kube-system/kinit-config".to_owned(), ObjectState::Missing)];
-        insta::assert_snapshot!(init(&cluster, &hosts, &objects, &BTreeSet::new()).unwrap().to_string());
+        insta::assert_snapshot!(init(&cluster, &hosts, &none(), &objects, &BTreeSet::new()).unwrap().to_string());
     }
 
     #[test]
     fn a_cluster_that_is_as_wanted_gets_no_change() {
         let cluster = cluster();
-        let plan = init(&cluster, &seen(&cluster, well), &[], &all_marked()).unwrap();
+        let plan = init(&cluster, &seen(&cluster, well), &none(), &[], &all_marked()).unwrap();
         assert_eq!(plan.changes(), 0, "{plan}");
     }
 
@@ -332,8 +371,47 @@ mod tests {
             Resource::Shared { .. } => Observed::Fingerprint(if host == "cp3" { "other" } else { "f" }.into()),
             _ => Observed::AsWanted,
         });
-        let error = init(&cluster, &hosts, &[], &all_marked()).unwrap_err().to_string();
+        let error = init(&cluster, &hosts, &none(), &[], &all_marked()).unwrap_err().to_string();
         assert!(error.contains("ca differs between cp1 and cp3"), "{error}");
+    }
+
+    fn none() -> BTreeSet<String> {
+        BTreeSet::new()
+    }
+
+    #[test]
+    fn a_lost_key_is_never_made_anew() {
+        let cluster = cluster();
+        let lost = |wanted: Shared, observed: fn(&str) -> Observed| {
+            seen(&cluster, |host, resource| match resource {
+                Resource::Shared { shared, .. } if *shared == wanted => observed(host),
+                other => well(host, other),
+            })
+        };
+        let ca = Shared::Authority(kinit_pki::Authority::Kubernetes);
+        let keyless = lost(ca, |_| Observed::Differs("/etc/kubernetes/pki/ca.key is missing".into()));
+        let workers =
+            lost(ca, |host| if host.starts_with('w') { Observed::Fingerprint("f".into()) } else { Observed::Missing });
+        let gone = lost(Shared::EncryptionConfig, |_| Observed::Missing);
+        let data = BTreeSet::from(["cp2".to_owned()]);
+        for (hosts, data, words) in [
+            (&keyless, &none(), "ca is lost: cp1 has a part of it"),
+            (&workers, &none(), "ca is lost: w1 has its public part"),
+            (&gone, &data, "encryption-config is lost: cp2 has the cluster's data"),
+        ] {
+            let error = init(&cluster, hosts, data, &[], &all_marked()).unwrap_err().to_string();
+            assert!(error.starts_with(words), "{error}");
+        }
+        // Without data nothing is lost: an interrupted first run goes on.
+        let plan = init(&cluster, &gone, &none(), &[], &all_marked()).unwrap().to_string();
+        assert!(plan.contains("create encryption-config"), "{plan}");
+        // One control plane that has it is enough.
+        let one = lost(ca, |host| match host {
+            "cp2" => Observed::Fingerprint("f".into()),
+            _ => Observed::Differs("/etc/kubernetes/pki/ca.key is missing".into()),
+        });
+        let plan = init(&cluster, &one, &data, &[], &all_marked()).unwrap().to_string();
+        assert!(plan.contains("replace ca from cp2"), "{plan}");
     }
 
     #[test]
@@ -343,7 +421,7 @@ mod tests {
             Resource::Shared { .. } if host != "cp2" => Observed::Missing,
             other => well(host, other),
         });
-        let plan = init(&cluster, &hosts, &[], &all_marked()).unwrap();
+        let plan = init(&cluster, &hosts, &none(), &[], &all_marked()).unwrap();
         let text = plan.to_string();
         assert!(!text.contains("create ca") && text.contains("cp1        copy ca from cp2"), "{text}");
     }
@@ -357,7 +435,7 @@ mod tests {
             }
             other => well(host, other),
         });
-        let text = init(&cluster, &hosts, &[], &all_marked()).unwrap().to_string();
+        let text = init(&cluster, &hosts, &none(), &[], &all_marked()).unwrap().to_string();
         for host in ["cp1", "w2"] {
             let line = format!("{host:<10} restart kubelet.service (/usr/local/bin/kubelet changes)");
             assert!(text.contains(&line), "{line} is missing in:\n{text}");
@@ -376,7 +454,7 @@ mod tests {
             }
             other => well(host, other),
         });
-        let plan = init(&cluster, &hosts, &[], &all_marked()).unwrap();
+        let plan = init(&cluster, &hosts, &none(), &[], &all_marked()).unwrap();
         assert!(!plan.stages.iter().find(|s| s.phase == Phase::Etcd).unwrap().serial, "{plan}");
     }
 
@@ -388,7 +466,7 @@ mod tests {
             Resource::Unit { name, .. } if name == "etcd.service" => Observed::Differs("flags differ".into()),
             other => well(host, other),
         });
-        let plan = init(&cluster, &hosts, &[], &all_marked()).unwrap();
+        let plan = init(&cluster, &hosts, &none(), &[], &all_marked()).unwrap();
         let stage = plan.stages.iter().find(|s| s.phase == Phase::Etcd).unwrap();
         let mut order: Vec<_> = stage.steps.iter().filter_map(|s| s.host.as_deref()).collect();
         order.dedup();
@@ -405,7 +483,7 @@ mod tests {
             }
             other => well(host, other),
         });
-        let plan = init(&cluster, &hosts, &[], &all_marked()).unwrap();
+        let plan = init(&cluster, &hosts, &none(), &[], &all_marked()).unwrap();
         let stage = plan.stages.iter().find(|s| s.phase == Phase::ControlPlane).unwrap();
         assert!(stage.serial);
         let cp1: Vec<String> =

@@ -6,10 +6,12 @@
 //! Cluster ──────────────┘
 //! ```
 
+mod identity;
 mod init;
 mod plan;
 mod preflight;
 
+pub use identity::{Stranger, authority, strangers};
 pub use init::{HostObservation, ObjectState, PlanError, init};
 pub use plan::{Action, Plan, PlanStage, Step};
 pub use preflight::{Finding, preflight};

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use kinit_config::{Cluster, HostSpec, Role};
 use kinit_resource::Facts;
 
+use crate::identity::strangers;
+
 /// A check that did not pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -25,9 +27,17 @@ const GIB: u64 = 1 << 30;
 const CONTROL_PLANE_MEMORY: u64 = 1700 << 20;
 const CLOCK_TOLERANCE: i64 = 30;
 
-/// Checks all hosts' facts. `now` is the desk's clock, in seconds since 1970, at the time the facts were gathered.
-pub fn preflight(cluster: &Cluster, facts: &BTreeMap<String, Facts>, now: i64) -> Vec<Finding> {
+/// Checks all hosts' facts. `now` is the desk's clock, in seconds since 1970, at the time the facts were gathered; `known` is
+/// the authority of the cluster as the desk knows it.
+pub fn preflight(cluster: &Cluster, facts: &BTreeMap<String, Facts>, now: i64, known: Option<&str>) -> Vec<Finding> {
     let mut findings = Vec::new();
+    findings.extend(strangers(cluster, facts, known).into_iter().map(|stranger| Finding {
+        check: "OtherCluster".to_owned(),
+        message: stranger.to_string(),
+        host: stranger.host,
+        remedy: "correct the address in the cluster file, or reset that host with its own cluster's file; if the kubeconfig on this desk is of a cluster that is gone, move it away",
+        warning: false,
+    }));
     for host in &cluster.spec.hosts {
         if let Some(facts) = facts.get(&host.name) {
             let mut add = |check: &str, message: String, remedy: &'static str, warning: bool| {
@@ -243,7 +253,7 @@ mod tests {
         let cluster = kinit_config::load(kinit_config::example()).unwrap();
         let mut facts = good(&cluster);
         change(facts.get_mut("cp1").unwrap());
-        preflight(&cluster, &facts, 1000).into_iter().filter(|f| !f.warning).map(|f| (f.host, f.check)).collect()
+        preflight(&cluster, &facts, 1000, None).into_iter().filter(|f| !f.warning).map(|f| (f.host, f.check)).collect()
     }
 
     #[test]

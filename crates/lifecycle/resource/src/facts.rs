@@ -41,6 +41,10 @@ pub struct Facts {
     pub addresses: Vec<String>,
     /// Whether this host belongs to a cluster that kinit made (`/etc/kubernetes/kinit.json` exists), and its name.
     pub cluster: Option<String>,
+    /// `sha256:` and the hash of the public key of the cluster authority on this host (kubeadm's `caCertHashes`).
+    pub authority: Option<String>,
+    /// Whether etcd has data here.
+    pub etcd_data: bool,
     /// Files and folders that are there, that kinit did not make, and that this cluster would use as its own.
     pub taken: Vec<String>,
 }

@@ -193,11 +193,12 @@ fn render(
 /// `m=` patch merge key, `s=` patch strategy, `l=` list relation (`set`, `atomic`, or map keys), `d=` default as JSON (last).
 fn cell(f: &Field) -> String {
     let mut out = format!("{} {} {}", f.json, f.number, f.ty);
-    let flags: String = [(f.pointer, 'p'), (f.omitempty, 'o'), (!f.optional && !f.omitempty, 'r'), (f.inline, 'i'), (f.omitzero, 'z')]
-        .iter()
-        .filter(|(on, _)| *on)
-        .map(|(_, c)| *c)
-        .collect();
+    let flags: String =
+        [(f.pointer, 'p'), (f.omitempty, 'o'), (!f.optional && !f.omitempty, 'r'), (f.inline, 'i'), (f.omitzero, 'z')]
+            .iter()
+            .filter(|(on, _)| *on)
+            .map(|(_, c)| *c)
+            .collect();
     if !flags.is_empty() {
         out.push_str(&format!(" {flags}"));
     }

@@ -17,7 +17,13 @@ pub async fn target(request: &Request, query: &str) -> Result<Target, ApiError> 
     }
 }
 
-pub(super) async fn object(request: &Request, prefix: &str, key: &str, plural: &str, name: &str) -> Result<Value, ApiError> {
+pub(super) async fn object(
+    request: &Request,
+    prefix: &str,
+    key: &str,
+    plural: &str,
+    name: &str,
+) -> Result<Value, ApiError> {
     let entry = request.server.store.get(prefix, key).await.map_err(|e| request.storage_error(e))?;
     Ok(entry.ok_or_else(|| ApiError::not_found("", plural, name))?.value())
 }

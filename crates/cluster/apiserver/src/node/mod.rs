@@ -20,8 +20,8 @@ use kinit_component_base::tls::{ReloadingCert, read_roots};
 use self::rewrite::{Links, Rewriter};
 use crate::admission::webhook::connect;
 use crate::authz::{self, Ask};
-use crate::http::{ApiResponse, respond};
 use crate::http::respond::Body;
+use crate::http::{ApiResponse, respond};
 use crate::options::Options;
 use crate::registry::Request;
 
@@ -178,10 +178,8 @@ async fn forward(request: &Request, mut http: HttpRequest<Incoming>, target: Tar
     let client = upgrade.then(|| hyper::upgrade::on(&mut http));
     let method = http.method().clone();
     let host = target.authority();
-    let links = (request.info.subresource == "proxy").then(|| Links {
-        prefix: proxy::parts(request).0.to_owned(),
-        hosts: [host.clone(), called(&http)],
-    });
+    let links = (request.info.subresource == "proxy")
+        .then(|| Links { prefix: proxy::parts(request).0.to_owned(), hosts: [host.clone(), called(&http)] });
     let mut builder = HttpRequest::builder().method(method).uri(&target.path_and_query).header(HOST, host);
     if let Some(map) = builder.headers_mut() {
         map.extend(headers);

@@ -86,7 +86,8 @@ async fn node(request: &Request, named: &Named<'_>) -> Result<(String, u16, Sche
         Err(error) => return Err(ApiError::bad_request(format!("look up {host}: {error}"))),
     };
     // The address that was checked is the one that is called.
-    let address = addresses.into_iter().next().ok_or_else(|| ApiError::bad_request(format!("{host} has no address")))?;
+    let address =
+        addresses.into_iter().next().ok_or_else(|| ApiError::bad_request(format!("{host} has no address")))?;
     proxyable(address)?;
     Ok((address.to_string(), port, named.scheme))
 }
@@ -139,8 +140,8 @@ fn service(request: &Request, named: &Named<'_>) -> Result<(String, u16, Scheme)
         let endpoints = slice["endpoints"].as_array().into_iter().flatten();
         found.extend(endpoints.filter_map(|endpoint| Some((pod_address(request, endpoint)?, port))));
     }
-    let (address, port) = *pick(&found)
-        .ok_or_else(|| ApiError::unavailable(format!("no endpoints available for service {name:?}")))?;
+    let (address, port) =
+        *pick(&found).ok_or_else(|| ApiError::unavailable(format!("no endpoints available for service {name:?}")))?;
     proxyable(address)?;
     Ok((address.to_string(), port, named.scheme))
 }
@@ -170,7 +171,9 @@ fn pod_address(request: &Request, endpoint: &Value) -> Option<IpAddr> {
 /// Nothing leads the server to itself or to link-local services (`proxyutil.IsProxyableIP`).
 fn proxyable(address: IpAddr) -> Result<(), ApiError> {
     let local = match address.to_canonical() {
-        IpAddr::V4(a) => a.is_link_local() || a.is_loopback() || a.is_unspecified() || a.is_multicast() || a.is_broadcast(),
+        IpAddr::V4(a) => {
+            a.is_link_local() || a.is_loopback() || a.is_unspecified() || a.is_multicast() || a.is_broadcast()
+        }
         IpAddr::V6(a) => a.is_unicast_link_local() || a.is_loopback() || a.is_unspecified() || a.is_multicast(),
     };
     if local { Err(ApiError::bad_request("address not allowed")) } else { Ok(()) }

@@ -258,6 +258,9 @@ mod tests {
         assert_eq!(links().headers(&mut headers(&[("content-type", "application/json")])), None);
         assert_eq!(links().headers(&mut headers(&[("content-type", "text/html"), ("content-encoding", "br")])), None);
         let mut redirect = headers(&[("location", "/next"), ("content-type", "text/html")]);
-        assert_eq!((links().headers(&mut redirect), redirect[LOCATION].to_str().unwrap()), (None, "/api/v1/pods/p/proxy/next"));
+        assert_eq!(
+            (links().headers(&mut redirect), redirect[LOCATION].to_str().unwrap()),
+            (None, "/api/v1/pods/p/proxy/next")
+        );
     }
 }

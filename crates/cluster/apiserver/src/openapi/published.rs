@@ -108,13 +108,18 @@ mod tests {
         assert_eq!(made, 1);
         // Another table of what is served makes it anew.
         documents.get(&Registry::builtin(), "a", || b"[]".to_vec()).unwrap();
-        assert_eq!(documents.get(&Registry::builtin(), "a", || b"x".to_vec()).unwrap().hash, Published::new(b"x").unwrap().hash);
+        assert_eq!(
+            documents.get(&Registry::builtin(), "a", || b"x".to_vec()).unwrap().hash,
+            Published::new(b"x").unwrap().hash
+        );
     }
 
     #[test]
     fn clients_get_what_they_take() {
         let document = Published::new(b"text").unwrap();
-        let headers = |name: hyper::header::HeaderName, value: &str| HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())]);
+        let headers = |name: hyper::header::HeaderName, value: &str| {
+            HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
+        };
         let plain = document.answer("text/plain", &HeaderMap::new()).unwrap();
         assert_eq!((plain.status().as_u16(), plain.headers().get(CONTENT_ENCODING)), (200, None));
         let zipped = document.answer("text/plain", &headers(ACCEPT_ENCODING, "deflate, gzip")).unwrap();

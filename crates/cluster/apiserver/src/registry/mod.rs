@@ -136,7 +136,10 @@ pub fn storage_error(error: StoreError, desc: &Descriptor, name: &str) -> ApiErr
             ApiError::unavailable("etcdserver: the storage is unavailable")
         }
         StoreError::Corrupt { key, reason } => {
-            let text = format!("{} \"{key}\" cannot be read from the storage: {reason}", kinit_apimachinery::status::qualified(&desc.group, &desc.plural));
+            let text = format!(
+                "{} \"{key}\" cannot be read from the storage: {reason}",
+                kinit_apimachinery::status::qualified(&desc.group, &desc.plural)
+            );
             tracing::error!(text, "storage");
             ApiError::internal(text)
         }

@@ -13,7 +13,8 @@ use crate::tables;
 /// One object.
 pub fn object(request: &Request, status: u16, mut object: Value) -> ApiResponse {
     // Reviews and scales are made here and never stored: they get the fields that Go always writes now.
-    let (group, version) = object.str_at(&["apiVersion"]).rsplit_once('/').unwrap_or(("", object.str_at(&["apiVersion"])));
+    let (group, version) =
+        object.str_at(&["apiVersion"]).rsplit_once('/').unwrap_or(("", object.str_at(&["apiVersion"])));
     if let Some(ty) = schema().by_kind(group, version, object.str_at(&["kind"])) {
         complete(&mut object, ty);
     }

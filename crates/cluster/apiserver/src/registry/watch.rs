@@ -206,7 +206,11 @@ impl Watcher {
         if self.filter.fields.exact("metadata.name").is_some_and(other) {
             return Ok(());
         }
-        let text = format!("{} \"{}\" cannot be read from the storage", kinit_apimachinery::status::qualified(&self.desc.group, &self.desc.plural), entry.key);
+        let text = format!(
+            "{} \"{}\" cannot be read from the storage",
+            kinit_apimachinery::status::qualified(&self.desc.group, &self.desc.plural),
+            entry.key
+        );
         self.frame("ERROR", ApiError::internal(text).to_status().to_string().into_bytes().into()).await?;
         Err(())
     }

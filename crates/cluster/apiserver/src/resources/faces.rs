@@ -17,8 +17,12 @@ pub struct Face {
     pub from_storage: fn(Value) -> Value,
 }
 
-static EVENTS: Face =
-    Face { to_storage: event_to_core, stored_as: ("", "v1", "Event"), keep: |_, _, _| {}, from_storage: event_from_core };
+static EVENTS: Face = Face {
+    to_storage: event_to_core,
+    stored_as: ("", "v1", "Event"),
+    keep: |_, _, _| {},
+    from_storage: event_from_core,
+};
 static HPA_V1: Face = Face {
     to_storage: hpa::to_v2,
     stored_as: ("autoscaling", "v2", "HorizontalPodAutoscaler"),

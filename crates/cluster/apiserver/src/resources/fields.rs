@@ -176,8 +176,11 @@ mod tests {
             ("replicasets/", json!({"status": {"replicas": 3}}), "status.replicas=3"),
             ("jobs/", json!({"status": {"succeeded": 2}}), "status.successful=2"),
             ("pods/", json!({"spec": {"nodeName": "n"}}), "spec.host=n,spec.nodeName=n"),
-            ("events/", json!({"reportingComponent": "c", "involvedObject": {"name": "p"}}),
-                "source=c,reportingController=c,regarding.name=p,involvedObject.name=p"),
+            (
+                "events/",
+                json!({"reportingComponent": "c", "involvedObject": {"name": "p"}}),
+                "source=c,reportingController=c,regarding.name=p,involvedObject.name=p",
+            ),
         ] {
             assert!(selects(prefix, &object, selector), "{prefix} {selector}");
         }

@@ -84,7 +84,8 @@ pub fn keep(new: &mut Value, old: &Value, sub: &str) {
                 }
             }
             None => {
-                if let Some(Value::Object(annotations)) = new.get_mut("metadata").and_then(|m| m.get_mut("annotations")) {
+                if let Some(Value::Object(annotations)) = new.get_mut("metadata").and_then(|m| m.get_mut("annotations"))
+                {
                     annotations.shift_remove(key);
                 }
             }
@@ -147,11 +148,12 @@ fn source_of(metric: &Value) -> Option<&'static str> {
 fn names(source: &str, usage: Use) -> Vec<(Vec<&'static str>, String)> {
     let prefixed = |name: &str| format!("{}{name}", usage.prefix);
     let mut out: Vec<(Vec<&'static str>, String)> = match source {
-        "resource" | "containerResource" => vec![(vec!["name"], "name".into()), (vec!["container"], "container".into())],
-        "external" => vec![
-            (vec!["metric", "name"], "metricName".into()),
-            (vec!["metric", "selector"], "metricSelector".into()),
-        ],
+        "resource" | "containerResource" => {
+            vec![(vec!["name"], "name".into()), (vec!["container"], "container".into())]
+        }
+        "external" => {
+            vec![(vec!["metric", "name"], "metricName".into()), (vec!["metric", "selector"], "metricSelector".into())]
+        }
         _ => vec![(vec!["metric", "name"], "metricName".into()), (vec!["metric", "selector"], "selector".into())],
     };
     if source == "object" {
@@ -254,9 +256,13 @@ mod tests {
 
     #[test]
     fn the_cpu_target_of_v1_is_a_metric_of_v2() {
-        let v1 = json!({"apiVersion": "autoscaling/v1", "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 80}});
+        let v1 =
+            json!({"apiVersion": "autoscaling/v1", "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 80}});
         let v2 = to_v2(v1.clone());
-        assert_eq!(v2["spec"]["metrics"][0]["resource"]["target"], json!({"averageUtilization": 80, "type": "Utilization"}));
+        assert_eq!(
+            v2["spec"]["metrics"][0]["resource"]["target"],
+            json!({"averageUtilization": 80, "type": "Utilization"})
+        );
         assert_eq!(from_v2(v2), v1);
     }
 

@@ -146,14 +146,12 @@ fn core(kind: &str) -> Strategy {
             ..PLAIN
         },
         "PodTemplate" => Strategy { default: workloads::default_pod_template, return_deleted: true, ..PLAIN },
-        "ReplicationController" => {
-            Strategy {
-                default: workloads::default_rc,
-                validate: workload_validation::validate_rc,
-                validate_sub: workload_status::validate,
-                ..PLAIN
-            }
-        }
+        "ReplicationController" => Strategy {
+            default: workloads::default_rc,
+            validate: workload_validation::validate_rc,
+            validate_sub: workload_status::validate,
+            ..PLAIN
+        },
         "Service" => Strategy {
             default: services::default,
             prepare_update: services::prepare_update,
@@ -169,14 +167,12 @@ fn core(kind: &str) -> Strategy {
             prepare_update: simple::prepare_namespace_update,
             ..NO_GENERATION
         },
-        "Node" => {
-            Strategy {
-                default: nodes::default,
-                validate: nodes::validate,
-                validate_update: nodes::validate_update,
-                ..NO_GENERATION
-            }
-        }
+        "Node" => Strategy {
+            default: nodes::default,
+            validate: nodes::validate,
+            validate_update: nodes::validate_update,
+            ..NO_GENERATION
+        },
         "Secret" => Strategy {
             default: simple::default_secret,
             validate: simple::validate_secret,

@@ -27,9 +27,7 @@ pub fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
         let class = new.at(&["status", "qosClass"]).cloned().unwrap_or_default();
         errors.invalid("status.qosClass", &class, "field is immutable");
     }
-    for (statuses, containers) in
-        [("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")]
-    {
+    for (statuses, containers) in [("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")] {
         terminated_stay(new, old, statuses, containers, errors);
     }
     addresses(new, "podIPs", errors);
@@ -48,7 +46,10 @@ fn terminated_stay(new: &Value, old: &Value, statuses: &str, containers: &str, e
         }
         for (i, now) in have.iter().enumerate().filter(|(_, status)| status.str_at(&["name"]) == name) {
             if now.at(&["state", "terminated"]).is_none_or(Value::is_null) {
-                errors.forbidden(&format!("status.{statuses}[{i}].state"), "may not be transitioned to non-terminated state");
+                errors.forbidden(
+                    &format!("status.{statuses}[{i}].state"),
+                    "may not be transitioned to non-terminated state",
+                );
             }
         }
     }
@@ -97,7 +98,8 @@ mod tests {
     use super::*;
 
     fn wrong(policy: &str, old: Value, new: Value) -> Vec<String> {
-        let pod = |status: Value| json!({"spec": {"restartPolicy": policy, "containers": [{"name": "c"}]}, "status": status});
+        let pod =
+            |status: Value| json!({"spec": {"restartPolicy": policy, "containers": [{"name": "c"}]}, "status": status});
         let mut errors = FieldErrors::default();
         validate_update(&pod(new), &pod(old), &mut errors);
         errors.0.into_iter().map(|cause| cause.field).collect()
@@ -107,20 +109,31 @@ mod tests {
     fn what_a_status_must_not_say() {
         let none: [&str; 0] = [];
         assert_eq!(wrong("Always", json!({}), json!({"podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]})), none);
-        assert_eq!(wrong("Always", json!({}), json!({"podIPs": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}]})), ["status.podIPs"]);
+        assert_eq!(
+            wrong("Always", json!({}), json!({"podIPs": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}]})),
+            ["status.podIPs"]
+        );
         assert_eq!(wrong("Always", json!({}), json!({"podIPs": [{"ip": "x"}]})), ["status.podIPs[0]"]);
-        assert_eq!(wrong("Always", json!({"qosClass": "Burstable"}), json!({"qosClass": "BestEffort"})), ["status.qosClass"]);
+        assert_eq!(
+            wrong("Always", json!({"qosClass": "Burstable"}), json!({"qosClass": "BestEffort"})),
+            ["status.qosClass"]
+        );
         assert_eq!(wrong("Always", json!({}), json!({"nominatedNodeName": "A/B"})), ["status.nominatedNodeName"]);
         assert_eq!(wrong("Always", json!({}), json!({"conditions": [{"type": "a b"}]})), ["status.conditions[0].type"]);
     }
 
     #[test]
     fn what_ended_stays_ended() {
-        let ended = |code: i64| json!({"containerStatuses": [{"name": "c", "state": {"terminated": {"exitCode": code}}}]});
+        let ended =
+            |code: i64| json!({"containerStatuses": [{"name": "c", "state": {"terminated": {"exitCode": code}}}]});
         let running = json!({"containerStatuses": [{"name": "c", "state": {"running": {}}}]});
-        for (policy, code, allowed) in
-            [("Always", 0, true), ("OnFailure", 1, true), ("OnFailure", 0, false), ("Never", 1, false), ("Never", 0, false)]
-        {
+        for (policy, code, allowed) in [
+            ("Always", 0, true),
+            ("OnFailure", 1, true),
+            ("OnFailure", 0, false),
+            ("Never", 1, false),
+            ("Never", 0, false),
+        ] {
             assert_eq!(wrong(policy, ended(code), running.clone()).is_empty(), allowed, "{policy} after {code}");
         }
         assert!(wrong("Never", ended(0), ended(0)).is_empty());

@@ -70,7 +70,8 @@ fn significant(object: &Value, without: &[&str]) -> Map<String, Value> {
 
 /// While a pod is gated, where it may run can be narrowed.
 fn placement(new: &Value, old: &Value, errors: &mut FieldErrors) {
-    let selector = |pod: &Value| pod.at(&["spec", "nodeSelector"]).and_then(Value::as_object).cloned().unwrap_or_default();
+    let selector =
+        |pod: &Value| pod.at(&["spec", "nodeSelector"]).and_then(Value::as_object).cloned().unwrap_or_default();
     let wanted = selector(new);
     if selector(old).iter().any(|(key, value)| wanted.get(key) != Some(value)) {
         errors.invalid("spec.nodeSelector", &wanted.into(), ADDITIONS);
@@ -108,7 +109,8 @@ fn fixed(pod: &Value, old: &Value, gated: bool) -> Value {
         }
     }
     let grace = |pod: &Value| pod.at(&["spec", "terminationGracePeriodSeconds"]).and_then(Value::as_i64);
-    let repaired = grace(old).is_some_and(|before| before < 0) && matches!(grace(pod), Some(now) if now == 1 || Some(now) == grace(old));
+    let repaired = grace(old).is_some_and(|before| before < 0)
+        && matches!(grace(pod), Some(now) if now == 1 || Some(now) == grace(old));
     let Some(map) = spec.as_object_mut() else { return spec };
     for key in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
         map.shift_remove(key);
@@ -164,7 +166,8 @@ fn resize(new: &Value, old: &Value, errors: &mut FieldErrors) {
         let (had, have) = (items(old, &["spec", list]), items(new, &["spec", list]));
         others |= had.len() != have.len();
         for (i, (before, after)) in had.iter().zip(have).enumerate() {
-            others |= significant(before, &["resources", "resizePolicy"]) != significant(after, &["resources", "resizePolicy"]);
+            others |= significant(before, &["resources", "resizePolicy"])
+                != significant(after, &["resources", "resizePolicy"]);
             others |= before.get("resizePolicy") != after.get("resizePolicy");
             others |= !amounts(before, after, &format!("spec.{list}[{i}].resources"), errors);
         }
@@ -179,7 +182,8 @@ fn amounts(before: &Value, after: &Value, at: &str, errors: &mut FieldErrors) ->
     let (had, have) = (before.get("resources"), after.get("resources"));
     let mut same = had.and_then(|r| r.get("claims")) == have.and_then(|r| r.get("claims"));
     for kind in ["limits", "requests"] {
-        let of = |r: Option<&Value>| r.and_then(|r| r.get(kind)).and_then(Value::as_object).cloned().unwrap_or_default();
+        let of =
+            |r: Option<&Value>| r.and_then(|r| r.get(kind)).and_then(Value::as_object).cloned().unwrap_or_default();
         let (mut had, mut have) = (of(had), of(have));
         for name in ["cpu", "memory"] {
             if had.shift_remove(name).is_some() & have.shift_remove(name).is_none() {
@@ -287,7 +291,10 @@ mod tests {
         assert_eq!(check(|p| p["spec"]["activeDeadlineSeconds"] = 5.into()), none);
         assert_eq!(check(|p| p["spec"]["activeDeadlineSeconds"] = (-1).into()), ["spec.activeDeadlineSeconds"]);
         assert_eq!(check(|p| p["spec"]["schedulingGates"] = json!([{"name": "g"}])), ["spec.schedulingGates"]);
-        assert_eq!(check(|p| p["spec"]["initContainers"] = json!([{"name": "x", "image": "i"}])), ["spec.initContainers"]);
+        assert_eq!(
+            check(|p| p["spec"]["initContainers"] = json!([{"name": "x", "image": "i"}])),
+            ["spec.initContainers"]
+        );
     }
 
     #[test]
@@ -312,7 +319,8 @@ mod tests {
                 p["spec"]["schedulingGates"] = json!([{"name": "g"}]);
                 p["spec"]["nodeSelector"] = selector;
                 if !terms.is_null() {
-                    p["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"] = terms;
+                    p["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"] =
+                        terms;
                 }
             })
         };
@@ -339,11 +347,18 @@ mod tests {
         let resources = |p: &mut Value, value: Value| p["spec"]["containers"][0]["resources"] = value;
         let _ = resources;
         assert_eq!(check(|p| p["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "1500m".into()), none);
-        assert_eq!(check(|p| p["spec"]["containers"][0]["resources"]["limits"] = json!({})), ["spec.containers[0].resources.limits"]);
-        assert_eq!(check(|p| p["spec"]["containers"][0]["resources"]["limits"]["example.com/x"] = "1".into()), ["spec"]);
+        assert_eq!(
+            check(|p| p["spec"]["containers"][0]["resources"]["limits"] = json!({})),
+            ["spec.containers[0].resources.limits"]
+        );
+        assert_eq!(
+            check(|p| p["spec"]["containers"][0]["resources"]["limits"]["example.com/x"] = "1".into()),
+            ["spec"]
+        );
         assert_eq!(check(|p| p["spec"]["containers"][0]["image"] = "j".into()), ["spec"]);
         let guaranteed = check(|p| {
-            p["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1", "memory": "1"}, "limits": {"cpu": "1", "memory": "1"}});
+            p["spec"]["containers"][0]["resources"] =
+                json!({"requests": {"cpu": "1", "memory": "1"}, "limits": {"cpu": "1", "memory": "1"}});
         });
         assert_eq!(guaranteed, ["spec"], "another quality of service");
     }

@@ -39,7 +39,11 @@ pub fn validate_spec(spec: &Value, at: &str, errors: &mut FieldErrors) {
     if let Some(n) = spec.get("activeDeadlineSeconds").and_then(Value::as_i64)
         && !(1..=i64::from(i32::MAX)).contains(&n)
     {
-        errors.invalid(&format!("{at}.activeDeadlineSeconds"), &n.into(), "must be between 1 and 2147483647, inclusive");
+        errors.invalid(
+            &format!("{at}.activeDeadlineSeconds"),
+            &n.into(),
+            "must be between 1 and 2147483647, inclusive",
+        );
     }
     for key in ["nodeName", "serviceAccountName"] {
         let name = spec.str_at(&[key]);
@@ -280,7 +284,9 @@ fn sysctls(spec: &Value, at: &str, errors: &mut FieldErrors) {
             errors.duplicate(&at, &name.into());
         }
         let host = |key: &str| spec.get(key) == Some(&Value::Bool(true));
-        for (key, prefixes) in [("hostNetwork", &["net."][..]), ("hostIPC", &["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."])] {
+        for (key, prefixes) in
+            [("hostNetwork", &["net."][..]), ("hostIPC", &["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."])]
+        {
             if host(key) && prefixes.iter().any(|prefix| name.replace('/', ".").starts_with(prefix)) {
                 errors.invalid(&at, &name.into(), &format!("may not be specified when '{key}' is true"));
             }

@@ -69,7 +69,10 @@ pub fn resize_update(new: &Value, old: &Value) -> Value {
     let mut out = with_metadata_of(new, old);
     for list in ["containers", "initContainers"] {
         let wanted = items(new, &["spec", list]).to_vec();
-        let same = items(old, &["spec", list]).iter().map(|c| c.str_at(&["name"])).eq(wanted.iter().map(|c| c.str_at(&["name"])));
+        let same = items(old, &["spec", list])
+            .iter()
+            .map(|c| c.str_at(&["name"]))
+            .eq(wanted.iter().map(|c| c.str_at(&["name"])));
         if !same {
             out["spec"][list] = wanted.into();
             continue;

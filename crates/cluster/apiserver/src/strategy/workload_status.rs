@@ -33,7 +33,8 @@ pub fn validate(sub: &str, new: &Value, old: &Value, errors: &mut FieldErrors) {
             errors.invalid(&format!("status.{part}"), &n.into(), text);
         }
     }
-    if let (Some(before), Some(n)) = (old.at(&["status", "collisionCount"]).and_then(Value::as_i64), count("collisionCount"))
+    if let (Some(before), Some(n)) =
+        (old.at(&["status", "collisionCount"]).and_then(Value::as_i64), count("collisionCount"))
         && n < before
     {
         errors.invalid("status.collisionCount", &n.into(), "cannot be decremented");

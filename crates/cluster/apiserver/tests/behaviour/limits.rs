@@ -67,7 +67,9 @@ async fn bodies_that_never_come_hold_nobody_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeout_of_the_client_counts() {
     let api = Api::start().await;
-    for (query, code) in [("timeout=1h30m", 200), ("timeout=0s", 200), ("timeout=", 200), ("timeout=abc", 400), ("timeout=5", 400)] {
+    for (query, code) in
+        [("timeout=1h30m", 200), ("timeout=0s", 200), ("timeout=", 200), ("timeout=abc", 400), ("timeout=5", 400)]
+    {
         let (got, answer) = api.get(&format!("{MAPS}?{query}")).await;
         assert_eq!(got, code, "{query}: {answer}");
         if code == 400 {
@@ -78,7 +80,8 @@ async fn a_timeout_of_the_client_counts() {
     let (code, answer) = api.get(&format!("{MAPS}?timeout=1ns")).await;
     assert_eq!((code, &answer["reason"]), (504, &json!("Timeout")), "{answer}");
     // A watch is not ended by it.
-    let response = api.request(Method::GET, &format!("{MAPS}?watch=1&timeout=1ns&timeoutSeconds=1")).send().await.unwrap();
+    let response =
+        api.request(Method::GET, &format!("{MAPS}?watch=1&timeout=1ns&timeoutSeconds=1")).send().await.unwrap();
     assert_eq!(response.status().as_u16(), 200);
     response.text().await.unwrap();
 }

@@ -39,7 +39,11 @@ async fn backends(api: &Api, address: IpAddr) -> (u16, u16) {
     let plain = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
     let secret = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
     let ports = (plain.local_addr().unwrap().port(), secret.local_addr().unwrap().port());
-    let cert = kinit_component_base::tls::ReloadingCert::load(&api.server.pki.file("apiserver.crt"), &api.server.pki.file("apiserver.key")).unwrap();
+    let cert = kinit_component_base::tls::ReloadingCert::load(
+        &api.server.pki.file("apiserver.crt"),
+        &api.server.pki.file("apiserver.key"),
+    )
+    .unwrap();
     let config = rustls::ServerConfig::builder().with_no_client_auth().with_cert_resolver(cert);
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     tokio::spawn(async move {
@@ -67,7 +71,11 @@ async fn objects(api: &Api, address: IpAddr, (plain, secret): (u16, u16)) {
     api.create("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
     let ports = json!([{"name": "web", "containerPort": plain}, {"name": "tls", "containerPort": secret}]);
     let pods = "/api/v1/namespaces/default/pods";
-    api.create(pods, json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i", "ports": ports}]}})).await;
+    api.create(
+        pods,
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i", "ports": ports}]}}),
+    )
+    .await;
     let status = json!({"status": {"podIP": address, "podIPs": [{"ip": address}]}});
     assert_eq!(api.send(Method::PATCH, &format!("{pods}/p/status"), MERGE, &status).await.0, 200);
     let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"name": "web", "port": 80}, {"name": "tls", "port": 443}]}});
@@ -80,7 +88,11 @@ async fn objects(api: &Api, address: IpAddr, (plain, secret): (u16, u16)) {
     let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
     api.create(slices, slice("s", json!({"kind": "Pod", "name": "p", "namespace": "default"}))).await;
     // Endpoints that are no pod lead nowhere.
-    api.create("/api/v1/namespaces/default/services", json!({"metadata": {"name": "t"}, "spec": {"ports": [{"name": "web", "port": 80}]}})).await;
+    api.create(
+        "/api/v1/namespaces/default/services",
+        json!({"metadata": {"name": "t"}, "spec": {"ports": [{"name": "web", "port": 80}]}}),
+    )
+    .await;
     api.create(slices, slice("t", Value::Null)).await;
     let status = json!({"addresses": [{"type": "InternalIP", "address": address}]});
     api.create("/api/v1/nodes", json!({"metadata": {"name": "n"}, "status": status})).await;
@@ -116,7 +128,10 @@ async fn pods_services_and_nodes() {
         assert_eq!(text(&api, Method::GET, &format!("{proxy}/")).await.1, "GET /");
         assert_eq!(text(&api, Method::POST, &proxy).await.1, "POST /");
         // Links and redirects lead back through the proxy.
-        assert_eq!(text(&api, Method::GET, &format!("{proxy}/page")).await.1, format!(r#"<a href="{proxy}/next">next</a>"#));
+        assert_eq!(
+            text(&api, Method::GET, &format!("{proxy}/page")).await.1,
+            format!(r#"<a href="{proxy}/next">next</a>"#)
+        );
         assert_eq!(text(&api, Method::GET, &format!("{proxy}/old")).await.2, Some(format!("{proxy}/new")));
     }
     for (target, code) in [

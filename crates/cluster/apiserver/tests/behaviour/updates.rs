@@ -49,7 +49,10 @@ async fn pods() {
     let sysctl = json!({"metadata": {"name": "q"}, "spec": {"containers": [{"name": "c", "image": "i"}],
         "securityContext": {"sysctls": [{"name": "foo-", "value": "x"}]}}});
     let (code, answer) = api.send(Method::POST, PODS, JSON, &sysctl).await;
-    assert!(code == 422 && answer["message"].as_str().unwrap().contains("must have at most 253 characters"), "{answer}");
+    assert!(
+        code == 422 && answer["message"].as_str().unwrap().contains("must have at most 253 characters"),
+        "{answer}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +107,9 @@ async fn small_rules_of_single_kinds() {
     let addresses = "/apis/networking.k8s.io/v1/ipaddresses";
     let reference = json!({"resource": "services", "namespace": "default", "name": "x"});
     api.create(addresses, json!({"metadata": {"name": "2001:db8::1"}, "spec": {"parentRef": reference}})).await;
-    let (code, _) = api.send(Method::POST, addresses, JSON, &json!({"metadata": {"name": "x"}, "spec": {"parentRef": reference}})).await;
+    let (code, _) = api
+        .send(Method::POST, addresses, JSON, &json!({"metadata": {"name": "x"}, "spec": {"parentRef": reference}}))
+        .await;
     assert_eq!(code, 422);
     // A node's ranges come together.
     api.create("/api/v1/nodes", json!({"metadata": {"name": "n"}})).await;
@@ -131,7 +136,11 @@ async fn scales_names_and_forms() {
     let api = Api::start().await;
     let path = "/apis/apps/v1/namespaces/default/deployments";
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
-    api.create(path, json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}})).await;
+    api.create(
+        path,
+        json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}}),
+    )
+    .await;
     let scale = |name: &str| json!({"metadata": {"name": name, "namespace": "default"}, "spec": {"replicas": 2}});
     assert_eq!(api.send(Method::PUT, &format!("{path}/d/scale"), JSON, &scale("d")).await.0, 200);
     assert_eq!(api.send(Method::PUT, &format!("{path}/d/scale"), JSON, &scale("other")).await.0, 400);
@@ -169,7 +178,10 @@ async fn openapi_documents_have_tags() {
     let (_, index) = api.get("/openapi/v3").await;
     let url = index["paths"]["api/v1"]["serverRelativeURL"].as_str().unwrap();
     let current = api.request(Method::GET, url).send().await.unwrap();
-    assert_eq!((current.status().as_u16(), current.headers()["cache-control"].to_str().unwrap()), (200, "public, immutable"));
+    assert_eq!(
+        (current.status().as_u16(), current.headers()["cache-control"].to_str().unwrap()),
+        (200, "public, immutable")
+    );
     let stale = api.request(Method::GET, "/openapi/v3/api/v1?hash=00").send().await.unwrap();
     assert_eq!((stale.status().as_u16(), stale.headers()["location"].to_str().unwrap()), (301, url));
 }

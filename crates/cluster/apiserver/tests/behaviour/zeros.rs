@@ -70,7 +70,10 @@ fn table() -> Vec<(&'static str, Value, Vec<(&'static str, Value)>)> {
         (
             "/api/v1/nodes",
             json!({"metadata": {"name": "x"}}),
-            vec![("/status/nodeInfo/kernelVersion", json!("")), ("/status/daemonEndpoints/kubeletEndpoint/Port", json!(0))],
+            vec![
+                ("/status/nodeInfo/kernelVersion", json!("")),
+                ("/status/daemonEndpoints/kubeletEndpoint/Port", json!(0)),
+            ],
         ),
         (
             "/api/v1/namespaces/default/services",
@@ -117,7 +120,9 @@ async fn nodes_that_are_schedulable_are_selected() {
     let api = Api::start().await;
     api.create("/api/v1/nodes", json!({"metadata": {"name": "a"}})).await;
     api.create("/api/v1/nodes", json!({"metadata": {"name": "b"}, "spec": {"unschedulable": true}})).await;
-    for (selector, wanted) in [("spec.unschedulable%3Dfalse", "a"), ("spec.unschedulable%3Dtrue", "b"), ("spec.unschedulable!%3Dtrue", "a")] {
+    for (selector, wanted) in
+        [("spec.unschedulable%3Dfalse", "a"), ("spec.unschedulable%3Dtrue", "b"), ("spec.unschedulable!%3Dtrue", "a")]
+    {
         let (_, list) = api.get(&format!("/api/v1/nodes?fieldSelector={selector}")).await;
         let items = list["items"].as_array().unwrap();
         assert!(items.len() == 1 && items[0]["metadata"]["name"] == wanted, "{selector}: {list}");

@@ -80,7 +80,8 @@ fn retain_keys(target: &mut Map<String, Value>, patch: &Map<String, Value>) -> R
     let Some(keep) = patch.get(RETAIN) else { return Ok(()) };
     let keep = keep.as_array().ok_or("invalid patch format of retainKeys")?;
     let kept = |key: &str| keep.iter().any(|k| k.as_str() == Some(key));
-    let directive = |key: &str| key == DIRECTIVE || key == RETAIN || key.starts_with(DELETE_FROM) || key.starts_with(ORDER);
+    let directive =
+        |key: &str| key == DIRECTIVE || key == RETAIN || key.starts_with(DELETE_FROM) || key.starts_with(ORDER);
     if patch.iter().any(|(key, value)| !value.is_null() && !directive(key) && !kept(key)) {
         return Err("patch content doesn't match retainKeys list".into());
     }
@@ -252,15 +253,23 @@ mod tests {
 
     #[test]
     fn nulls_empties_and_replacements() {
-        let server = json!({"spec": {"nodeSelector": {"a": "b"}, "containers": [{"name": "a"}], "tolerations": [{"key": "k"}]}});
+        let server =
+            json!({"spec": {"nodeSelector": {"a": "b"}, "containers": [{"name": "a"}], "tolerations": [{"key": "k"}]}});
         for (patch, result) in [
             (json!({"nodeSelector": null}), json!({"containers": [{"name": "a"}], "tolerations": [{"key": "k"}]})),
-            (json!({"nodeSelector": {"$patch": "delete"}, "tolerations": []}), json!({"containers": [{"name": "a"}], "tolerations": []})),
+            (
+                json!({"nodeSelector": {"$patch": "delete"}, "tolerations": []}),
+                json!({"containers": [{"name": "a"}], "tolerations": []}),
+            ),
             (json!({"containers": []}), server["spec"].clone()),
-            (json!({"containers": [{"$patch": "replace"}, {"name": "z"}], "tolerations": null}),
-                json!({"nodeSelector": {"a": "b"}, "containers": [{"name": "z"}]})),
-            (json!({"volumes": [{"name": "v", "$patch": "delete"}], "tolerations": null, "nodeSelector": null}),
-                json!({"containers": [{"name": "a"}], "volumes": []})),
+            (
+                json!({"containers": [{"$patch": "replace"}, {"name": "z"}], "tolerations": null}),
+                json!({"nodeSelector": {"a": "b"}, "containers": [{"name": "z"}]}),
+            ),
+            (
+                json!({"volumes": [{"name": "v", "$patch": "delete"}], "tolerations": null, "nodeSelector": null}),
+                json!({"containers": [{"name": "a"}], "volumes": []}),
+            ),
         ] {
             assert_eq!(apply(("", "v1", "Pod"), server.clone(), &json!({"spec": patch}))["spec"], result, "{patch}");
         }
@@ -273,9 +282,14 @@ mod tests {
             (json!({"$retainKeys": "x"}), "invalid patch format of retainKeys"),
             (json!({"$retainKeys": ["nodeName"], "hostname": "h"}), "patch content doesn't match retainKeys list"),
             (json!({"$setElementOrder/containers": 5}), "invalid patch format of setElementOrder list"),
-            (json!({"$setElementOrder/containers": [{"name": "b"}], "containers": [{"name": "a"}]}), "The order in patch list"),
-            (json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}], "containers": [{"name": "a"}, {"name": "b"}]}),
-                "The order in patch list"),
+            (
+                json!({"$setElementOrder/containers": [{"name": "b"}], "containers": [{"name": "a"}]}),
+                "The order in patch list",
+            ),
+            (
+                json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}], "containers": [{"name": "a"}, {"name": "b"}]}),
+                "The order in patch list",
+            ),
             (json!({"containers": [{"image": "x"}]}), "does not contain declared merge key: name"),
             (json!({"containers": [5]}), "expected a map"),
             (json!({"$patch": "turn"}), "Unknown patch type found: turn"),
