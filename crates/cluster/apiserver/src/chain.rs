@@ -158,14 +158,7 @@ async fn resource(
     if !info.subresource.is_empty() && desc.sub(&info.subresource).is_none() {
         return Err(ApiError::no_such_path());
     }
-    let named = info.named_in_path();
-    if desc.namespaced && info.namespace.is_empty() && named {
-        return Err(ApiError::no_such_path());
-    }
-    if !info.rest.is_empty() && info.subresource != "proxy" {
-        return Err(ApiError::no_such_path());
-    }
-    if !desc.namespaced && !info.namespace.is_empty() && info.resource != "namespaces" {
+    if info.is_odd(desc.namespaced) {
         return Err(ApiError::no_such_path());
     }
     let verbs: &[&str] = match desc.sub(&info.subresource) {
@@ -174,9 +167,10 @@ async fn resource(
     };
     // All namespaces together can only be read, a collection not be updated, a named object not be created.
     let everywhere = desc.namespaced && info.namespace.is_empty() && !matches!(info.verb, "list" | "watch");
-    let whole = !named && matches!(info.verb, "update" | "patch");
-    let again = named && info.verb == "create" && info.subresource.is_empty();
-    if everywhere || whole || again || !verbs.contains(&info.verb) {
+    let whole = !info.named && matches!(info.verb, "update" | "patch");
+    let again = info.named && info.verb == "create" && info.subresource.is_empty();
+    let written = info.watch_path && !matches!(*request.method(), Method::GET | Method::HEAD);
+    if everywhere || whole || again || written || !verbs.contains(&info.verb) {
         return Err(ApiError::method_not_allowed());
     }
     let accept = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();

@@ -29,6 +29,7 @@ mod openid;
 pub mod options;
 mod paths;
 mod pods;
+pub mod references;
 pub mod registry;
 pub mod resources;
 pub mod server;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::admission::webhook::virtual_create;
 use crate::http::{ApiResponse, RequestInfo, respond};
 use crate::registry::decode::{self, Wanted};
-use crate::registry::options::{DeleteOptions, write_options};
+use crate::registry::options::{eviction_options, write_options};
 use crate::registry::{Request, delete, update};
 
 /// A request like this one, for a pod.
@@ -136,14 +136,12 @@ pub async fn evict(request: &Request, body: Bytes) -> Result<ApiResponse, ApiErr
     if !eviction.name().is_empty() && eviction.name() != name {
         return Err(ApiError::bad_request(format!("name in URL does not match name in Eviction object: {name}")));
     }
-    let mut options = DeleteOptions { dry_run: write_options(request)?, ..DeleteOptions::default() };
-    virtual_create(request, &mut eviction, options.dry_run).await?;
-    if let Some(given) = eviction.get("deleteOptions") {
-        options.grace = given.get("gracePeriodSeconds").and_then(Value::as_i64);
-        options.uid = given.at(&["preconditions", "uid"]).and_then(Value::as_str).map(str::to_owned);
-        options.resource_version =
-            given.at(&["preconditions", "resourceVersion"]).and_then(Value::as_str).map(str::to_owned);
-    }
+    write_options(request)?;
+    let dry_run = eviction_options(request, &eviction)?.dry_run;
+    virtual_create(request, &mut eviction, dry_run).await?;
+    // Webhooks may have changed the options, but what was asked for as a dry run stays one.
+    let mut options = eviction_options(request, &eviction)?;
+    options.dry_run |= dry_run;
     let pod_request = for_pod(request, &name, "")?;
     let entry = request.server.store.get("pods/", &pod_request.key()).await.map_err(|e| request.storage_error(e))?;
     let pod = entry.ok_or_else(|| pod_request.not_found())?.value();

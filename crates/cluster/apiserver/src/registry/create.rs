@@ -59,24 +59,40 @@ pub async fn object_of(request: &Request, mut object: Value, dry_run: bool) -> R
     crate::inert::warn(request, &object);
     attributes.validate(&object).await?;
     let name = object.name().to_owned();
+    let key = desc.key(&request.info.namespace, &name);
     if dry_run {
+        absent(request, &key, &name, generated).await?;
+        crate::services::try_allocate(request, &mut object, None).await?;
         return Ok(object);
     }
     let undo = crate::services::allocate(request, &mut object, None).await?;
-    let key = desc.key(&request.info.namespace, &name);
     let stored = desc.stored(object);
     let ttl = (desc.prefix == "events/").then_some(EVENT_TTL);
     match request.server.store.create(&desc.prefix, &key, &stored, ttl).await {
         Ok(revision) => Ok(desc.shown(with_version(stored, revision))),
         Err(error) => {
             undo.run(&request.server).await;
-            let mut error = super::storage_error(error, desc, &name);
-            if generated && error.reason == "AlreadyExists" {
-                error.message.push_str(", the server was not able to generate a unique name for the object");
-                error.retry_after = Some(1);
-            }
-            Err(error)
+            Err(refused(request, error, &name, generated))
         }
+    }
+}
+
+/// What a failed write means to the client; whose name was generated here may try again.
+fn refused(request: &Request, error: kinit_storage::Error, name: &str, generated: bool) -> ApiError {
+    let mut error = super::storage_error(error, &request.desc, name);
+    if generated && error.reason == "AlreadyExists" {
+        error.message.push_str(", the server was not able to generate a unique name for the object");
+        error.retry_after = Some(1);
+    }
+    error
+}
+
+/// A dry run is refused where the write would be: when the object is there already (`DryRunnableStorage.Create`).
+async fn absent(request: &Request, key: &str, name: &str, generated: bool) -> Result<(), ApiError> {
+    let found = request.server.store.get(&request.desc.prefix, key).await;
+    match found.map_err(|e| super::storage_error(e, &request.desc, name))? {
+        Some(_) => Err(refused(request, kinit_storage::Error::Exists, name, generated)),
+        None => Ok(()),
     }
 }
 
