@@ -1,6 +1,7 @@
 //! Answers.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -52,9 +53,15 @@ pub fn text(status: u16, body: impl Into<Bytes>) -> ApiResponse {
     bytes(status, "text/plain; charset=utf-8", body)
 }
 
+/// In the extensions of an answer that is an error: its `Status`.
+#[derive(Debug, Clone)]
+pub struct Failure(pub Arc<Value>);
+
 /// The `Status` of an error.
 pub fn error(error: &ApiError) -> ApiResponse {
-    let mut response = json(error.code, &error.to_status());
+    let status = error.to_status();
+    let mut response = json(error.code, &status);
+    response.extensions_mut().insert(Failure(Arc::new(status)));
     if let Some(seconds) = error.retry_after {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

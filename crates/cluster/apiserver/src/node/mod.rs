@@ -16,6 +16,7 @@ use kinit_apimachinery::ApiError;
 use kinit_component_base::tls::{ReloadingCert, read_roots};
 
 use crate::admission::webhook::connect;
+use crate::audit::Tunnel;
 use crate::authz::{self, Ask};
 use crate::http::{ApiResponse, respond};
 use crate::options::Options;
@@ -151,7 +152,9 @@ async fn forward(request: &Request, mut http: HttpRequest<Incoming>, target: Tar
     {
         let server = hyper::upgrade::on(&mut response);
         let shutdown = request.server.shutdown.clone();
+        let (tunnel, open) = Tunnel::open();
         tokio::spawn(async move {
+            let _open = open;
             let (Ok(client), Ok(server)) = (client.await, server.await) else { return };
             let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
             tokio::select! {
@@ -163,6 +166,7 @@ async fn forward(request: &Request, mut http: HttpRequest<Incoming>, target: Tar
         let mut out = ApiResponse::new(respond::full(""));
         *out.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *out.headers_mut() = response.headers().clone();
+        out.extensions_mut().insert(tunnel);
         return Ok(out);
     }
     let (mut parts, body) = response.into_parts();

@@ -86,9 +86,7 @@ fn owner<'a>(pod: &'a Value, node: &str) -> Result<&'a Value, String> {
 /// What is wrong with a change of a pod's status: labels and claims decide what others, and the kubelet, may see.
 fn status(pod: &Value, old: &Value, node: &str) -> Option<String> {
     if !is_bound(old, node) {
-        return Some(format!(
-            "node \"{node}\" can only update pod status for pods with spec.nodeName set to itself"
-        ));
+        return Some(format!("node \"{node}\" can only update pod status for pods with spec.nodeName set to itself"));
     }
     if old.at(&["metadata", "labels"]) != pod.at(&["metadata", "labels"]) {
         return Some(format!("node \"{node}\" cannot update labels through pod status"));
