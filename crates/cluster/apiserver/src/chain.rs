@@ -40,6 +40,9 @@ pub async fn handle(server: Arc<Server>, request: HttpRequest<Incoming>) -> ApiR
         }
     };
     response = trail.answered(response, long).await;
+    if method == Method::HEAD {
+        response = respond::head(response);
+    }
     respond::set_header(&mut response, "audit-id", &id);
     server.metrics.request(&info, response.status().as_u16(), started.elapsed().as_secs_f64(), long);
     response

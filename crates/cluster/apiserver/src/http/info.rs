@@ -29,6 +29,8 @@ pub struct RequestInfo {
     pub field_selector: String,
     /// Whether the path names the object (and not only a field selector).
     pub named: bool,
+    /// Whether the path is below a namespace (and not the namespace's own).
+    pub in_namespace: bool,
     /// Whether the path is one of the deprecated ones below `watch/`.
     pub watch_path: bool,
 }
@@ -101,6 +103,7 @@ impl RequestInfo {
         if parts.first().is_some_and(|p| p == "namespaces") && parts.len() > 1 {
             info.namespace = parts[1].clone();
             if parts.len() > 2 && !matches!(parts[2].as_str(), "status" | "finalize") {
+                info.in_namespace = true;
                 parts.drain(..2);
             }
         }
@@ -131,12 +134,8 @@ impl RequestInfo {
 
     /// Whether the path is one that no resource has: parts too many, a namespace where there is none or the wrong one.
     pub fn is_odd(&self, namespaced: bool) -> bool {
-        let elsewhere = if namespaced {
-            self.namespace.is_empty() && self.named
-        } else {
-            // The namespace of a request for a namespace is that namespace: a right in one is none to another.
-            !self.namespace.is_empty() && !(self.resource == "namespaces" && self.name == self.namespace)
-        };
+        // A right in a namespace is none to what is in no namespace, and that includes the namespaces themselves.
+        let elsewhere = if namespaced { self.namespace.is_empty() && self.named } else { self.in_namespace };
         elsewhere
             || (!self.rest.is_empty() && self.subresource != "proxy")
             || (self.watch_path && !self.subresource.is_empty())
@@ -181,7 +180,8 @@ mod tests {
             ("/api/v1/namespaces/a/status", false, false),
             ("/api/v1/watch/namespaces/a", false, false),
             ("/api/v1/namespaces/a/namespaces", false, true),
-            ("/api/v1/namespaces/a/namespaces/b", false, true),
+            ("/api/v1/namespaces/a/namespaces/a", false, true),
+            ("/api/v1/namespaces/a/namespaces/b/status", false, true),
             ("/api/v1/namespaces/a/nodes", false, true),
             ("/api/v1/namespaces/a/nodes/a", false, true),
             ("/api/v1/pods", true, false),

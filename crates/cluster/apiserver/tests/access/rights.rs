@@ -52,7 +52,7 @@ async fn without_rights_there_is_nothing() {
             api.create(&collection(desc, false), &object).await;
         }
         for (method, path) in requests(desc) {
-            if method == "POST" && OPEN.iter().any(|r| path.ends_with(r)) {
+            if method == "POST" && OPEN.contains(&desc.plural.as_str()) {
                 continue;
             }
             let body = matches!(method, "PUT" | "PATCH" | "POST").then(|| {

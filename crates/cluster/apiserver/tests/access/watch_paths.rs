@@ -47,10 +47,13 @@ async fn every_kind_is_watched_by_name() {
     let mut watches = Vec::new();
     for desc in api.server.server.registry.all().iter().filter(|d| d.verbs.contains(&"watch")) {
         for name in ["w-one", "w-two"] {
-            api.create(&collection(desc, false), &objects::of(desc, name)).await;
+            let path = collection(desc, false);
+            // Two faces of one stored kind share the object.
+            if api.get(ADMIN, &format!("{path}/{name}")).await.code == 404 {
+                api.create(&path, &objects::of(desc, name)).await;
+            }
         }
         watches.push((desc.namespaced, format!("{}/w-one", collection(desc, true))));
-        // A namespace that is asked for by name is one object, too.
     }
     assert!(watches.len() > 50, "{} kinds", watches.len());
     let asked = watches.iter().map(|(_, path)| api.watched(ADMIN, path));
