@@ -189,9 +189,22 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// A place in a pod, what stands there, and what it refers to.
-    fn table() -> Vec<(Value, &'static str, Option<(Kind, &'static str)>)> {
-        let container = |kind: &str, c: Value| json!({kind: [c]});
+    /// A part of a pod's spec, the first thing it needs, and what it names.
+    type Case = (Value, &'static str, Option<(Kind, &'static str)>);
+
+    fn environment(containers: &str) -> Vec<Case> {
+        let container = |c: Value| json!({containers: [c]});
+        let key = |k: &str| json!({"env": [{"name": "E", "valueFrom": {k: {"name": "x", "key": "k"}}}]});
+        let (secret, map) = (Some((Kind::Secret, "x")), Some((Kind::ConfigMap, "x")));
+        vec![
+            (container(json!({"envFrom": [{"secretRef": {"name": "x"}}]})), "secrets", secret),
+            (container(json!({"envFrom": [{"configMapRef": {"name": "x"}}]})), "configmaps", map),
+            (container(key("secretKeyRef")), "secrets", secret),
+            (container(key("configMapKeyRef")), "configmaps", map),
+        ]
+    }
+
+    fn table() -> Vec<Case> {
         let volume = |source: Value| {
             let mut volume = source;
             volume["name"] = "v".into();
@@ -244,17 +257,17 @@ mod tests {
                 Some((Kind::ResourceClaim, "x")),
             ),
         ];
-        for kind in CONTAINERS {
-            out.push((container(kind, json!({"envFrom": [{"secretRef": named}]})), "secrets", secret));
-            out.push((container(kind, json!({"envFrom": [{"configMapRef": named}]})), "configmaps", map));
-            let key = |k: &str| json!({"env": [{"name": "E", "valueFrom": {k: {"name": "x", "key": "k"}}}]});
-            out.push((container(kind, key("secretKeyRef")), "secrets", secret));
-            out.push((container(kind, key("configMapKeyRef")), "configmaps", map));
-        }
-        for source in ["cephfs", "cinder", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos"] {
-            out.push((volume(json!({source: {"secretRef": named}})), "secrets", secret));
-        }
+        CONTAINERS.iter().for_each(|kind| out.extend(environment(kind)));
         out
+    }
+
+    #[test]
+    fn every_source_with_a_secret() {
+        for source in ["cephfs", "cinder", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos"] {
+            let pod = json!({"spec": {"volumes": [{"name": "v", source: {"secretRef": {"name": "x"}}}]}});
+            assert_eq!(first_of(&pod).as_deref(), Some("secrets"), "{source}");
+            assert_eq!(of_pod(&pod), [Reference { kind: Kind::Secret, name: "x".into() }], "{source}");
+        }
     }
 
     #[test]

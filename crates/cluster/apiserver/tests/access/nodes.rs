@@ -94,8 +94,46 @@ async fn a_mirror_pod_opens_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_reads_what_its_pods_need_while_they_need_it() {
+async fn a_node_has_what_its_pods_need_while_they_need_it() {
     let (api, _) = cluster().await;
+    let pods = format!("{CORE}/pods");
+    let pod = populate(&api).await;
+    let reads = reads();
+    for path in &reads {
+        assert_eq!(api.get(N1, path).await.code, 200, "{path}");
+        assert_eq!(api.get(N2, path).await.code, 403, "{path}");
+    }
+    let selected = format!("/api/v1/secrets?{SELECTED}");
+    for path in [&selected, &format!("{CORE}/secrets"), "/api/v1/watch/secrets", SLICES] {
+        assert_eq!(api.get(N1, path).await.code, 403, "{path}");
+    }
+    writes(&api, &pod["metadata"]["uid"]).await;
+    assert_eq!(api.delete(N1, &format!("{pods}/p?gracePeriodSeconds=0")).await.code, 200);
+    api.get(ADMIN, &pods).await;
+    for path in &reads[..6] {
+        assert_eq!(api.get(N1, path).await.code, 403, "{path}: the pod is gone");
+    }
+}
+
+const SLICES: &str = "/apis/resource.k8s.io/v1/resourceslices";
+const SELECTED: &str = "fieldSelector=metadata.name%3Ds";
+
+/// What n1 may read and n2 may not; the first six because of the pod.
+fn reads() -> [String; 8] {
+    [
+        format!("{CORE}/secrets/s"),
+        format!("{CORE}/secrets?{SELECTED}"),
+        format!("{CORE}/pods/p"),
+        format!("{CORE}/persistentvolumeclaims/c"),
+        format!("{CORE}/serviceaccounts/default"),
+        "/api/v1/persistentvolumes/pv".to_owned(),
+        "/apis/storage.k8s.io/v1/volumeattachments/va".to_owned(),
+        format!("{SLICES}/slice-n1"),
+    ]
+}
+
+/// A pod on n1 with a secret and a claim, the claim's volume, its attachment and a slice of the node's devices; the pod.
+async fn populate(api: &Api) -> Value {
     let pods = format!("{CORE}/pods");
     let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "automountServiceAccountToken": false,
         "containers": [{"name": "c", "image": "i", "envFrom": [{"secretRef": {"name": "s"}}]}],
@@ -112,34 +150,16 @@ async fn a_node_reads_what_its_pods_need_while_they_need_it() {
         json!({"metadata": {"name": format!("slice-{node}")}, "spec": {"driver": "d.example.com", "nodeName": node,
         "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1}}})
     };
-    let slices = "/apis/resource.k8s.io/v1/resourceslices";
-    assert_eq!(api.post(N1, slices, &slice("n2")).await.code, 403);
-    let published = api.post(N1, slices, &slice("n1")).await;
+    assert_eq!(api.post(N1, SLICES, &slice("n2")).await.code, 403);
+    let published = api.post(N1, SLICES, &slice("n1")).await;
     assert_eq!(published.code, 201, "{}", published.text);
-    api.get(ADMIN, slices).await;
-    let selected = "fieldSelector=metadata.name%3Ds";
-    let reads = [
-        format!("{CORE}/secrets/s"),
-        format!("{CORE}/secrets?{selected}"),
-        format!("{CORE}/pods/p"),
-        format!("{CORE}/persistentvolumeclaims/c"),
-        format!("{CORE}/serviceaccounts/default"),
-        "/api/v1/persistentvolumes/pv".to_owned(),
-        "/apis/storage.k8s.io/v1/volumeattachments/va".to_owned(),
-        format!("{slices}/slice-n1"),
-    ];
-    for path in &reads {
-        assert_eq!(api.get(N1, path).await.code, 200, "{path}");
-        assert_eq!(api.get(N2, path).await.code, 403, "{path}");
-    }
-    for path in [
-        format!("/api/v1/secrets?{selected}"),
-        format!("{CORE}/secrets"),
-        "/api/v1/watch/secrets".into(),
-        slices.into(),
-    ] {
-        assert_eq!(api.get(N1, &path).await.code, 403, "{path}");
-    }
+    api.get(ADMIN, SLICES).await;
+    made
+}
+
+/// What n1 may write about its pod and n2 may not.
+async fn writes(api: &Api, uid: &Value) {
+    let pods = format!("{CORE}/pods");
     let sized = json!({"status": {"capacity": {"storage": "2Gi"}}});
     let status = format!("{CORE}/persistentvolumeclaims/c/status");
     assert_eq!(api.merge(N2, &status, &sized).await.code, 403);
@@ -149,17 +169,12 @@ async fn a_node_reads_what_its_pods_need_while_they_need_it() {
         |uid: &Value| json!({"spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": uid}}});
     let token = format!("{CORE}/serviceaccounts/default/token");
     assert_eq!(api.post(N1, &token, &bound(&"".into())).await.code, 403);
-    assert_eq!(api.post(N2, &token, &bound(&made["metadata"]["uid"])).await.code, 403);
-    let given = api.post(N1, &token, &bound(&made["metadata"]["uid"])).await;
+    assert_eq!(api.post(N2, &token, &bound(uid)).await.code, 403);
+    let given = api.post(N1, &token, &bound(uid)).await;
     assert_eq!(given.code, 201, "{}", given.text);
     let evict = |name: &str| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
     assert_eq!(api.post(N2, &format!("{pods}/p/eviction"), &evict("p")).await.code, 403);
     assert_eq!(api.post(N1, &format!("{pods}/p/eviction?dryRun=All"), &evict("p")).await.code, 201);
-    assert_eq!(api.delete(N1, &format!("{pods}/p?gracePeriodSeconds=0")).await.code, 200);
-    api.get(ADMIN, &pods).await;
-    for path in &reads[..6] {
-        assert_eq!(api.get(N1, path).await.code, 403, "{path}: the pod is gone");
-    }
 }
 
 /// A request costs a look, however many pods there are; and a pod that is bound later counts at once.
