@@ -1,5 +1,8 @@
 //! Requests as anybody: an administrator who impersonates.
 
+use std::time::Duration;
+
+use kinit_apiserver::authn::User;
 use kinit_test_support::TestApiServer;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
@@ -84,7 +87,7 @@ impl Api {
         (answer.code, if answer.code == 200 { answer.text.lines().map(name).collect() } else { Vec::new() })
     }
 
-    /// Lets a user do something in the namespace default.
+    /// Lets a user do something in a namespace.
     pub async fn allow(&self, user: &str, namespace: &str, rule: &Value) {
         let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
         let role = json!({"metadata": {"name": user}, "rules": [rule]});
@@ -92,14 +95,30 @@ impl Api {
         let binding = json!({"metadata": {"name": user}, "subjects": [{"kind": "User", "name": user}],
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": user}});
         self.create(&format!("{rbac}/rolebindings"), &binding).await;
-        // Authorizers read the caches; a list waits for them.
-        self.get(ADMIN, &format!("{rbac}/rolebindings")).await;
+        let (server, user) = (&self.server.server, User::authenticated(user, []));
+        until("the binding counts", || !server.rbac.current(&server.store).rules(&user, namespace).is_empty()).await;
+    }
+
+    /// Waits until the cache, which authorizers and admission read, has an object as it should be; `None` when it is gone.
+    pub async fn cached(&self, prefix: &str, key: &str, want: impl Fn(Option<&Value>) -> bool) {
+        let cache = self.server.server.store.cache(prefix).unwrap();
+        until(key, || want(cache.get(key).map(|e| e.value()).as_ref())).await;
     }
 
     /// The account that pods without one run as.
     pub async fn default_account(&self) {
         self.create("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}})).await;
     }
+}
+
+/// Waits for a condition, for ten seconds.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap_or_else(|_| panic!("{what}: it never does"));
 }
 
 /// The path of a collection in the namespace default.

@@ -192,7 +192,8 @@ async fn an_eviction_is_dry_by_its_own_options() {
     .await;
     let spare = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": 2, "currentHealthy": 1, "desiredHealthy": 0, "expectedPods": 1}});
     assert_eq!(api.merge(ADMIN, &format!("{budgets}/b/status"), &spare).await.code, 200);
-    api.get(ADMIN, budgets).await;
+    let allowed = |b: Option<&Value>| b.is_some_and(|b| b["status"]["disruptionsAllowed"] == 2);
+    api.cached("poddisruptionbudgets/", "default/b", allowed).await;
     let evict = |options: Value| {
         let eviction =
             json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}, "deleteOptions": options});
@@ -272,7 +273,7 @@ async fn a_webhook_with_side_effects_is_not_called() {
     odd["apiVersion"] = "admissionregistration.k8s.io/v1".into();
     odd["kind"] = "ValidatingWebhookConfiguration".into();
     store.create("validatingwebhookconfigurations/", "h", &odd, None).await.unwrap();
-    api.get(ADMIN, hooks).await;
+    api.cached("validatingwebhookconfigurations/", "h", |h| h.is_some()).await;
     let maps = "/api/v1/namespaces/default/configmaps?dryRun=All";
     let body = Some(("application/json", json!({"metadata": {"name": "m"}}).to_string()));
     let answer = without_trace(&api, "POST", maps, body).await;

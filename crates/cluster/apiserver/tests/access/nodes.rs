@@ -19,7 +19,9 @@ async fn cluster() -> (Api, String) {
         uid = made.body["metadata"]["uid"].as_str().unwrap().to_owned();
     }
     api.create(&format!("{CORE}/secrets"), &json!({"metadata": {"name": "s"}, "stringData": {"k": "hidden"}})).await;
-    api.get(ADMIN, "/api/v1/nodes").await;
+    for node in ["n1", "n2"] {
+        api.cached("minions/", node, |n| n.is_some()).await;
+    }
     (api, uid)
 }
 
@@ -109,7 +111,7 @@ async fn a_node_has_what_its_pods_need_while_they_need_it() {
     }
     writes(&api, &pod["metadata"]["uid"]).await;
     assert_eq!(api.delete(N1, &format!("{pods}/p?gracePeriodSeconds=0")).await.code, 200);
-    api.get(ADMIN, &pods).await;
+    api.cached("pods/", "default/p", |p| p.is_none()).await;
     for path in &reads[..6] {
         assert_eq!(api.get(N1, path).await.code, 403, "{path}: the pod is gone");
     }
@@ -153,7 +155,14 @@ async fn populate(api: &Api) -> Value {
     assert_eq!(api.post(N1, SLICES, &slice("n2")).await.code, 403);
     let published = api.post(N1, SLICES, &slice("n1")).await;
     assert_eq!(published.code, 201, "{}", published.text);
-    api.get(ADMIN, SLICES).await;
+    for (prefix, key) in [
+        ("pods/", "default/p"),
+        ("persistentvolumes/", "pv"),
+        ("volumeattachments/", "va"),
+        ("resourceslices/", "slice-n1"),
+    ] {
+        api.cached(prefix, key, |o| o.is_some()).await;
+    }
     made
 }
 
@@ -194,7 +203,7 @@ async fn bindings_count_at_once() {
         let binding = json!({"metadata": {"name": name}, "target": {"kind": "Node", "name": "n1"}});
         assert_eq!(api.post(ADMIN, &format!("{pods}/{name}/binding"), &binding).await.code, 201);
         // The kubelet learns of it by its watch, which is fed by the same cache.
-        api.get(ADMIN, &pods).await;
+        api.cached("pods/", &format!("default/{name}"), |p| p.is_some_and(|p| p["spec"]["nodeName"] == "n1")).await;
         assert_eq!(api.get(N1, &path).await.code, 200);
         assert_eq!(api.get(N2, &path).await.code, 403);
     }
@@ -203,6 +212,6 @@ async fn bindings_count_at_once() {
     let answer =
         api.ask(ADMIN, "PATCH", &format!("{pods}/p0/ephemeralcontainers"), Some((media, added.to_string()))).await;
     assert_eq!(answer.code, 200, "{}", answer.text);
-    api.get(ADMIN, &pods).await;
+    api.cached("pods/", "default/p0", |p| p.is_some_and(|p| p["spec"]["ephemeralContainers"].is_array())).await;
     assert_eq!(api.get(N1, &format!("{CORE}/secrets/s")).await.code, 200, "a debugging container's secret");
 }

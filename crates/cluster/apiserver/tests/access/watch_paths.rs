@@ -70,7 +70,8 @@ async fn a_namespaces_administrator_stays_there() {
         api.create("/api/v1/namespaces", &json!({"metadata": {"name": name}})).await;
     }
     api.allow("olga", "own", &json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]})).await;
-    assert_eq!(api.get("olga", "/api/v1/namespaces/own").await.code, 200);
+    let own = api.get("olga", "/api/v1/namespaces/own").await;
+    assert_eq!(own.code, 200, "{}", own.text);
     assert_eq!(api.watched("olga", "/api/v1/watch/namespaces/own").await, (200, vec!["own".to_owned()]));
     for path in ["/api/v1/namespaces", "/api/v1/namespaces/victim", "/api/v1/watch/namespaces/victim"] {
         assert_eq!(api.get("olga", path).await.code, 403, "{path}");
