@@ -1,34 +1,41 @@
 //! The audit log: JSON lines (`audit.k8s.io/v1 Event`), by the rules of a policy.
+//!
+//! ```text
+//! request ── policy: level ──> Record ── RequestReceived ─ ResponseStarted (long-running) ─ ResponseComplete | Panic ──> Log
+//! ```
+//! The answer waits until its event is written (`--audit-log-mode=blocking`).
 
 mod log;
+mod object;
 mod policy;
+mod record;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
+use hyper::HeaderMap;
+use hyper::header::AUTHORIZATION;
 use jiff::Timestamp;
-use kinit_apimachinery::meta::Meta;
 use kinit_apimachinery::time;
 use serde_json::{Value, json};
 
 use crate::authn::User;
 use crate::http::RequestInfo;
 use crate::options::Options;
+pub use object::of_request;
 pub use policy::Level;
+pub use record::{Record, Stage, Tunnel};
 
 /// The log and its policy; off without a policy.
 pub struct Audit {
     policy: Option<policy::Policy>,
-    log: Option<log::Log>,
+    log: Option<Arc<log::Log>>,
+    strict: bool,
 }
 
 /// Prefix of the annotations that show what a webhook wrote (`mutating.PatchAuditAnnotationPrefix`).
 pub const PATCHES: &str = "patch.webhook.admission.k8s.io";
-
-/// One request, from its start.
-pub struct Record {
-    event: Value,
-    level: Level,
-    omitted: Vec<String>,
-}
 
 /// What a record starts from.
 pub struct Start<'a> {
@@ -36,14 +43,14 @@ pub struct Start<'a> {
     pub info: &'a RequestInfo,
     /// The URI with its query.
     pub uri: String,
-    /// Who asks.
-    pub user: &'a User,
+    /// Who asks; nobody, when that could not be found out.
+    pub user: Option<&'a User>,
     /// As whom.
     pub as_user: Option<&'a User>,
     /// Where from.
     pub source: String,
     /// With what.
-    pub agent: &'a str,
+    pub agent: String,
     /// The answer's `Audit-Id`.
     pub id: &'a str,
 }
@@ -53,97 +60,97 @@ impl Audit {
     pub fn open(options: &Options) -> Result<Self> {
         let policy = options.audit_policy_file.as_deref().map(policy::Policy::load).transpose()?;
         let log = match (&policy, &options.audit_log_path) {
-            (Some(_), Some(path)) => Some(log::Log::open(path, options)?),
+            (Some(_), Some(path)) => Some(Arc::new(log::Log::open(path, rotation(options))?)),
             _ => None,
         };
-        Ok(Self { policy, log })
+        Ok(Self { policy, log, strict: options.audit_log_mode == "blocking-strict" })
     }
 
-    /// Starts a record, when the policy wants one.
+    /// The record of a request; none where the policy wants none. The policy looks at who really asks: nobody chooses
+    /// how much is logged of them by impersonating somebody else.
     pub fn begin(&self, start: &Start<'_>) -> Option<Record> {
-        self.log.as_ref()?;
-        let (level, omitted) = self.policy.as_ref()?.level(start.info, start.as_user.unwrap_or(start.user));
-        if level == Level::None {
+        let log = self.log.as_ref()?;
+        let nobody = User::default();
+        let rule = self.policy.as_ref()?.rule(start.info, start.user.unwrap_or(&nobody));
+        if rule.level == Level::None {
             return None;
         }
         let info = start.info;
         let mut event = json!({
-            "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": level.name(), "auditID": start.id,
-            "stage": "ResponseComplete", "requestURI": start.uri, "verb": info.verb, "user": start.user.to_info(),
-            "sourceIPs": [start.source], "userAgent": start.agent,
-            "requestReceivedTimestamp": time::format_micro(Timestamp::now()),
+            "kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": rule.level.name(), "auditID": start.id,
+            "stage": Stage::ResponseComplete.name(), "requestURI": start.uri, "verb": info.verb,
+            "user": start.user.map_or_else(|| json!({}), User::to_info), "sourceIPs": [start.source],
+            "userAgent": start.agent, "requestReceivedTimestamp": time::format_micro(Timestamp::now()),
         });
         if let Some(user) = start.as_user {
             event["impersonatedUser"] = user.to_info();
         }
         if info.is_resource {
-            let mut object = json!({"resource": info.resource, "apiVersion": info.version});
-            for (key, value) in [
-                ("namespace", &info.namespace),
-                ("name", &info.name),
-                ("apiGroup", &info.group),
-                ("subresource", &info.subresource),
-            ] {
-                if !value.is_empty() {
-                    object[key] = value.clone().into();
-                }
-            }
-            event["objectRef"] = object;
+            event["objectRef"] = object_ref(info);
         }
-        Some(Record { event, level, omitted })
+        Some(Record::new(event, rule, log.clone()))
     }
 
-    /// Writes a record for a stage.
-    pub fn write(&self, record: &Record, stage: &str, code: u16) {
-        if record.omitted.iter().any(|s| s == stage) {
-            return;
-        }
-        let Some(log) = &self.log else { return };
-        let mut event = record.event.clone();
-        record.without_patches(&mut event);
-        event["stage"] = stage.into();
-        event["stageTimestamp"] = time::format_micro(Timestamp::now()).into();
-        if code > 0 {
-            event["responseStatus"] = json!({"metadata": {}, "code": code});
-        }
-        log.line(&event);
+    /// Writes the first stage of a record; whether the request may go on.
+    pub async fn received(&self, record: &mut Record) -> bool {
+        record.write(Stage::RequestReceived).await || !self.strict
     }
 }
 
-impl Record {
-    /// Notes what the authorizers decided (`WithAuthorization`).
-    pub fn decided(&mut self, allowed: bool, reason: &str) {
-        self.annotate("authorization.k8s.io/decision", if allowed { "allow" } else { "forbid" });
-        self.annotate("authorization.k8s.io/reason", reason);
+fn rotation(options: &Options) -> log::Rotation {
+    let days = u64::from(options.audit_log_maxage);
+    log::Rotation {
+        max_size: options.audit_log_maxsize * 1024 * 1024,
+        max_backups: options.audit_log_maxbackup as usize,
+        max_age: (days > 0).then(|| Duration::from_secs(days * 86_400)),
     }
+}
 
-    /// Annotates the event with what was found out on the way.
-    pub fn annotate(&mut self, key: &str, value: impl Into<Value>) {
-        if let Some(annotations) = self.event.object_at(&["annotations"]) {
-            annotations.insert(key.to_owned(), value.into());
+fn object_ref(info: &RequestInfo) -> Value {
+    let mut object = json!({"resource": info.resource, "apiVersion": info.version});
+    for (key, value) in [
+        ("namespace", &info.namespace),
+        ("name", &info.name),
+        ("apiGroup", &info.group),
+        ("subresource", &info.subresource),
+    ] {
+        if !value.is_empty() {
+            object[key] = value.clone().into();
         }
     }
+    object
+}
 
-    /// Keeps the request's body, when the level wants it; secrets are never logged beyond their metadata by a sane policy.
-    pub fn request_body(&mut self, body: &[u8]) {
-        if matches!(self.level, Level::Request | Level::RequestResponse)
-            && let Ok(value) = serde_json::from_slice::<Value>(body)
-        {
-            self.event["requestObject"] = value;
-        }
+/// What a request that got 401 tried to prove itself with (`getAuthMethods`).
+pub fn attempted(headers: &HeaderMap, certificate: bool) -> String {
+    let scheme = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or("").trim().to_ascii_lowercase();
+    let methods: Vec<&str> =
+        [("basic", scheme.starts_with("basic ")), ("bearer", scheme.starts_with("bearer ")), ("x509", certificate)]
+            .into_iter()
+            .filter_map(|(name, tried)| tried.then_some(name))
+            .collect();
+    if methods.is_empty() {
+        return "Authentication failed, no credentials provided".to_owned();
     }
+    format!("Authentication failed, attempted: {}", methods.join(", "))
+}
 
-    /// Annotations that show what was written are left out where the written object is.
-    fn without_patches(&self, event: &mut Value) {
-        if !self.wants_body()
-            && let Some(annotations) = event.get_mut("annotations").and_then(Value::as_object_mut)
-        {
-            annotations.retain(|key, _| !key.starts_with(PATCHES));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_attempted() {
+        for (header, certificate, want) in [
+            ("", false, "Authentication failed, no credentials provided"),
+            ("Bearer x", false, "Authentication failed, attempted: bearer"),
+            ("basic eA==", true, "Authentication failed, attempted: basic, x509"),
+        ] {
+            let mut headers = HeaderMap::new();
+            if !header.is_empty() {
+                headers.insert(AUTHORIZATION, header.parse().unwrap());
+            }
+            assert_eq!(attempted(&headers, certificate), want);
         }
-    }
-
-    /// Whether bodies are wanted at all.
-    pub fn wants_body(&self) -> bool {
-        matches!(self.level, Level::Request | Level::RequestResponse)
     }
 }

@@ -13,7 +13,7 @@ use kinit_component_base::serve::Connection;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::audit::{Record, Start};
+use crate::audit::{self, Record, Start};
 use crate::authn::{self, User, impersonate};
 use crate::authz::{self, Ask};
 use crate::guard::guarded;
@@ -30,16 +30,22 @@ pub async fn handle(server: Arc<Server>, request: HttpRequest<Incoming>) -> ApiR
     let id = uuid::Uuid::new_v4().to_string();
     let long = long_running(&info, request.uri().query().unwrap_or(""));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = match guarded(inner(&server, request, &info, &id, long)).await {
+    let mut trail = Trail::default();
+    let mut response = match guarded(inner(&server, request, &info, &id, long, &mut trail)).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => respond::error(&error),
         Err(panic) => {
             tracing::error!(%method, path, audit_id = id, panic, "a request caused a panic");
             server.metrics.panicked();
+            trail.panicked(&panic).await;
             let text = "This request caused apiserver to panic. Look in the logs for details.";
             respond::error(&ApiError::new(500, "InternalError", text))
         }
     };
+    response = trail.answered(response, long).await;
+    if method == Method::HEAD {
+        response = respond::head(response);
+    }
     respond::set_header(&mut response, "audit-id", &id);
     let served = server.registry.find(&info.group, &info.version, &info.resource);
     server.metrics.request(&info, served.as_deref(), response.status().as_u16(), started.elapsed().as_secs_f64(), long);
@@ -54,51 +60,74 @@ fn long_running(info: &RequestInfo, query: &str) -> bool {
             || (info.subresource == "log" && info::query_value(query, "follow").is_some()))
 }
 
+/// The request's audit record, which outlives a panic of what handles the request.
+#[derive(Default)]
+struct Trail {
+    record: Option<Record>,
+    /// What a request without a user tried to prove itself with.
+    attempted: Option<String>,
+}
+
+impl Trail {
+    async fn panicked(&mut self, text: &str) {
+        if let Some(record) = self.record.take() {
+            record.panicked(text).await;
+        }
+    }
+
+    async fn answered(self, response: ApiResponse, long: bool) -> ApiResponse {
+        match (self.record, self.attempted) {
+            (None, _) => response,
+            (Some(record), None) => record.answered(response, long).await,
+            (Some(record), Some(attempted)) => record.unauthenticated(response, &attempted).await,
+        }
+    }
+}
+
 async fn inner(
     server: &Arc<Server>,
     request: HttpRequest<Incoming>,
     info: &RequestInfo,
     id: &str,
     long: bool,
+    trail: &mut Trail,
 ) -> Result<ApiResponse, ApiError> {
     let Some(connection) = request.extensions().get::<Connection>().cloned() else {
         return Err(ApiError::internal("the connection is unknown"));
     };
-    let real = authn::authenticate(server, &connection, request.headers(), &info.path).await?;
-    let acting = impersonate::user(server, &real, request.headers()).await;
-    let agent = request.headers().get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
-    let mut record = server.audit.begin(&Start {
+    let start = |user, as_user| Start {
         info,
         uri: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
-        user: &real,
-        as_user: acting.as_ref().ok().and_then(Option::as_ref),
+        user,
+        as_user,
         source: connection.remote.ip().to_string(),
-        agent: &agent,
+        agent: request.headers().get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned(),
         id,
-    });
-    if let Some(record) = &record {
-        server.audit.write(record, "RequestReceived", 0);
-        if long {
-            server.audit.write(record, "ResponseStarted", 200);
-        }
-    }
-    let result = match acting {
-        Ok(acting) => timed(server, request, info, acting.unwrap_or(real), long, record.as_mut()).await,
+    };
+    let real = match authn::authenticate(server, &connection, request.headers(), &info.path).await {
+        Ok(user) => user,
         Err(error) => {
-            if let Some(record) = record.as_mut().filter(|_| error.code == 403) {
+            trail.record = server.audit.begin(&start(None, None));
+            trail.attempted = Some(audit::attempted(request.headers(), !connection.certificates.is_empty()));
+            return Err(error);
+        }
+    };
+    let acting = impersonate::user(server, &real, request.headers()).await;
+    trail.record = server.audit.begin(&start(Some(&real), acting.as_ref().ok().and_then(Option::as_ref)));
+    if let Some(record) = &mut trail.record
+        && !server.audit.received(record).await
+    {
+        return Err(ApiError::internal("failed to store audit event"));
+    }
+    match acting {
+        Ok(acting) => timed(server, request, info, acting.unwrap_or(real), long, trail.record.as_mut()).await,
+        Err(error) => {
+            if let Some(record) = trail.record.as_mut().filter(|_| error.code == 403) {
                 record.decided(false, &error.message);
             }
             Err(error)
         }
-    };
-    if let Some(record) = &record {
-        let code = match &result {
-            Ok(response) => response.status().as_u16(),
-            Err(error) => error.code,
-        };
-        server.audit.write(record, "ResponseComplete", code);
     }
-    result
 }
 
 /// Ends a request that is not long-running when its time is over (`WithTimeoutForNonLongRunningRequests`): its body is part of that
@@ -187,14 +216,7 @@ async fn resource(
     if !info.subresource.is_empty() && desc.sub(&info.subresource).is_none() {
         return Err(ApiError::no_such_path());
     }
-    let named = info.named_in_path();
-    if desc.namespaced && info.namespace.is_empty() && named {
-        return Err(ApiError::no_such_path());
-    }
-    if !info.rest.is_empty() && info.subresource != "proxy" {
-        return Err(ApiError::no_such_path());
-    }
-    if !desc.namespaced && !info.namespace.is_empty() && info.resource != "namespaces" {
+    if info.is_odd(desc.namespaced) {
         return Err(ApiError::no_such_path());
     }
     let verbs: &[&str] = match desc.sub(&info.subresource) {
@@ -203,11 +225,12 @@ async fn resource(
     };
     // All namespaces together can only be read, a collection not be updated, a named object not be created.
     let everywhere = desc.namespaced && info.namespace.is_empty() && !matches!(info.verb, "list" | "watch");
-    let whole = !named && matches!(info.verb, "update" | "patch");
-    let again = named && info.verb == "create" && info.subresource.is_empty();
+    let whole = !info.named && matches!(info.verb, "update" | "patch");
+    let again = info.named && info.verb == "create" && info.subresource.is_empty();
+    let written = info.watch_path && !matches!(*request.method(), Method::GET | Method::HEAD);
     // A proxy passes every method on; OPTIONS has no verb of its own.
     let passed = info.subresource == "proxy" && info.verb.is_empty() && *request.method() == Method::OPTIONS;
-    if everywhere || whole || again || !(passed || verbs.contains(&info.verb)) {
+    if everywhere || whole || again || written || !(passed || verbs.contains(&info.verb)) {
         return Err(ApiError::method_not_allowed());
     }
     let accept = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
@@ -238,8 +261,10 @@ async fn resource(
         node::handle(&ours, request).await
     } else {
         let raw = read_limited(request.into_body()).await?;
-        if let Some(record) = record.as_mut().filter(|r| r.wants_body()) {
-            record.request_body(&raw);
+        if let Some(record) = record.as_mut().filter(|r| r.wants_body())
+            && let Some(object) = audit::of_request(&ours, &raw)
+        {
+            record.request_object(object);
         }
         let _permit = permit(&ours, reading, deadline.long).await?;
         dispatch::handle(&ours, raw).await

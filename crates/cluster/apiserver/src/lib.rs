@@ -30,6 +30,7 @@ mod openid;
 pub mod options;
 mod paths;
 mod pods;
+pub mod references;
 pub mod registry;
 pub mod resources;
 pub mod server;

@@ -113,6 +113,9 @@ pub struct Options {
     /// Audit log, - for standard output
     #[arg(long)]
     pub audit_log_path: Option<PathBuf>,
+    /// How the audit log is written: blocking (answers wait for their event), blocking-strict (and what cannot be logged is refused)
+    #[arg(long, default_value = "blocking")]
+    pub audit_log_mode: String,
     /// Days to keep rotated audit logs, 0 for ever
     #[arg(long, default_value_t = 0)]
     pub audit_log_maxage: u32,
@@ -227,6 +230,9 @@ impl Options {
         }
         if self.request_timeout.is_zero() {
             bail!("--request-timeout must be more than zero");
+        }
+        if !matches!(self.audit_log_mode.as_str(), "blocking" | "blocking-strict") {
+            bail!("--audit-log-mode={} is not supported; blocking and blocking-strict are", self.audit_log_mode);
         }
         if self.audit_log_path.is_some() && self.audit_policy_file.is_none() {
             bail!("--audit-log-path needs --audit-policy-file");

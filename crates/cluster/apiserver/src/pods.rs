@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::admission::webhook::virtual_create;
 use crate::http::{ApiResponse, RequestInfo, respond};
 use crate::registry::decode::{self, Wanted};
-use crate::registry::options::{DeleteOptions, write_options};
+use crate::registry::options::{eviction_options, write_options};
 use crate::registry::{Request, delete, update};
 
 /// A request like this one, for a pod.
@@ -71,49 +71,51 @@ pub async fn bind(request: &Request, body: Bytes) -> Result<ApiResponse, ApiErro
         return errors.into_result("", "Binding", &name).map(|()| respond::text(200, ""));
     }
     let pod_request = for_pod(request, &name, "binding")?;
-    let conflict = |cause: &str| ApiError::conflict("", "pods/binding", &name, cause);
-    update::apply(&pod_request, dry_run, |pod| {
-        if !binding.uid().is_empty() && binding.uid() != pod.uid() {
-            return Err(conflict(&format!(
-                "Precondition failed: UID in precondition: {}, UID in object meta: {}",
-                binding.uid(),
-                pod.uid()
-            )));
-        }
-        if pod.is_deleting() {
-            return Err(conflict(&format!("pod {name} is being deleted, cannot be assigned to a host")));
-        }
-        let bound = pod.str_at(&["spec", "nodeName"]);
-        if !bound.is_empty() {
-            return Err(conflict(&format!("pod {name} is already assigned to node \"{bound}\"")));
-        }
-        if pod.at(&["spec", "schedulingGates"]).and_then(Value::as_array).is_some_and(|g| !g.is_empty()) {
-            return Err(conflict(&format!("pod {name} has non-empty .spec.schedulingGates")));
-        }
-        let mut pod = pod.clone();
-        pod["metadata"]["resourceVersion"] = "".into();
-        pod["spec"]["nodeName"] = node.clone().into();
-        if let (Some(target), Some(extra)) = (
-            pod.object_at(&["metadata", "annotations"]),
-            binding.at(&["metadata", "annotations"]).and_then(Value::as_object),
-        ) {
-            for (key, value) in extra {
-                target.insert(key.clone(), value.clone());
-            }
-        }
-        if pod.at(&["metadata", "annotations"]).and_then(Value::as_object).is_some_and(serde_json::Map::is_empty)
-            && let Some(meta) = pod.object_at(&["metadata"])
-        {
-            meta.shift_remove("annotations");
-        }
-        scheduled(&mut pod);
-        Ok(pod)
-    })
-    .await?;
+    update::apply(&pod_request, dry_run, |pod| bound(pod, &binding, &name)).await?;
     Ok(respond::json(
         201,
         &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
     ))
+}
+
+/// A pod after its binding; 409 for one that cannot be bound (`assignPod`).
+fn bound(pod: &Value, binding: &Value, name: &str) -> Result<Value, ApiError> {
+    let conflict = |cause: &str| Err(ApiError::conflict("", "pods/binding", name, cause));
+    if !binding.uid().is_empty() && binding.uid() != pod.uid() {
+        return conflict(&format!(
+            "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+            binding.uid(),
+            pod.uid()
+        ));
+    }
+    if pod.is_deleting() {
+        return conflict(&format!("pod {name} is being deleted, cannot be assigned to a host"));
+    }
+    let host = pod.str_at(&["spec", "nodeName"]);
+    if !host.is_empty() {
+        return conflict(&format!("pod {name} is already assigned to node \"{host}\""));
+    }
+    if pod.at(&["spec", "schedulingGates"]).and_then(Value::as_array).is_some_and(|g| !g.is_empty()) {
+        return conflict(&format!("pod {name} has non-empty .spec.schedulingGates"));
+    }
+    let mut pod = pod.clone();
+    pod["metadata"]["resourceVersion"] = "".into();
+    pod["spec"]["nodeName"] = binding.str_at(&["target", "name"]).into();
+    if let (Some(target), Some(extra)) = (
+        pod.object_at(&["metadata", "annotations"]),
+        binding.at(&["metadata", "annotations"]).and_then(Value::as_object),
+    ) {
+        for (key, value) in extra {
+            target.insert(key.clone(), value.clone());
+        }
+    }
+    if pod.at(&["metadata", "annotations"]).and_then(Value::as_object).is_some_and(serde_json::Map::is_empty)
+        && let Some(meta) = pod.object_at(&["metadata"])
+    {
+        meta.shift_remove("annotations");
+    }
+    scheduled(&mut pod);
+    Ok(pod)
 }
 
 fn scheduled(pod: &mut Value) {
@@ -136,14 +138,12 @@ pub async fn evict(request: &Request, body: Bytes) -> Result<ApiResponse, ApiErr
     if !eviction.name().is_empty() && eviction.name() != name {
         return Err(ApiError::bad_request(format!("name in URL does not match name in Eviction object: {name}")));
     }
-    let mut options = DeleteOptions { dry_run: write_options(request)?, ..DeleteOptions::default() };
-    virtual_create(request, &mut eviction, options.dry_run).await?;
-    if let Some(given) = eviction.get("deleteOptions") {
-        options.grace = given.get("gracePeriodSeconds").and_then(Value::as_i64);
-        options.uid = given.at(&["preconditions", "uid"]).and_then(Value::as_str).map(str::to_owned);
-        options.resource_version =
-            given.at(&["preconditions", "resourceVersion"]).and_then(Value::as_str).map(str::to_owned);
-    }
+    write_options(request)?;
+    let dry_run = eviction_options(request, &eviction)?.dry_run;
+    virtual_create(request, &mut eviction, dry_run).await?;
+    // Webhooks may have changed the options, but what was asked for as a dry run stays one.
+    let mut options = eviction_options(request, &eviction)?;
+    options.dry_run |= dry_run;
     let pod_request = for_pod(request, &name, "")?;
     let entry = request.server.store.get("pods/", &pod_request.key()).await.map_err(|e| request.storage_error(e))?;
     let pod = entry.ok_or_else(|| pod_request.not_found())?.value();

@@ -44,6 +44,8 @@ pub struct Server {
     pub rbac: Rbac,
     /// Rules of every node.
     pub node_rules: Vec<Rule>,
+    /// What nodes have to do with.
+    pub nodes: authz::node::Live,
     /// Counters.
     pub metrics: Metrics,
     /// Audit log.
@@ -98,6 +100,7 @@ impl Server {
             keys,
             rbac: Rbac::default(),
             node_rules: authz::node::rules(),
+            nodes: authz::node::Live::default(),
             metrics: Metrics::register(),
             audit: audit::Audit::open(&options)?,
             documents: Documents::default(),
@@ -149,6 +152,13 @@ impl Server {
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let (store, shutdown) = (self.store.clone(), self.shutdown.clone());
         tokio::spawn(async move { store.run(shutdown).await });
+        let server = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = server.shutdown.cancelled() => {}
+                () = server.nodes.follow(&server.store) => {}
+            }
+        });
         bootstrap::start(&self);
         tracing::info!(address = %listener.local_addr()?, "serving");
         let server = self.clone();

@@ -87,11 +87,15 @@ async fn bound(request: &Request, account: &Value, review: &Value) -> Result<(Op
     let reference = review.at(&["spec", "boundObjectRef"]);
     // A kubelet only gets tokens for pods it runs.
     if let Some(node) = node_of(&request.user) {
-        let pod = reference.filter(|r| r.str_at(&["kind"]) == "Pod");
+        let pod = reference.filter(|r| r.str_at(&["kind"]) == "Pod" && !r.str_at(&["name"]).is_empty());
         let Some(pod) = pod else {
             let cause = format!("node requested token not bound to a pod: {node}");
             return Err(ApiError::forbidden("", "serviceaccounts", account.name(), &cause));
         };
+        if pod.str_at(&["uid"]).is_empty() {
+            let cause = "node requested token with a pod binding without a uid";
+            return Err(ApiError::forbidden("", "serviceaccounts", account.name(), cause));
+        }
         let key = format!("{}/{}", account.namespace(), pod.str_at(&["name"]));
         let entry = request.server.store.cache("pods/").and_then(|c| c.get(&key));
         if entry.is_none_or(|e| e.field("spec.nodeName") != Some(node)) {

@@ -6,9 +6,9 @@ use kinit_apimachinery::names;
 use serde_json::{Value, json};
 
 use super::{Attributes, Operation};
+use crate::references::{self, MIRROR};
 
 const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Sets the account and mounts its token.
 pub async fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), ApiError> {
@@ -22,10 +22,11 @@ pub async fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), A
     let pod_name = pod.name().to_owned();
     let forbidden = |cause: &str| ApiError::forbidden("", "pods", &pod_name, cause);
     if pod.annotation(MIRROR).is_some() {
-        if !pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
-            return Err(forbidden("a mirror pod may not reference service accounts"));
-        }
-        return Ok(());
+        // Whoever made it: its kubelet runs it without asking the API for anything.
+        return match references::first_of(pod) {
+            Some(resource) => Err(forbidden(&format!("a mirror pod may not reference {resource}"))),
+            None => Ok(()),
+        };
     }
     if pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
         let old_name = pod.str_at(&["spec", "serviceAccount"]).to_owned();

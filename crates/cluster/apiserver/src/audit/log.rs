@@ -1,77 +1,145 @@
 //! The file: lines appended by one thread, rotated by size, old ones removed by number and age.
+//!
+//! Whoever writes a line waits until it is in the file (`--audit-log-mode=blocking`): a slow disk holds requests back,
+//! and no event is lost but those that the disk refuses, which is told in the server's log.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::options::Options;
+/// Lines on their way to the thread; whoever has another one waits.
+const QUEUE: usize = 1000;
 
-/// Lines that may wait for the disk before requests are held back.
-const QUEUE: usize = 10_000;
+struct Line {
+    text: Vec<u8>,
+    /// Told whether the line was written; nobody listens to the last event of a stream.
+    written: Option<oneshot::Sender<bool>>,
+}
 
-/// The open log.
+/// When the file is rotated, and what becomes of old ones; 0 and none are "never".
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rotation {
+    /// Bytes before the file is rotated.
+    pub max_size: u64,
+    /// Old files that are kept.
+    pub max_backups: usize,
+    /// How long they are kept.
+    pub max_age: Option<Duration>,
+}
+
+/// The open log. Dropping it writes what is on its way.
 pub struct Log {
-    lines: SyncSender<Vec<u8>>,
+    lines: Option<mpsc::Sender<Line>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Target {
+    Output,
+    File(Writer),
 }
 
 struct Writer {
     path: PathBuf,
     file: File,
     size: u64,
-    max_size: u64,
-    max_backups: usize,
-    max_age: Option<Duration>,
+    rotation: Rotation,
 }
 
 impl Log {
     /// Opens (and makes) the file, readable for its owner alone.
-    pub fn open(path: &Path, options: &Options) -> Result<Self> {
-        let (lines, queue) = sync_channel::<Vec<u8>>(QUEUE);
-        if path == Path::new("-") {
-            std::thread::Builder::new().name("audit".into()).spawn(move || {
-                while let Ok(line) = queue.recv() {
-                    // Standard output may be gone; there is nobody left to tell.
-                    let _ = std::io::stdout().write_all(&line);
-                }
-            })?;
-            return Ok(Self { lines });
-        }
-        if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
-            std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
-        }
-        let (file, size) = open(path)?;
-        let mut writer = Writer {
-            path: path.to_owned(),
-            file,
-            size,
-            max_size: options.audit_log_maxsize * 1024 * 1024,
-            max_backups: options.audit_log_maxbackup as usize,
-            max_age: (options.audit_log_maxage > 0)
-                .then(|| Duration::from_secs(u64::from(options.audit_log_maxage) * 86_400)),
+    pub fn open(path: &Path, rotation: Rotation) -> Result<Self> {
+        let mut target = if path == Path::new("-") {
+            Target::Output
+        } else {
+            if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
+                std::fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
+            }
+            let (file, size) = open(path)?;
+            Target::File(Writer { path: path.to_owned(), file, size, rotation })
         };
-        std::thread::Builder::new().name("audit".into()).spawn(move || {
-            while let Ok(line) = queue.recv() {
-                if let Err(error) = writer.write(&line) {
-                    tracing::error!(error = format!("{error:#}"), "write the audit log");
+        let (lines, mut queue) = mpsc::channel::<Line>(QUEUE);
+        let thread = std::thread::Builder::new().name("audit".into()).spawn(move || {
+            while let Some(line) = queue.blocking_recv() {
+                let result = target.write(&line.text);
+                if let Err(error) = &result {
+                    tracing::error!(error = format!("{error:#}"), "an audit event is lost");
+                }
+                if let Some(written) = line.written {
+                    // Whoever waited may be gone.
+                    let _ = written.send(result.is_ok());
                 }
             }
         })?;
-        Ok(Self { lines })
+        Ok(Self { lines: Some(lines), thread: Some(thread) })
     }
 
-    /// Appends an event.
-    pub fn line(&self, event: &Value) {
-        let mut line = event.to_string().into_bytes();
-        line.push(b'\n');
-        if self.lines.try_send(line).is_err() {
-            tracing::error!("the audit log cannot keep up; an event is lost");
+    /// Appends an event and waits until it is written; whether it was.
+    pub async fn line(&self, event: &Value) -> bool {
+        let (written, done) = oneshot::channel();
+        let line = Line { text: text(event), written: Some(written) };
+        let Some(lines) = &self.lines else { return false };
+        lines.send(line).await.is_ok() && done.await.unwrap_or(false)
+    }
+
+    /// Appends an event for somebody who cannot wait. When the log is behind, a task waits in their place.
+    pub fn line_later(self: Arc<Self>, event: &Value) {
+        let Some(lines) = &self.lines else { return };
+        match lines.try_send(Line { text: text(event), written: None }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(line)) => match Handle::try_current() {
+                Ok(runtime) => {
+                    runtime.spawn(async move {
+                        if let Some(lines) = &self.lines
+                            && lines.send(line).await.is_err()
+                        {
+                            tracing::error!("an audit event is lost: the log's thread has ended");
+                        }
+                    });
+                }
+                Err(_) => {
+                    if lines.blocking_send(line).is_err() {
+                        tracing::error!("an audit event is lost: the log's thread has ended");
+                    }
+                }
+            },
+            Err(TrySendError::Closed(_)) => tracing::error!("an audit event is lost: the log's thread has ended"),
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.lines = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the audit log's thread panicked");
+        }
+    }
+}
+
+fn text(event: &Value) -> Vec<u8> {
+    let mut line = event.to_string().into_bytes();
+    line.push(b'\n');
+    line
+}
+
+impl Target {
+    fn write(&mut self, line: &[u8]) -> Result<()> {
+        match self {
+            Self::Output => std::io::stdout().write_all(line).context("write to standard output"),
+            Self::File(writer) => writer.write(line),
         }
     }
 }
@@ -85,8 +153,11 @@ fn open(path: &Path) -> Result<(File, u64)> {
 
 impl Writer {
     fn write(&mut self, line: &[u8]) -> Result<()> {
-        if self.max_size > 0 && self.size + line.len() as u64 > self.max_size {
-            self.rotate()?;
+        if self.rotation.max_size > 0 && self.size + line.len() as u64 > self.rotation.max_size {
+            // A file that has become too long is better than an event that is lost.
+            if let Err(error) = self.rotate() {
+                tracing::error!(error = format!("{error:#}"), "rotate the audit log");
+            }
         }
         self.file.write_all(line).context("append a line")?;
         self.size += line.len() as u64;
@@ -118,8 +189,8 @@ impl Writer {
             .collect();
         old.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
         for (i, (path, time)) in old.iter().enumerate() {
-            let too_many = self.max_backups > 0 && i >= self.max_backups;
-            let too_old = self.max_age.is_some_and(|max| time.elapsed().is_ok_and(|age| age > max));
+            let too_many = self.rotation.max_backups > 0 && i >= self.rotation.max_backups;
+            let too_old = self.rotation.max_age.is_some_and(|max| time.elapsed().is_ok_and(|age| age > max));
             if (too_many || too_old)
                 && let Err(error) = std::fs::remove_file(path)
             {

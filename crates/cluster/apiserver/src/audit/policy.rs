@@ -18,7 +18,7 @@ pub enum Level {
     Metadata,
     /// And the request's object.
     Request,
-    /// And the response's (logged as `Request`: response bodies are streamed, not kept).
+    /// And the response's object, unless it is a stream.
     RequestResponse,
 }
 
@@ -28,7 +28,8 @@ impl Level {
         match self {
             Self::None => "None",
             Self::Metadata => "Metadata",
-            Self::Request | Self::RequestResponse => "Request",
+            Self::Request => "Request",
+            Self::RequestResponse => "RequestResponse",
         }
     }
 
@@ -53,6 +54,18 @@ struct Rule {
     urls: Vec<String>,
     resources: Vec<(String, Vec<String>, Vec<String>)>,
     omit: Vec<String>,
+    omit_managed_fields: bool,
+}
+
+/// What the policy says of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// How much is logged.
+    pub level: Level,
+    /// Stages without an event.
+    pub omitted: Vec<String>,
+    /// Whether objects are shown without `metadata.managedFields`.
+    pub omit_managed_fields: bool,
 }
 
 /// The rules.
@@ -74,6 +87,7 @@ impl Policy {
             bail!("not an audit.k8s.io Policy");
         }
         let everywhere = strings(value.get("omitStages"));
+        let unmanaged = value["omitManagedFields"].as_bool().unwrap_or(false);
         let mut rules = Vec::new();
         for (i, rule) in value["rules"].as_array().context("rules is missing")?.iter().enumerate() {
             let level =
@@ -96,17 +110,20 @@ impl Policy {
                 urls: strings(rule.get("nonResourceURLs")),
                 resources: resources.collect(),
                 omit,
+                omit_managed_fields: rule["omitManagedFields"].as_bool().unwrap_or(unmanaged),
             });
         }
         Ok(Self { rules })
     }
 
-    /// The level of a request, and the stages to leave out.
-    pub fn level(&self, info: &RequestInfo, user: &User) -> (Level, Vec<String>) {
-        self.rules
-            .iter()
-            .find(|r| r.matches(info, user))
-            .map_or((Level::None, Vec::new()), |r| (r.level, r.omit.clone()))
+    /// What is logged of a request; nothing, when no rule is about it.
+    pub fn rule(&self, info: &RequestInfo, user: &User) -> Chosen {
+        let nothing = Chosen { level: Level::None, omitted: Vec::new(), omit_managed_fields: false };
+        self.rules.iter().find(|r| r.matches(info, user)).map_or(nothing, |r| Chosen {
+            level: r.level,
+            omitted: r.omit.clone(),
+            omit_managed_fields: r.omit_managed_fields,
+        })
     }
 }
 
@@ -169,7 +186,7 @@ mod tests {
             {"level":"Request","verbs":["create"]}, {"level":"Metadata"}]}))
         .unwrap();
         let info = |method: &str, path: &str| RequestInfo::parse(&method.parse().unwrap(), path, "");
-        let level = |i: &RequestInfo| policy.level(i, &User::default()).0;
+        let level = |i: &RequestInfo| policy.rule(i, &User::default()).level;
         assert_eq!(level(&info("GET", "/healthz/x")), Level::None);
         assert_eq!(level(&info("POST", "/api/v1/namespaces/a/secrets")), Level::Metadata);
         assert_eq!(level(&info("POST", "/api/v1/namespaces/a/pods")), Level::Request);

@@ -27,6 +27,12 @@ pub struct RequestInfo {
     pub path: String,
     /// `fieldSelector` of a list or watch.
     pub field_selector: String,
+    /// Whether the path names the object (and not only a field selector).
+    pub named: bool,
+    /// Whether the path is below a namespace (and not the namespace's own).
+    pub in_namespace: bool,
+    /// Whether the path is one of the deprecated ones below `watch/`.
+    pub watch_path: bool,
 }
 
 /// Value of a query parameter, decoded.
@@ -71,7 +77,7 @@ pub fn percent_decode(text: &str, plus: bool) -> String {
 }
 
 fn truthy(query: &str, key: &str) -> bool {
-    query_value(query, key).is_some_and(|v| !matches!(v.as_str(), "false" | "0"))
+    query_value(query, key).is_some_and(|v| v != "0" && !v.eq_ignore_ascii_case("false"))
 }
 
 impl RequestInfo {
@@ -89,15 +95,15 @@ impl RequestInfo {
         }
         info.version = parts[head - 1].clone();
         parts.drain(..head);
-        let mut watch_path = false;
         if parts.first().is_some_and(|p| p == "watch") && parts.len() > 1 {
-            watch_path = true;
+            info.watch_path = true;
             parts.remove(0);
         }
         // namespaces/NS/RESOURCE..., but namespaces/NS and namespaces/NS/status|finalize are about the namespace.
         if parts.first().is_some_and(|p| p == "namespaces") && parts.len() > 1 {
             info.namespace = parts[1].clone();
             if parts.len() > 2 && !matches!(parts[2].as_str(), "status" | "finalize") {
+                info.in_namespace = true;
                 parts.drain(..2);
             }
         }
@@ -107,7 +113,8 @@ impl RequestInfo {
         info.subresource = parts.next().unwrap_or_default();
         info.rest = parts.collect::<Vec<_>>().join("/");
         info.is_resource = !info.resource.is_empty();
-        info.verb = resource_verb(method, &info.name, query, watch_path);
+        info.named = !info.name.is_empty();
+        info.verb = if info.watch_path { "watch" } else { resource_verb(method, &info.name, query) };
         if matches!(info.verb, "list" | "watch" | "deletecollection") {
             info.field_selector = query_value(query, "fieldSelector").unwrap_or_default();
         }
@@ -116,6 +123,8 @@ impl RequestInfo {
             && let Some(selector) = query_value(query, "fieldSelector")
             && let Ok(selector) = kinit_apimachinery::selector::FieldSelector::parse(&selector)
             && let Some(name) = selector.exact("metadata.name")
+            && !matches!(name, "." | "..")
+            && !name.contains(['/', '%'])
         {
             // Authorization may be for one named object; upstream does the same.
             info.name = name.to_owned();
@@ -123,9 +132,13 @@ impl RequestInfo {
         info
     }
 
-    /// Whether the path named an object (and not only a field selector).
-    pub fn named_in_path(&self) -> bool {
-        !self.name.is_empty() && !matches!(self.verb, "list" | "watch" | "deletecollection")
+    /// Whether the path is one that no resource has: parts too many, a namespace where there is none or the wrong one.
+    pub fn is_odd(&self, namespaced: bool) -> bool {
+        // A right in a namespace is none to what is in no namespace, and that includes the namespaces themselves.
+        let elsewhere = if namespaced { self.namespace.is_empty() && self.named } else { self.in_namespace };
+        elsewhere
+            || (!self.rest.is_empty() && self.subresource != "proxy")
+            || (self.watch_path && !self.subresource.is_empty())
     }
 }
 
@@ -142,14 +155,13 @@ fn plain_verb(method: &Method) -> &'static str {
     }
 }
 
-fn resource_verb(method: &Method, name: &str, query: &str, watch_path: bool) -> &'static str {
+fn resource_verb(method: &Method, name: &str, query: &str) -> &'static str {
     match method.as_str() {
         "POST" => "create",
         "PUT" => "update",
         "PATCH" => "patch",
         "DELETE" if name.is_empty() => "deletecollection",
         "DELETE" => "delete",
-        "GET" | "HEAD" if watch_path => "watch",
         "GET" | "HEAD" if name.is_empty() && truthy(query, "watch") => "watch",
         "GET" | "HEAD" if name.is_empty() => "list",
         "GET" | "HEAD" => "get",
@@ -160,6 +172,29 @@ fn resource_verb(method: &Method, name: &str, query: &str, watch_path: bool) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_that_no_resource_has() {
+        for (path, namespaced, odd) in [
+            ("/api/v1/namespaces/a", false, false),
+            ("/api/v1/namespaces/a/status", false, false),
+            ("/api/v1/watch/namespaces/a", false, false),
+            ("/api/v1/namespaces/a/namespaces", false, true),
+            ("/api/v1/namespaces/a/namespaces/a", false, true),
+            ("/api/v1/namespaces/a/namespaces/b/status", false, true),
+            ("/api/v1/namespaces/a/nodes", false, true),
+            ("/api/v1/namespaces/a/nodes/a", false, true),
+            ("/api/v1/pods", true, false),
+            ("/api/v1/pods/b", true, true),
+            ("/api/v1/watch/pods/b", true, true),
+            ("/api/v1/watch/namespaces/a/pods/b", true, false),
+            ("/api/v1/watch/namespaces/a/pods/b/log", true, true),
+            ("/api/v1/namespaces/a/pods/b/log/c", true, true),
+            ("/api/v1/namespaces/a/pods/b/proxy/c", true, false),
+        ] {
+            assert_eq!(RequestInfo::parse(&Method::GET, path, "").is_odd(namespaced), odd, "{path}");
+        }
+    }
 
     #[test]
     fn paths() {
@@ -183,10 +218,16 @@ mod tests {
             ),
             (Method::GET, "/api/v1/nodes/n/proxy/logs/x", "", "get /v1 ns= nodes n sub=proxy rest=logs/x"),
             (Method::GET, "/api/v1/pods", "fieldSelector=metadata.name%3Dx", "list /v1 ns= pods x sub= rest="),
+            (Method::GET, "/api/v1/pods", "fieldSelector=metadata.name%3Dx%2Fy", "list /v1 ns= pods  sub= rest="),
+            (Method::GET, "/api/v1/pods", "watch=False", "list /v1 ns= pods  sub= rest="),
+            (Method::GET, "/api/v1/watch/namespaces/a/secrets/b", "", "watch /v1 ns=a secrets b sub= rest="),
+            (Method::GET, "/api/v1/watch/namespaces/a", "", "watch /v1 ns=a namespaces a sub= rest="),
+            (Method::POST, "/api/v1/watch/namespaces/a/pods", "", "watch /v1 ns=a pods  sub= rest="),
         ] {
             assert_eq!(parse(m, p, q), want);
         }
         assert!(!RequestInfo::parse(&Method::GET, "/apis/apps/v1", "").is_resource);
+        assert!(!RequestInfo::parse(&Method::GET, "/api/v1/pods", "fieldSelector=metadata.name%3Dx").named);
         assert_eq!(percent_decode("a%2Fb+c%zz", true), "a/b c%zz");
     }
 }

@@ -1,11 +1,13 @@
 //! Answers.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WARNING};
+use hyper::body::Body as HttpBody;
+use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WARNING};
 use hyper::{Response, StatusCode};
 use kinit_apimachinery::ApiError;
 use serde_json::Value;
@@ -52,9 +54,24 @@ pub fn text(status: u16, body: impl Into<Bytes>) -> ApiResponse {
     bytes(status, "text/plain; charset=utf-8", body)
 }
 
+/// The answer to a HEAD: the headers of the GET's, without its body (HTTP/2 takes a body for an error of the protocol).
+pub fn head(response: ApiResponse) -> ApiResponse {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    ApiResponse::from_parts(parts, full(Bytes::new()))
+}
+
+/// In the extensions of an answer that is an error: its `Status`.
+#[derive(Debug, Clone)]
+pub struct Failure(pub Arc<Value>);
+
 /// The `Status` of an error.
 pub fn error(error: &ApiError) -> ApiResponse {
-    let mut response = json(error.code, &error.to_status());
+    let status = error.to_status();
+    let mut response = json(error.code, &status);
+    response.extensions_mut().insert(Failure(Arc::new(status)));
     if let Some(seconds) = error.retry_after {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -116,6 +133,13 @@ mod tests {
         assert_eq!(fitting(&long), ["ä".repeat(256), "b".repeat(200)]);
         let many = vec!["c".repeat(1024); 100];
         assert_eq!(fitting(&many).len(), 16);
+    }
+
+    #[test]
+    fn a_head_has_the_length_and_no_body() {
+        let response = head(text(404, "twelve bytes"));
+        assert_eq!(response.headers()[CONTENT_LENGTH], "12");
+        assert!(response.into_body().is_end_stream());
     }
 
     #[test]

@@ -12,13 +12,16 @@ use anyhow::{Context, Result};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
 use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, UPGRADE};
+use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request as HttpRequest, StatusCode};
 use hyper_util::rt::TokioIo;
 use kinit_apimachinery::ApiError;
+use kinit_component_base::Shutdown;
 use kinit_component_base::tls::{ReloadingCert, read_roots};
 
 use self::rewrite::{Links, Rewriter};
 use crate::admission::webhook::connect;
+use crate::audit::Tunnel;
 use crate::authz::{self, Ask};
 use crate::http::respond::Body;
 use crate::http::{ApiResponse, respond};
@@ -190,19 +193,11 @@ async fn forward(request: &Request, mut http: HttpRequest<Incoming>, target: Tar
         && let Some(client) = client
     {
         let server = hyper::upgrade::on(&mut response);
-        let shutdown = request.server.shutdown.clone();
-        tokio::spawn(async move {
-            let (Ok(client), Ok(server)) = (client.await, server.await) else { return };
-            let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-            tokio::select! {
-                // Either end closing is the end of the stream, not a failure of ours.
-                _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                () = shutdown.cancelled() => {}
-            }
-        });
+        let tunnel = join(client, server, request.server.shutdown.clone());
         let mut out = ApiResponse::new(respond::full(""));
         *out.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *out.headers_mut() = response.headers().clone();
+        out.extensions_mut().insert(tunnel);
         return Ok(out);
     }
     let (mut parts, body) = response.into_parts();
@@ -238,6 +233,22 @@ fn relayed(body: Incoming, rewriter: Option<Rewriter>) -> Body {
         Some((Ok(frame), (body, rewriter)))
     });
     http_body_util::StreamBody::new(frames).boxed_unsync()
+}
+
+/// Carries bytes between two upgraded connections until either ends.
+fn join(client: OnUpgrade, server: OnUpgrade, shutdown: Shutdown) -> Tunnel {
+    let (tunnel, open) = Tunnel::open();
+    tokio::spawn(async move {
+        let _open = open;
+        let (Ok(client), Ok(server)) = (client.await, server.await) else { return };
+        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+        tokio::select! {
+            // Either end closing is the end of the stream, not a failure of ours.
+            _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+            () = shutdown.cancelled() => {}
+        }
+    });
+    tunnel
 }
 
 fn unreachable_target(target: &Target, error: &dyn std::fmt::Display) -> ApiError {

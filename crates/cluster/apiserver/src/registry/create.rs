@@ -84,11 +84,13 @@ async fn named(request: &Request, mut object: Value, dry_run: bool) -> Result<Va
     crate::inert::warn(request, &object);
     attributes.validate(&object).await?;
     let name = object.name().to_owned();
+    let key = desc.key(&request.info.namespace, &name);
     if dry_run {
+        absent(request, &key, &name).await?;
+        crate::services::try_allocate(request, &mut object, None).await?;
         return Ok(object);
     }
     let undo = crate::services::allocate(request, &mut object, None).await?;
-    let key = desc.key(&request.info.namespace, &name);
     let stored = desc.stored(object);
     let ttl = (desc.prefix == "events/").then_some(EVENT_TTL);
     match request.server.store.create(&desc.prefix, &key, &stored, ttl).await {
@@ -97,6 +99,15 @@ async fn named(request: &Request, mut object: Value, dry_run: bool) -> Result<Va
             undo.run(&request.server).await;
             Err(super::storage_error(error, desc, &name))
         }
+    }
+}
+
+/// A dry run is refused where the write would be: when the object is there already (`DryRunnableStorage.Create`).
+async fn absent(request: &Request, key: &str, name: &str) -> Result<(), ApiError> {
+    let found = request.server.store.get(&request.desc.prefix, key).await;
+    match found.map_err(|e| super::storage_error(e, &request.desc, name))? {
+        Some(_) => Err(super::storage_error(kinit_storage::Error::Exists, &request.desc, name)),
+        None => Ok(()),
     }
 }
 

@@ -29,7 +29,7 @@ impl Filter {
     pub fn of(request: &Request) -> Result<Self, ApiError> {
         let labels =
             LabelSelector::parse(request.param("labelSelector").unwrap_or("")).map_err(ApiError::bad_request)?;
-        let fields =
+        let mut fields =
             FieldSelector::parse(request.param("fieldSelector").unwrap_or("")).map_err(ApiError::bad_request)?;
         for (path, _, _) in &fields.0 {
             if !request.desc.selects(path) {
@@ -41,6 +41,9 @@ impl Filter {
                 }));
             }
         }
+        if request.info.named && request.info.verb == "watch" {
+            only(&mut fields, &request.info.name)?;
+        }
         Ok(Self { labels, fields })
     }
 
@@ -48,6 +51,15 @@ impl Filter {
     pub fn keeps(&self, entry: &Entry) -> bool {
         self.labels.matches(|k| entry.label(k)) && self.fields.matches(|k| entry.field(k))
     }
+}
+
+/// A watch whose path names an object is of that object alone; a selector may only say the same (`ListResource`).
+fn only(fields: &mut FieldSelector, name: &str) -> Result<(), ApiError> {
+    if !fields.is_empty() && fields.exact("metadata.name") != Some(name) {
+        return Err(ApiError::bad_request("fieldSelector metadata.name doesn't match requested name"));
+    }
+    fields.0.push(("metadata.name".to_owned(), true, name.to_owned()));
+    Ok(())
 }
 
 /// GET of an object.

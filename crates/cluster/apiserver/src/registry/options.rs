@@ -1,6 +1,6 @@
 //! Options of the verbs: query parameters and `DeleteOptions` bodies.
 
-use kinit_apimachinery::meta::strings;
+use kinit_apimachinery::meta::{Meta, strings};
 use kinit_apimachinery::schema::schema;
 use kinit_apimachinery::status::FieldErrors;
 use kinit_apimachinery::{ApiError, check};
@@ -93,36 +93,61 @@ pub struct DeleteOptions {
 
 /// Reads the options of a delete from the body, or from the query where there is none.
 pub fn delete_options(request: &Request, raw: &[u8]) -> Result<DeleteOptions, ApiError> {
-    let mut errors = FieldErrors::default();
-    let mut out = DeleteOptions::default();
-    let mut dry = params(request, "dryRun");
-    let mut orphan = None;
+    let mut given = Given { dry: params(request, "dryRun"), ..Given::default() };
     if raw.is_empty() {
-        out.grace = integer(request, "gracePeriodSeconds")?;
-        out.propagation = request.param("propagationPolicy").map(str::to_owned);
-        orphan = request.param("orphanDependents").map(|_| request.flag("orphanDependents"));
+        given.options.grace = integer(request, "gracePeriodSeconds")?;
+        given.options.propagation = request.param("propagationPolicy").map(str::to_owned);
+        given.orphan = request.param("orphanDependents").map(|_| request.flag("orphanDependents"));
     } else {
-        let body = body_of(request, raw)?;
-        out.grace = body.get("gracePeriodSeconds").and_then(Value::as_i64);
-        out.propagation = body.get("propagationPolicy").and_then(Value::as_str).map(str::to_owned);
-        orphan = body.get("orphanDependents").and_then(Value::as_bool).or(orphan);
-        if let Some(preconditions) = body.get("preconditions") {
-            out.uid = preconditions.get("uid").and_then(Value::as_str).map(str::to_owned);
-            out.resource_version = preconditions.get("resourceVersion").and_then(Value::as_str).map(str::to_owned);
+        given.read(&body_of(request, raw)?);
+    }
+    given.checked()
+}
+
+/// The options of an eviction: its own `deleteOptions`; it is a dry run if they or the query say so (`propagateDryRun`).
+pub fn eviction_options(request: &Request, eviction: &Value) -> Result<DeleteOptions, ApiError> {
+    let mut given = Given { dry: params(request, "dryRun"), ..Given::default() };
+    if let Some(options) = eviction.get("deleteOptions") {
+        given.read(options);
+    }
+    given.checked()
+}
+
+/// Options as they were given.
+#[derive(Default)]
+struct Given {
+    options: DeleteOptions,
+    dry: Vec<String>,
+    orphan: Option<bool>,
+}
+
+impl Given {
+    /// Takes over a `DeleteOptions` object.
+    fn read(&mut self, body: &Value) {
+        let text = |path: &[&str]| body.at(path).and_then(Value::as_str).map(str::to_owned);
+        self.options.grace = body.get("gracePeriodSeconds").and_then(Value::as_i64);
+        self.options.propagation = text(&["propagationPolicy"]);
+        self.options.uid = text(&["preconditions", "uid"]);
+        self.options.resource_version = text(&["preconditions", "resourceVersion"]);
+        self.orphan = body.get("orphanDependents").and_then(Value::as_bool).or(self.orphan);
+        self.dry.extend(strings(body.get("dryRun")));
+    }
+
+    /// The options, validated and with what follows from older fields.
+    fn checked(self) -> Result<DeleteOptions, ApiError> {
+        let (mut out, mut errors) = (self.options, FieldErrors::default());
+        validate_delete(&out, self.orphan, &mut errors);
+        out.dry_run = dry_run(&self.dry, &mut errors);
+        ApiError::invalid_options("DeleteOptions", errors)?;
+        if out.propagation.is_none() {
+            out.propagation = self.orphan.map(|orphan| if orphan { "Orphan" } else { "Background" }.to_owned());
         }
-        dry.extend(strings(body.get("dryRun")));
+        if out.grace.is_some_and(|g| g < 0) {
+            // Upstream takes a negative period as "at once, but not forced".
+            out.grace = Some(1);
+        }
+        Ok(out)
     }
-    validate_delete(&out, orphan, &mut errors);
-    out.dry_run = dry_run(&dry, &mut errors);
-    ApiError::invalid_options("DeleteOptions", errors)?;
-    if out.propagation.is_none() {
-        out.propagation = orphan.map(|orphan| if orphan { "Orphan" } else { "Background" }.to_owned());
-    }
-    if out.grace.is_some_and(|g| g < 0) {
-        // Upstream takes a negative period as "at once, but not forced".
-        out.grace = Some(1);
-    }
-    Ok(out)
 }
 
 /// Clients write the resource's own group version, or none, or meta's: the kind alone counts.

@@ -79,18 +79,15 @@ pub async fn apply(
         let mut new = change(&old)?;
         check_preconditions(request, &new, &old)?;
         let explicit = !new.resource_version().is_empty();
-        let new = prepared(request, &mut new, &old, dry_run).await?;
-        let same = equal(&new, &old);
-        if dry_run || same {
-            if same && is_finished(&new, &old) && !dry_run {
-                // Falls through to the delete below.
-            } else {
-                let revision = entry.revision;
-                return Ok(super::create::with_version(new, revision));
+        let mut new = prepared(request, &mut new, &old, dry_run).await?;
+        let (same, finished) = (equal(&new, &old), is_finished(&new, &old));
+        if dry_run || (same && !finished) {
+            if dry_run && !same && !finished {
+                crate::services::try_allocate(request, &mut new, Some(&old)).await?;
             }
+            return Ok(super::create::with_version(new, entry.revision));
         }
-        let mut new = new;
-        if is_finished(&new, &old) {
+        if finished {
             match store.delete(&desc.prefix, &key, entry.revision).await.map_err(|e| request.storage_error(e))? {
                 Updated::Done(revision) => {
                     crate::services::release(request, &new).await;

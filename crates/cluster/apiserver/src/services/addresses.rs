@@ -11,7 +11,7 @@ use kinit_storage::Error as StoreError;
 use rand::Rng;
 use serde_json::{Value, json};
 
-use super::Claim;
+use super::{Claim, Taking};
 use crate::registry::{Request, storage_error};
 use crate::server::Server;
 
@@ -23,7 +23,7 @@ pub async fn allocate(
     request: &Request,
     service: &mut Value,
     old: Option<&Value>,
-    taken: &mut Vec<Claim>,
+    taking: &mut Taking,
 ) -> Result<(), ApiError> {
     let server = &request.server;
     if service.str_at(&["spec", "type"]) == "ExternalName" {
@@ -55,14 +55,11 @@ pub async fn allocate(
         match wanted.get(i) {
             Some(address) if held.contains(address) => addresses.push(address.clone()),
             Some(address) => {
-                claim_exact(server, service, address, range).await?;
-                taken.push(Claim::Address(address.clone()));
+                claim_exact(server, service, address, range, taking).await?;
                 addresses.push(address.clone());
             }
             None => {
-                let address = claim_any(server, service, range).await?;
-                taken.push(Claim::Address(address.clone()));
-                addresses.push(address);
+                addresses.push(claim_any(server, service, range, taking).await?);
             }
         }
     }
@@ -136,7 +133,13 @@ fn invalid(address: &str, detail: &str) -> ApiError {
     }
 }
 
-async fn claim_exact(server: &Server, service: &Value, address: &str, range: IpNet) -> Result<(), ApiError> {
+async fn claim_exact(
+    server: &Server,
+    service: &Value,
+    address: &str,
+    range: IpNet,
+    taking: &mut Taking,
+) -> Result<(), ApiError> {
     let parsed: IpAddr = address
         .parse()
         .map_err(|_| invalid(address, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"))?;
@@ -146,7 +149,7 @@ async fn claim_exact(server: &Server, service: &Value, address: &str, range: IpN
         );
         return Err(invalid(address, &detail));
     }
-    if claim(server, service, &parsed).await? {
+    if claim(server, service, &parsed, taking).await? {
         return Ok(());
     }
     Err(invalid(address, &format!("failed to allocate IP {address}: provided IP is already allocated")))
@@ -154,7 +157,7 @@ async fn claim_exact(server: &Server, service: &Value, address: &str, range: IpN
 
 /// A free address: random tries in the upper part of the range first, so that the lower part stays for fixed ones
 /// (upstream's `ServiceNodePort`/IP static and dynamic bands), then in order.
-async fn claim_any(server: &Server, service: &Value, range: IpNet) -> Result<String, ApiError> {
+async fn claim_any(server: &Server, service: &Value, range: IpNet, taking: &mut Taking) -> Result<String, ApiError> {
     let hosts = host_count(range);
     let band = (hosts / 16).clamp(16, 256).min(hosts.saturating_sub(1));
     for _ in 0..TRIES {
@@ -164,14 +167,14 @@ async fn claim_any(server: &Server, service: &Value, range: IpNet) -> Result<Str
             rand::rng().random_range(0..hosts.max(1))
         };
         let address = nth(range, offset + 1);
-        if claim(server, service, &address).await? {
+        if claim(server, service, &address, taking).await? {
             return Ok(address.to_string());
         }
     }
     for offset in 0..hosts.min(1 << 16) {
         let address = nth(range, offset + 1);
         let known = server.store.cache(PREFIX).is_some_and(|c| c.get(&address.to_string()).is_some());
-        if !known && claim(server, service, &address).await? {
+        if !known && claim(server, service, &address, taking).await? {
             return Ok(address.to_string());
         }
     }
@@ -192,7 +195,14 @@ pub fn nth(range: IpNet, n: u64) -> IpAddr {
     }
 }
 
-async fn claim(server: &Server, service: &Value, address: &IpAddr) -> Result<bool, ApiError> {
+async fn claim(server: &Server, service: &Value, address: &IpAddr, taking: &mut Taking) -> Result<bool, ApiError> {
+    let failed = |error| match server.registry.find("", "v1", "services") {
+        Some(desc) => storage_error(error, &desc, service.name()),
+        None => ApiError::internal(error),
+    };
+    if taking.dry_run {
+        return Ok(server.store.get(PREFIX, &address.to_string()).await.map_err(failed)?.is_none());
+    }
     let object = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
         "metadata": {"name": address.to_string(), "uid": uuid::Uuid::new_v4().to_string(),
             "creationTimestamp": time::format(Timestamp::now()), "generation": 1,
@@ -200,12 +210,12 @@ async fn claim(server: &Server, service: &Value, address: &IpAddr) -> Result<boo
                 "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"}},
         "spec": {"parentRef": {"group": "", "resource": "services", "namespace": service.namespace(), "name": service.name()}}});
     match server.store.create(PREFIX, &address.to_string(), &object, None).await {
-        Ok(_) => Ok(true),
+        Ok(_) => {
+            taking.took(Claim::Address(address.to_string()));
+            Ok(true)
+        }
         Err(StoreError::Exists) => Ok(false),
-        Err(error) => match server.registry.find("", "v1", "services") {
-            Some(desc) => Err(storage_error(error, &desc, service.name())),
-            None => Err(ApiError::internal(error)),
-        },
+        Err(error) => Err(failed(error)),
     }
 }
 

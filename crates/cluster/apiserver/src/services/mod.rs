@@ -13,6 +13,25 @@ use serde_json::Value;
 use crate::registry::Request;
 use crate::server::Server;
 
+/// What is claimed for a write; a dry run only looks whether it could be.
+#[derive(Debug, Default)]
+pub(crate) struct Taking {
+    dry_run: bool,
+    claims: Vec<Claim>,
+}
+
+impl Taking {
+    /// Something was claimed (or could have been).
+    fn took(&mut self, claim: Claim) {
+        self.claims.push(claim);
+    }
+
+    /// Whether this write claimed it already.
+    fn has(&self, claim: &Claim) -> bool {
+        self.claims.contains(claim)
+    }
+}
+
 /// What to take back when the write does not happen, and what to give up when it does.
 #[derive(Debug, Default)]
 pub struct Undo {
@@ -65,15 +84,12 @@ fn claims_of(service: &Value) -> Vec<Claim> {
 
 /// Gives a Service what it needs before it is written; nothing for other kinds.
 pub async fn allocate(request: &Request, service: &mut Value, old: Option<&Value>) -> Result<Undo, ApiError> {
-    let mut undo = Undo::default();
-    if !is_service(request) || !matches!(request.info.subresource.as_str(), "") {
+    let (mut undo, mut taking) = (Undo::default(), Taking::default());
+    if !needs_claims(request) {
         return Ok(undo);
     }
-    let result = async {
-        addresses::allocate(request, service, old, &mut undo.taken).await?;
-        ports::allocate(request, service, old, &mut undo.taken).await
-    }
-    .await;
+    let result = take(request, service, old, &mut taking).await;
+    undo.taken = taking.claims;
     if let Err(error) = result {
         undo.run(&request.server).await;
         return Err(error);
@@ -83,6 +99,28 @@ pub async fn allocate(request: &Request, service: &mut Value, old: Option<&Value
         undo.freed = claims_of(old).into_iter().filter(|c| !now.contains(c)).collect();
     }
     Ok(undo)
+}
+
+/// Gives a Service what it could be given now, and claims nothing: a dry run shows and refuses what the write would.
+pub async fn try_allocate(request: &Request, service: &mut Value, old: Option<&Value>) -> Result<(), ApiError> {
+    if !needs_claims(request) {
+        return Ok(());
+    }
+    take(request, service, old, &mut Taking { dry_run: true, ..Taking::default() }).await
+}
+
+fn needs_claims(request: &Request) -> bool {
+    is_service(request) && request.info.subresource.is_empty()
+}
+
+async fn take(
+    request: &Request,
+    service: &mut Value,
+    old: Option<&Value>,
+    taking: &mut Taking,
+) -> Result<(), ApiError> {
+    addresses::allocate(request, service, old, taking).await?;
+    ports::allocate(request, service, old, taking).await
 }
 
 /// Gives back what a deleted Service held.

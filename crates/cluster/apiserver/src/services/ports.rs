@@ -6,7 +6,7 @@ use kinit_apimachinery::status::FieldErrors;
 use rand::Rng;
 use serde_json::{Value, json};
 
-use super::Claim;
+use super::{Claim, Taking};
 use crate::registry::Request;
 use crate::server::Server;
 
@@ -40,7 +40,7 @@ pub async fn allocate(
     request: &Request,
     service: &mut Value,
     old: Option<&Value>,
-    taken: &mut Vec<Claim>,
+    taking: &mut Taking,
 ) -> Result<(), ApiError> {
     let server = &request.server;
     let held = old.map(of).unwrap_or_default();
@@ -55,8 +55,7 @@ pub async fn allocate(
         if asked > 0 {
             let ours = held.contains(&asked) || given.iter().any(|(p, _)| *p == asked);
             if !ours {
-                claim_exact(server, asked, i, &owner, service.name()).await?;
-                taken.push(Claim::Port(asked));
+                claim_exact(server, asked, i, &owner, service.name(), taking).await?;
             }
             given.push((asked, protocol));
             continue;
@@ -73,11 +72,7 @@ pub async fn allocate(
         });
         let chosen = match kept.or(twin) {
             Some(port) => port,
-            None => {
-                let port = claim_any(server, &owner).await?;
-                taken.push(Claim::Port(port));
-                port
-            }
+            None => claim_any(server, &owner, taking).await?,
         };
         given.push((chosen, protocol));
         service["spec"]["ports"][i]["nodePort"] = chosen.into();
@@ -88,11 +83,7 @@ pub async fn allocate(
         let kept = old.and_then(|o| o.at(&["spec", "healthCheckNodePort"])).and_then(Value::as_i64);
         let port = match kept {
             Some(port) => port,
-            None => {
-                let port = claim_any(server, &owner).await?;
-                taken.push(Claim::Port(port));
-                port
-            }
+            None => claim_any(server, &owner, taking).await?,
         };
         service["spec"]["healthCheckNodePort"] = port.into();
     }
@@ -115,39 +106,53 @@ fn refused(index: usize, port: i64, detail: &str, name: &str) -> ApiError {
     }
 }
 
-async fn claim_exact(server: &Server, port: i64, index: usize, owner: &str, name: &str) -> Result<(), ApiError> {
+async fn claim_exact(
+    server: &Server,
+    port: i64,
+    index: usize,
+    owner: &str,
+    name: &str,
+    taking: &mut Taking,
+) -> Result<(), ApiError> {
     let (low, high) = server.options.service_node_port_range;
     if !(i64::from(low)..=i64::from(high)).contains(&port) {
         let detail = format!("provided port is not in the valid range. The range of valid ports is {low}-{high}");
         return Err(refused(index, port, &detail, name));
     }
-    if claim(server, port, owner).await? {
+    if claim(server, port, owner, taking).await? {
         return Ok(());
     }
     Err(refused(index, port, "provided port is already allocated", name))
 }
 
-async fn claim(server: &Server, port: i64, owner: &str) -> Result<bool, ApiError> {
-    server
-        .store
-        .raw_swap(&format!("{PREFIX}{port}"), 0, owner.as_bytes().to_vec())
-        .await
-        .map_err(|e| ApiError::internal(format!("allocate a node port: {e}")))
+async fn claim(server: &Server, port: i64, owner: &str, taking: &mut Taking) -> Result<bool, ApiError> {
+    let failed = |e| ApiError::internal(format!("allocate a node port: {e}"));
+    let key = format!("{PREFIX}{port}");
+    let claimed = if taking.dry_run {
+        // Nothing in etcd tells one port of a dry run from the next.
+        !taking.has(&Claim::Port(port)) && server.store.raw_get(&key).await.map_err(failed)?.0.is_none()
+    } else {
+        server.store.raw_swap(&key, 0, owner.as_bytes().to_vec()).await.map_err(failed)?
+    };
+    if claimed {
+        taking.took(Claim::Port(port));
+    }
+    Ok(claimed)
 }
 
-async fn claim_any(server: &Server, owner: &str) -> Result<i64, ApiError> {
+async fn claim_any(server: &Server, owner: &str, taking: &mut Taking) -> Result<i64, ApiError> {
     let (low, high) = server.options.service_node_port_range;
     let (low, high) = (i64::from(low), i64::from(high));
     // The lowest ports are left for those who ask for one by number, as upstream's static band.
     let band = ((high - low + 1) / 32).clamp(16, 128).min((high - low) / 2);
     for _ in 0..128 {
         let port = rand::rng().random_range(low + band..=high);
-        if claim(server, port, owner).await? {
+        if claim(server, port, owner, taking).await? {
             return Ok(port);
         }
     }
     for port in low..=high {
-        if claim(server, port, owner).await? {
+        if claim(server, port, owner, taking).await? {
             return Ok(port);
         }
     }

@@ -1,0 +1,233 @@
+//! The Node authorizer: a kubelet may read what its own pods refer to (`plugin/pkg/auth/authorizer/node`).
+
+mod graph;
+mod live;
+
+use kinit_apimachinery::meta::Meta;
+use kinit_apimachinery::selector::FieldSelector;
+
+use self::graph::Graph;
+pub use self::live::Live;
+use super::Ask;
+use super::policy;
+use super::rbac::Rule;
+use crate::authn::User;
+use crate::references::Kind;
+use crate::server::Server;
+
+/// What the authorizer says.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Yes.
+    Allow,
+    /// Nothing, perhaps with a reason why not.
+    NoOpinion(Option<String>),
+}
+
+/// The node a user is, if it is one.
+pub fn node_of(user: &User) -> Option<&str> {
+    let name = user.name.strip_prefix("system:node:")?;
+    (user.in_group("system:nodes") && !name.is_empty()).then_some(name)
+}
+
+/// The rules of `system:node`, which apply to every node beyond what is checked object by object.
+pub fn rules() -> Vec<Rule> {
+    policy::policy().cluster_roles.iter().find(|r| r.name() == "system:node").map(Rule::list).unwrap_or_default()
+}
+
+/// Decides.
+pub fn decide(server: &Server, user: &User, ask: &Ask) -> Verdict {
+    let Some(node) = node_of(user) else { return Verdict::NoOpinion(None) };
+    let related = |question: &dyn Fn(&Graph) -> bool| server.nodes.ask(&server.store, |graph| question(graph));
+    rule(node, ask, &related, &|| server.node_rules.iter().any(|r| r.allows(ask)))
+}
+
+/// A question to the graph.
+type Related<'a> = &'a dyn Fn(&dyn Fn(&Graph) -> bool) -> bool;
+
+/// The rules, resource by resource; everything else is what `listed` says, the same for all nodes.
+fn rule(node: &str, ask: &Ask, related: Related<'_>, listed: &dyn Fn() -> bool) -> Verdict {
+    let asker = Asker { node, ask, related };
+    match (ask.is_resource, ask.group.as_str(), ask.resource.as_str()) {
+        (true, "", "secrets") => asker.read(Kind::Secret),
+        (true, "", "configmaps") => asker.read(Kind::ConfigMap),
+        (true, "", "persistentvolumeclaims") => asker.claim(),
+        (true, "", "persistentvolumes") => asker.get(&|g| g.mounts(node, &ask.name)),
+        (true, "", "serviceaccounts") => asker.service_account(),
+        (true, "", "nodes") => asker.node(),
+        (true, "", "pods") => asker.pod(),
+        (true, "resource.k8s.io", "resourceclaims") => asker.get(&|g| asker.needs(g, Kind::ResourceClaim)),
+        (true, "resource.k8s.io", "resourceslices") => asker.slice(),
+        (true, "storage.k8s.io", "volumeattachments") => asker.get(&|g| g.attaches(node, &ask.name)),
+        (true, "storage.k8s.io", "csinodes") => asker.csi_node(),
+        (true, "coordination.k8s.io", "leases") => asker.lease(),
+        (true, "certificates.k8s.io", "podcertificaterequests") => asker.certificate_request(),
+        _ if listed() => Verdict::Allow,
+        _ => Verdict::NoOpinion(None),
+    }
+}
+
+struct Asker<'a> {
+    node: &'a str,
+    ask: &'a Ask,
+    related: Related<'a>,
+}
+
+fn no(reason: impl Into<String>) -> Verdict {
+    Verdict::NoOpinion(Some(reason.into()))
+}
+
+impl Asker<'_> {
+    fn needs(&self, graph: &Graph, kind: Kind) -> bool {
+        graph.needs(self.node, kind, &self.ask.namespace, &self.ask.name)
+    }
+
+    /// One object, by name, that the graph relates to the node.
+    fn related(&self, question: &dyn Fn(&Graph) -> bool) -> Verdict {
+        if self.ask.name.is_empty() {
+            return no("No Object name found");
+        }
+        if (self.related)(question) {
+            return Verdict::Allow;
+        }
+        no(format!("no relationship found between node '{}' and this object", self.node))
+    }
+
+    /// GET of one object.
+    fn get(&self, question: &dyn Fn(&Graph) -> bool) -> Verdict {
+        if self.ask.verb != "get" {
+            return no("can only get individual resources of this type");
+        }
+        if !self.ask.subresource.is_empty() {
+            return no("cannot get subresource");
+        }
+        self.related(question)
+    }
+
+    /// GET of one object, or a list or watch that is of one object in one namespace.
+    fn read(&self, kind: Kind) -> Verdict {
+        if !matches!(self.ask.verb.as_str(), "get" | "list" | "watch") {
+            return no("can only read resources of this type");
+        }
+        if !self.ask.subresource.is_empty() {
+            return no("cannot read subresource");
+        }
+        if self.ask.namespace.is_empty() {
+            return no("can only read namespaced object of this type");
+        }
+        self.related(&|g| self.needs(g, kind))
+    }
+
+    fn claim(&self) -> Verdict {
+        if self.ask.subresource != "status" {
+            return self.get(&|g| self.needs(g, Kind::Claim));
+        }
+        if !matches!(self.ask.verb.as_str(), "update" | "patch") {
+            return no("can only get/update/patch this type");
+        }
+        self.related(&|g| self.needs(g, Kind::Claim))
+    }
+
+    /// A kubelet reads the accounts of its pods and gets tokens for them.
+    fn service_account(&self) -> Verdict {
+        if self.ask.verb == "get" && self.ask.subresource.is_empty() {
+            return self.read(Kind::ServiceAccount);
+        }
+        if self.ask.verb != "create" || self.ask.name.is_empty() {
+            return no("can only create tokens for individual service accounts");
+        }
+        if self.ask.subresource != "token" {
+            return no("can only create token subresource of serviceaccount");
+        }
+        self.related(&|g| self.needs(g, Kind::ServiceAccount))
+    }
+
+    /// Writes are NodeRestriction's to judge. The name is compared, not looked for: a kubelet asks for its Node before
+    /// there is one.
+    fn node(&self) -> Verdict {
+        match (self.ask.subresource.as_str(), self.ask.verb.as_str()) {
+            ("", "create" | "update" | "patch") | ("status", "update" | "patch") => Verdict::Allow,
+            ("", "get" | "list" | "watch") if self.ask.name == self.node => Verdict::Allow,
+            ("", "get" | "list" | "watch") if self.ask.name.is_empty() => {
+                no(format!("node '{}' cannot read all nodes, only its own Node object", self.node))
+            }
+            ("", "get" | "list" | "watch") => {
+                no(format!("node '{}' cannot read '{}', only its own Node object", self.node, self.ask.name))
+            }
+            _ => Verdict::NoOpinion(None),
+        }
+    }
+
+    /// Writes are NodeRestriction's to judge.
+    fn pod(&self) -> Verdict {
+        let running = |g: &Graph| g.runs(self.node, &self.ask.namespace, &self.ask.name);
+        match (self.ask.subresource.as_str(), self.ask.verb.as_str()) {
+            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => Verdict::Allow,
+            ("", "get") => self.get(&running),
+            ("", "list" | "watch") if self.selects_node() => Verdict::Allow,
+            ("", "list" | "watch") if !self.ask.name.is_empty() => self.related(&running),
+            ("", "list" | "watch") => no("can only list/watch pods with spec.nodeName field selector"),
+            _ => Verdict::NoOpinion(None),
+        }
+    }
+
+    fn slice(&self) -> Verdict {
+        if !self.ask.subresource.is_empty() {
+            return no("cannot authorize ResourceSlice subresources");
+        }
+        match self.ask.verb.as_str() {
+            // Whose it is stands in the object: NodeRestriction looks.
+            "create" => Verdict::Allow,
+            "get" | "update" | "patch" | "delete" => self.related(&|g| g.offers(self.node, &self.ask.name)),
+            "list" | "watch" | "deletecollection" if self.selects_node() => Verdict::Allow,
+            "list" | "watch" | "deletecollection" => {
+                no("can only list/watch/deletecollection resourceslices with nodeName field selector")
+            }
+            _ => no(
+                "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection",
+            ),
+        }
+    }
+
+    fn lease(&self) -> Verdict {
+        if !matches!(self.ask.verb.as_str(), "get" | "create" | "update" | "patch" | "delete") {
+            return no("can only get, create, update, patch, or delete a node lease");
+        }
+        if self.ask.namespace != "kube-node-lease" {
+            return no("can only access leases in the \"kube-node-lease\" system namespace");
+        }
+        self.own("can only access node lease with the same name as the requesting node")
+    }
+
+    fn csi_node(&self) -> Verdict {
+        if !matches!(self.ask.verb.as_str(), "get" | "create" | "update" | "patch" | "delete") {
+            return no("can only get, create, update, patch, or delete a CSINode");
+        }
+        if !self.ask.subresource.is_empty() {
+            return no("cannot authorize CSINode subresources");
+        }
+        self.own("can only access CSINode with the same name as the requesting node")
+    }
+
+    /// What has the node's name. A create's is in the object, where NodeRestriction looks.
+    fn own(&self, otherwise: &str) -> Verdict {
+        if self.ask.verb == "create" || self.ask.name == self.node { Verdict::Allow } else { no(otherwise) }
+    }
+
+    /// They are not served here, so there is none that could be a node's.
+    fn certificate_request(&self) -> Verdict {
+        match (self.ask.subresource.as_str(), self.ask.verb.as_str()) {
+            ("", "create") => Verdict::Allow,
+            ("", "list" | "watch") if self.selects_node() => Verdict::Allow,
+            ("", "list" | "watch") => no("can only list/watch podcertificaterequests with nodeName field selector"),
+            _ => no(format!("no relationship found between node '{}' and this object", self.node)),
+        }
+    }
+
+    fn selects_node(&self) -> bool {
+        FieldSelector::parse(&self.ask.field_selector).is_ok_and(|s| s.exact("spec.nodeName") == Some(self.node))
+    }
+}
+
+#[cfg(test)]
+mod tests;

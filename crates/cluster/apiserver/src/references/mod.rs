@@ -1,0 +1,39 @@
+//! What objects refer to: the one list from which the node authorizer, NodeRestriction and ServiceAccount admission read.
+//!
+//! ```text
+//! pod    -> secrets, configmaps, service account, claims, ...   (pkg/api/pod: VisitPodSecretNames, HasAPIObjectReference)
+//! volume -> the claim it is bound to, the secrets a kubelet mounts it with         (pkg/api/v1/persistentvolume)
+//! ```
+
+mod pod;
+mod volume;
+
+pub use pod::{first_of, of_pod};
+pub use volume::{PersistentVolume, of_persistent_volume};
+
+/// Marks the API's copy of a pod that a kubelet has from a file.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// The kinds that pods refer to by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `secrets`.
+    Secret,
+    /// `configmaps`.
+    ConfigMap,
+    /// `serviceaccounts`.
+    ServiceAccount,
+    /// `persistentvolumeclaims`.
+    Claim,
+    /// `resourceclaims`.
+    ResourceClaim,
+}
+
+/// A reference within the pod's namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Reference {
+    /// To what.
+    pub kind: Kind,
+    /// By which name.
+    pub name: String,
+}
