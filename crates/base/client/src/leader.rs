@@ -151,6 +151,8 @@ async fn keep(
     lost: CancellationToken,
     shutdown: CancellationToken,
 ) {
+    // However this task ends, a panic included, nobody acts without the lease.
+    let _lost = lost.clone().drop_guard();
     // From when a renewal was asked for, not answered: others count from when it was written, which lies between.
     let mut renewed = since;
     loop {

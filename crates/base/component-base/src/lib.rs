@@ -6,6 +6,7 @@
 //!                       └─ your async fn
 //!                            ├─ tls    certificates that reload when their files change
 //!                            ├─ serve  HTTP/1.1 + HTTP/2 over TLS (or plain, loopback), peer certificates as an extension
+//!                            ├─ supervise tasks that must not end unseen
 //!                            ├─ health /healthz /livez /readyz with upstream's verbose form
 //!                            └─ metrics /metrics
 //! ```
@@ -16,6 +17,7 @@ pub mod logs;
 pub mod metrics;
 pub mod runtime;
 pub mod serve;
+pub mod supervise;
 pub mod tls;
 pub mod version;
 
