@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::error::Error;
 
 /// An encoded object.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Entry {
     /// `namespace/name` or `name`.
     pub key: Box<str>,
@@ -36,7 +36,8 @@ impl Entry {
         let (bytes, version_at) = match at {
             Some(at) => splice(stored, at, revision),
             None => {
-                let canonical = serde_json::to_vec(&canonical(&value)).map_err(|e| corrupt(e.to_string()))?;
+                let canonical =
+                    kinit_apimachinery::encode::to_vec(&canonical(&value)).map_err(|e| corrupt(e.to_string()))?;
                 let at = canonical.windows(METADATA.len()).position(|w| w == METADATA).map(|i| i + METADATA.len());
                 splice(&canonical, at.ok_or_else(|| corrupt("no metadata".into()))?, revision)
             }
