@@ -37,6 +37,17 @@ pub struct Strategy {
     pub return_deleted: bool,
     /// Whether a changed spec gets a new generation.
     pub generation: bool,
+    /// What becomes of dependents when a delete does not say (`rest.GarbageCollectionDeleteStrategy`).
+    pub dependents: Dependents,
+}
+
+/// What a kind's deletion means for the objects it owns, when nobody says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dependents {
+    /// They go.
+    Delete,
+    /// They are let go: so it was before there was a garbage collector, and so it stays for the oldest kinds.
+    Orphan,
 }
 
 const PLAIN: Strategy = Strategy {
@@ -49,6 +60,7 @@ const PLAIN: Strategy = Strategy {
     unconditional_update: true,
     return_deleted: false,
     generation: true,
+    dependents: Dependents::Delete,
 };
 
 /// Kinds whose objects have no generation upstream.
@@ -135,7 +147,8 @@ fn core(kind: &str) -> Strategy {
         },
         "PodTemplate" => Strategy { default: workloads::default_pod_template, return_deleted: true, ..PLAIN },
         "ReplicationController" => {
-            Strategy { default: workloads::default_rc, validate: workload_validation::validate_rc, ..PLAIN }
+            let dependents = Dependents::Orphan;
+            Strategy { default: workloads::default_rc, validate: workload_validation::validate_rc, dependents, ..PLAIN }
         }
         "Service" => Strategy {
             default: services::default,
@@ -223,6 +236,7 @@ fn workloads(kind: &str) -> Strategy {
             prepare_create: workloads::prepare_job,
             validate: workload_validation::validate_job,
             validate_update: workload_validation::validate_job_update,
+            dependents: Dependents::Orphan,
             ..PLAIN
         },
         "CronJob" => {
