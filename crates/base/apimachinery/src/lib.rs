@@ -5,6 +5,7 @@
 //!                              ├─ check      unknown fields, wrong types, Go's omitempty
 //!                              └─ patch      strategic merge (and JSON patch, merge patch)
 //! decode   JSON text -> value, with the duplicate fields named
+//! encode   value -> JSON text as Go writes it
 //! apply    server-side apply and field ownership
 //! selector labels and fields          status   upstream's Status answers
 //! quantity resource.Quantity          names    DNS names, labels; generateName
@@ -16,6 +17,7 @@ pub mod apply;
 pub mod check;
 pub mod complete;
 pub mod decode;
+pub mod encode;
 pub mod meta;
 pub mod names;
 pub mod patch;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use kinit_component_base::supervise::guarded;
 use kube::runtime::events::{Event, EventType, Recorder as Publisher, Reporter};
 use kube::{Client, Resource};
 use tokio::sync::mpsc;
@@ -30,7 +31,8 @@ impl Recorder {
                 }
                 let fresh = || Publisher::new(client.clone(), reporter.clone());
                 let publisher = publishers.entry(event.note.clone()).or_insert_with(fresh);
-                if let Err(error) = publisher.publish(&event, &object).await {
+                // The next event is to be published even if this one makes the publisher panic.
+                if let Ok(Err(error)) = guarded("publishing of events", publisher.publish(&event, &object)).await {
                     tracing::debug!(%error, reason = event.reason, "publish an event");
                 }
             }

@@ -13,6 +13,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::StreamExt;
+use kinit_component_base::supervise;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource, ResourceExt};
@@ -309,13 +310,15 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Starts a watch of all objects `api` reaches and returns the store it feeds.
+/// Starts a watch of all objects `api` reaches and returns the store it feeds. A handler's panic ends the process: a store
+/// that is no longer fed is worse than none.
 pub fn spawn<K>(api: Api<K>, config: watcher::Config, shutdown: &CancellationToken) -> Arc<Store<K>>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     let store = Store::new();
-    tokio::spawn(store.clone().feed(api, config, shutdown.clone()));
+    let task = format!("watch of {}", api.resource_url());
+    supervise::vital(task, shutdown, store.clone().feed(api, config, shutdown.clone()));
     store
 }
 

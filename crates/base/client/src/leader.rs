@@ -151,6 +151,8 @@ async fn keep(
     lost: CancellationToken,
     shutdown: CancellationToken,
 ) {
+    // However this task ends, a panic included, nobody acts without the lease.
+    let _lost = lost.clone().drop_guard();
     // From when a renewal was asked for, not answered: others count from when it was written, which lies between.
     let mut renewed = since;
     loop {
@@ -304,6 +306,21 @@ mod tests {
             assert_eq!(pause(&me, Some((&lease("you", 15), ms(unchanged))), 0.0), ms(expected), "{unchanged}");
         }
         assert_eq!(pause(&me, None, 0.0), ms(2000));
+    }
+
+    #[tokio::test]
+    async fn who_renews_no_more_has_lost() {
+        kinit_component_base::runtime::install_tls_provider();
+        let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        let (lost, me) = (CancellationToken::new(), Election::new("n", "x", "me".into()));
+        let renewing =
+            keep(Api::namespaced(client, "n"), me, None, Instant::now(), lost.clone(), CancellationToken::new());
+        let task = tokio::spawn(renewing);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!lost.is_cancelled());
+        // As a panic in it would: it is dropped in the middle.
+        task.abort();
+        tokio::time::timeout(Duration::from_secs(5), lost.cancelled()).await.unwrap();
     }
 
     #[test]

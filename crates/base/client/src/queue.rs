@@ -9,17 +9,22 @@
 //! The rules are those of client-go's `util/workqueue`: a key is handed to one worker at a time, and adding a key that
 //! waits already is free.
 
+mod metrics;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt::Display;
 use std::future::Future;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use kinit_component_base::supervise::guarded;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use metrics::QueueMetrics;
 
 const FIRST_DELAY: Duration = Duration::from_millis(5);
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
@@ -28,11 +33,14 @@ const LONGEST_DELAY: Duration = Duration::from_secs(60);
 pub struct Queue<K> {
     state: Mutex<State<K>>,
     wake: Notify,
+    /// Known once the queue has a name.
+    metrics: OnceLock<QueueMetrics>,
 }
 
 struct State<K> {
     order: VecDeque<K>,
-    dirty: HashSet<K>,
+    /// Due since.
+    dirty: HashMap<K, Instant>,
     active: HashSet<K>,
     failures: HashMap<K, u32>,
     delayed: HashMap<K, Instant>,
@@ -42,12 +50,12 @@ impl<K: Clone + Eq + Hash + Send + 'static> Default for Queue<K> {
     fn default() -> Self {
         let state = State {
             order: VecDeque::new(),
-            dirty: HashSet::new(),
+            dirty: HashMap::new(),
             active: HashSet::new(),
             failures: HashMap::new(),
             delayed: HashMap::new(),
         };
-        Self { state: Mutex::new(state), wake: Notify::new() }
+        Self { state: Mutex::new(state), wake: Notify::new(), metrics: OnceLock::new() }
     }
 }
 
@@ -60,7 +68,14 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
     /// Makes `key` due. Nothing happens when it is due already; a key that is being worked on comes back afterwards.
     pub fn add(&self, key: K) {
         let mut state = self.state.lock();
-        if !state.dirty.insert(key.clone()) || state.active.contains(&key) {
+        if state.dirty.contains_key(&key) {
+            return;
+        }
+        state.dirty.insert(key.clone(), Instant::now());
+        if let Some(metrics) = self.metrics.get() {
+            metrics.added();
+        }
+        if state.active.contains(&key) {
             return;
         }
         state.order.push_back(key);
@@ -105,6 +120,9 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
             *count += 1;
             *count
         };
+        if let Some(metrics) = self.metrics.get() {
+            metrics.retried();
+        }
         self.add_after(key, back_off(failures));
     }
 
@@ -130,7 +148,10 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
             {
                 let mut state = self.state.lock();
                 if let Some(key) = state.order.pop_front() {
-                    state.dirty.remove(&key);
+                    let due = state.dirty.remove(&key);
+                    if let (Some(metrics), Some(due)) = (self.metrics.get(), due) {
+                        metrics.taken(due.elapsed());
+                    }
                     state.active.insert(key.clone());
                     if !state.order.is_empty() {
                         self.wake.notify_one();
@@ -146,7 +167,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
     pub fn done(&self, key: &K) {
         let mut state = self.state.lock();
         state.active.remove(key);
-        if state.dirty.contains(key) {
+        if state.dirty.contains_key(key) {
             state.order.push_back(key.clone());
             drop(state);
             self.wake.notify_one();
@@ -155,13 +176,14 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
 }
 
 impl<K: Clone + Eq + Hash + Display + Send + Sync + 'static> Queue<K> {
-    /// Works on due keys with `workers` concurrent calls of `work` until `shutdown`. A key whose work fails is retried
-    /// after its back-off; `Ok(Some(delay))` makes it due again after `delay`.
+    /// Works on due keys with `workers` concurrent calls of `work` until `shutdown`. A key whose work fails, or panics, is
+    /// retried after its back-off; `Ok(Some(delay))` makes it due again after `delay`. `name` is the queue's in metrics.
     pub async fn run<F, Fut>(self: Arc<Self>, name: &'static str, workers: usize, shutdown: CancellationToken, work: F)
     where
         F: Fn(K) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = anyhow::Result<Option<Duration>>> + Send + 'static,
     {
+        self.measure(name);
         let work = Arc::new(work);
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..workers.max(1) {
@@ -172,31 +194,53 @@ impl<K: Clone + Eq + Hash + Display + Send + Sync + 'static> Queue<K> {
                         () = shutdown.cancelled() => return,
                         key = queue.next() => key,
                     };
+                    let started = Instant::now();
                     let result = tokio::select! {
                         () = shutdown.cancelled() => return,
-                        result = work(key.clone()) => result,
+                        result = guarded(name, async { work(key.clone()).await }) => result.unwrap_or_else(|p| Err(p.into())),
                     };
-                    match result {
-                        Ok(again) => {
-                            queue.forget(&key);
-                            if let Some(delay) = again {
-                                queue.add_after(key.clone(), delay);
-                            }
-                        }
-                        Err(error) => {
-                            if is_conflict(&error) {
-                                tracing::debug!(controller = name, %key, "lost a race, trying again");
-                            } else {
-                                tracing::warn!(controller = name, %key, error = describe(&error), "trying again");
-                            }
-                            queue.retry(key.clone());
-                        }
+                    if let Some(metrics) = queue.metrics.get() {
+                        metrics.worked(started.elapsed());
                     }
-                    queue.done(&key);
+                    queue.settle(name, key, result);
                 }
             });
         }
-        while tasks.join_next().await.is_some() {}
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                // Not the work's: the queue itself is broken, and with it the controller.
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+    }
+
+    fn measure(&self, name: &'static str) {
+        let state = self.state.lock();
+        let metrics = self.metrics.get_or_init(|| QueueMetrics::of(name));
+        // Keys that came before the name did.
+        state.dirty.keys().for_each(|_| metrics.added());
+    }
+
+    fn settle(self: &Arc<Self>, name: &'static str, key: K, result: anyhow::Result<Option<Duration>>) {
+        match result {
+            Ok(again) => {
+                self.forget(&key);
+                if let Some(delay) = again {
+                    self.add_after(key.clone(), delay);
+                }
+            }
+            Err(error) => {
+                if is_conflict(&error) {
+                    tracing::debug!(controller = name, %key, "lost a race, trying again");
+                } else {
+                    tracing::warn!(controller = name, %key, error = describe(&error), "trying again");
+                }
+                self.retry(key.clone());
+            }
+        }
+        self.done(&key);
     }
 }
 
@@ -255,5 +299,43 @@ mod tests {
         assert_eq!(queue.next().await, "c");
         assert!(start.elapsed() >= Duration::from_millis(30));
         assert!(queue.state.lock().delayed.is_empty(), "the later delay is void");
+    }
+
+    #[tokio::test]
+    async fn a_key_whose_work_panics_is_tried_again() {
+        let (queue, shutdown) = (Queue::new(), CancellationToken::new());
+        let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let tries = Arc::new(Mutex::new(0));
+        queue.add("poison");
+        let work = move |key: &'static str| {
+            let (sender, tries) = (sender.clone(), tries.clone());
+            async move {
+                let mut tries = tries.lock();
+                *tries += 1;
+                if key == "poison" && *tries < 3 {
+                    panic!("try {tries}");
+                }
+                sender.send(key)?;
+                Ok(None)
+            }
+        };
+        let running = tokio::spawn(queue.clone().run("fragile", 1, shutdown.clone(), work));
+        assert_eq!(seen.recv().await, Some("poison"));
+        queue.add("other");
+        assert_eq!(seen.recv().await, Some("other"), "the only worker lives on");
+        queue.add("poison");
+        assert_eq!(seen.recv().await, Some("poison"), "its key was given back");
+        shutdown.cancel();
+        running.await.unwrap();
+        let text = kinit_component_base::metrics::global().render();
+        for line in [
+            "workqueue_adds_total{name=\"fragile\"} 5",
+            "workqueue_retries_total{name=\"fragile\"} 2",
+            "workqueue_depth{name=\"fragile\"} 0",
+            "workqueue_work_duration_seconds_count{name=\"fragile\"} 5",
+            "kinit_task_panics_total{task=\"fragile\"} 2",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
     }
 }

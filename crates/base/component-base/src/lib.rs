@@ -7,6 +7,7 @@
 //!                            ├─ tls    certificates that reload when their files change
 //!                            ├─ unverified  TLS to pods' own servers, the one place without verification
 //!                            ├─ serve  HTTP/1.1 + HTTP/2 over TLS (or plain, loopback), peer certificates as an extension
+//!                            ├─ supervise tasks that must not end unseen
 //!                            ├─ health /healthz /livez /readyz with upstream's verbose form
 //!                            └─ metrics /metrics
 //! ```
@@ -17,6 +18,7 @@ pub mod logs;
 pub mod metrics;
 pub mod runtime;
 pub mod serve;
+pub mod supervise;
 pub mod tls;
 pub mod unverified;
 pub mod version;

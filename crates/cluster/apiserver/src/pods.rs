@@ -121,9 +121,21 @@ fn bound(pod: &Value, binding: &Value, name: &str) -> Result<Value, ApiError> {
 fn scheduled(pod: &mut Value) {
     let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
         "lastTransitionTime": time::format(Timestamp::now())});
+    set_condition(pod, condition);
+}
+
+/// Puts a condition in the place of the one of its type. The time of an unchanged value stays.
+fn set_condition(pod: &mut Value, mut condition: Value) {
     let mut list = pod.at(&["status", "conditions"]).and_then(Value::as_array).cloned().unwrap_or_default();
-    match list.iter_mut().find(|c| c.str_at(&["type"]) == "PodScheduled") {
-        Some(existing) => *existing = condition,
+    match list.iter_mut().find(|c| c.str_at(&["type"]) == condition.str_at(&["type"])) {
+        Some(existing) => {
+            if existing.str_at(&["status"]) == condition.str_at(&["status"])
+                && let Some(since) = existing.get("lastTransitionTime")
+            {
+                condition["lastTransitionTime"] = since.clone();
+            }
+            *existing = condition;
+        }
         None => list.push(condition),
     }
     if let Some(status) = pod.object_at(&["status"]) {
@@ -151,11 +163,44 @@ pub async fn evict(request: &Request, body: Bytes) -> Result<ApiResponse, ApiErr
     if !free {
         spend_budget(request, &pod, options.dry_run).await?;
     }
+    mark_evicted(request, &mut options, &name).await?;
     delete::one(&pod_request, &options, &request.info.namespace, &name).await?;
     Ok(respond::json(
         201,
         &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
     ))
+}
+
+/// Says in the pod's status why it goes, before it goes: whoever judges its end sees it (`addConditionAndDeletePod`).
+async fn mark_evicted(request: &Request, options: &mut DeleteOptions, name: &str) -> Result<(), ApiError> {
+    if options.dry_run {
+        return Ok(());
+    }
+    let status_request = for_pod(request, name, "status")?;
+    let marked = update::apply(&status_request, false, |pod| {
+        delete::preconditions(&status_request, options, pod, name)?;
+        let mut pod = pod.clone();
+        pod["metadata"]["resourceVersion"] = "".into();
+        let generation = pod.at(&["metadata", "generation"]).cloned();
+        set_condition(&mut pod, disruption(generation));
+        Ok(pod)
+    })
+    .await?;
+    if options.resource_version.is_some() {
+        // The precondition held; the version after our own write is meant now.
+        options.resource_version = Some(marked.resource_version().to_owned());
+    }
+    Ok(())
+}
+
+fn disruption(generation: Option<Value>) -> Value {
+    let mut condition = json!({"type": "DisruptionTarget", "status": "True", "lastProbeTime": null,
+        "lastTransitionTime": time::format(Timestamp::now()), "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting"});
+    if let Some(generation) = generation {
+        condition["observedGeneration"] = generation;
+    }
+    condition
 }
 
 /// Takes one disruption from the pod's budget; 429 when there is none left.

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use kinit_component_base::Shutdown;
 use kinit_component_base::health::Checks;
 use kinit_component_base::serve::serve;
+use kinit_component_base::supervise;
 use kinit_component_base::tls::ReloadingCert;
 use kinit_etcd_connect::{Etcd, Options as EtcdOptions};
 use kinit_storage::{ResourceSpec, Store};
@@ -151,9 +152,9 @@ impl Server {
             rustls::ServerConfig::builder().with_client_cert_verifier(self.trust.clone()).with_cert_resolver(cert);
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let (store, shutdown) = (self.store.clone(), self.shutdown.clone());
-        tokio::spawn(async move { store.run(shutdown).await });
+        supervise::vital("the store's feed", &self.shutdown, async move { store.run(shutdown).await });
         let server = self.clone();
-        tokio::spawn(async move {
+        supervise::vital("the graph of nodes", &self.shutdown, async move {
             tokio::select! {
                 () = server.shutdown.cancelled() => {}
                 () = server.nodes.follow(&server.store) => {}

@@ -2,8 +2,13 @@
 //!
 //! ```text
 //! metadata watches of all resources ─▶ Graph (who owns whom) ─▶ queue of uids ─▶ Collector ─▶ delete / patch
+//!                                 └─ all listed? ─ gate ────────────────────────▶┘
 //! ```
+//!
+//! Nobody acts before all watches have had their first list: an owner whose dependents are not known yet would be let go
+//! as one that has none.
 
+mod absent;
 mod collector;
 mod graph;
 
@@ -22,13 +27,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::discovery::{ApiResource, discover};
-use collector::Collector;
+use collector::{Collector, Gate};
 use graph::{Graph, Item};
 
 type Metadata = PartialObjectMeta<DynamicObject>;
 
 /// New resources (CRDs, aggregated ones) are looked for this often, as upstream does.
 const DISCOVERY: Duration = Duration::from_secs(30);
+/// A resource that cannot be listed holds all others up for so long (`initialSyncTimeout`).
+const FIRST_LISTS: Duration = Duration::from_secs(30);
 
 /// The resources known now, for looking owners up.
 #[derive(Default)]
@@ -48,61 +55,95 @@ pub async fn run(ctx: Context) -> Result<()> {
     let graph = Arc::new(Mutex::new(Graph::default()));
     let queue = Queue::new();
     let resources = Arc::new(Resources::default());
-    let collector = Arc::new(Collector::new(client, graph.clone(), resources.clone(), queue.clone()));
-    let watching = watch_all(ctx.clone(), graph, resources, queue.clone());
-    let working = queue.run("garbagecollector", 10, ctx.shutdown(), move |uid| collector.clone().sync(uid));
+    let gate = Gate::closed();
+    let collector = Arc::new(Collector::new(client, graph.clone(), resources.clone(), queue.clone(), gate.clone()));
+    let mut monitors =
+        Monitors { ctx: ctx.clone(), graph, resources, queue: queue.clone(), gate, watched: HashMap::new() };
+    let watching = monitors.run();
+    let working = queue.run("garbagecollector", 20, ctx.shutdown(), move |uid| collector.clone().sync(uid));
     tokio::join!(watching, working);
     Ok(())
 }
 
-async fn watch_all(ctx: Context, graph: Arc<Mutex<Graph>>, resources: Arc<Resources>, queue: Arc<Queue<String>>) {
-    let mut watched: HashMap<ApiResource, (Arc<Store<Metadata>>, CancellationToken)> = HashMap::new();
-    let (shutdown, client) = (ctx.shutdown(), ctx.root());
-    let mut tick = tokio::time::interval(DISCOVERY);
-    loop {
-        tokio::select! { () = shutdown.cancelled() => return, _ = tick.tick() => {} }
-        let discovered = match discover(&client).await {
-            Ok(discovered) => discovered,
-            Err(error) => {
-                tracing::warn!(%error, "list the API groups");
-                tick.reset_after(Duration::from_secs(2));
-                continue;
-            }
-        };
-        *resources.0.write() = discovered.resources.clone();
-        let wanted: Vec<ApiResource> = discovered.resources.into_iter().filter(collectable).collect();
-        // A group that does not answer now keeps its watches: its objects are not gone.
-        if discovered.failures.is_empty() {
-            watched.retain(|resource, (store, stop)| {
-                let keep = wanted.contains(resource);
-                if !keep {
-                    stop.cancel();
-                    store.list().iter().for_each(|o| due(&queue, graph.lock().remove(uid(o))));
+/// The watches that feed the graph.
+struct Monitors {
+    ctx: Context,
+    graph: Arc<Mutex<Graph>>,
+    resources: Arc<Resources>,
+    queue: Arc<Queue<String>>,
+    gate: Gate,
+    watched: HashMap<ApiResource, (Arc<Store<Metadata>>, CancellationToken)>,
+}
+
+impl Monitors {
+    async fn run(&mut self) {
+        let (shutdown, client) = (self.ctx.shutdown(), self.ctx.root());
+        let mut tick = tokio::time::interval(DISCOVERY);
+        loop {
+            tokio::select! { () = shutdown.cancelled() => return, _ = tick.tick() => {} }
+            let discovered = match discover(&client).await {
+                Ok(discovered) => discovered,
+                Err(error) => {
+                    tracing::warn!(%error, "list the API groups");
+                    tick.reset_after(Duration::from_secs(2));
+                    continue;
                 }
-                keep
-            });
-        }
-        for resource in wanted {
-            if watched.contains_key(&resource) {
-                continue;
+            };
+            *self.resources.0.write() = discovered.resources.clone();
+            let wanted: Vec<ApiResource> = discovered.resources.into_iter().filter(collectable).collect();
+            // A group that does not answer now keeps its watches: its objects are not gone.
+            if discovered.failures.is_empty() {
+                self.forget_all_but(&wanted);
             }
-            let stop = shutdown.child_token();
-            let api: Api<Metadata> = Api::all_with(client.clone(), &resource.kube());
-            let store = spawn(api, Config::default(), &stop);
-            let (kind, graph, queue) = (resource.clone(), graph.clone(), queue.clone());
-            store.on_change(move |change| {
-                let mut graph = graph.lock();
-                match change {
-                    Change::Deleted(object) => due(&queue, graph.remove(uid(object))),
-                    Change::Updated { old, new } if old.metadata.uid != new.metadata.uid => {
-                        due(&queue, graph.remove(uid(old)));
-                        due(&queue, graph.put(Item::of(&kind, &new.metadata)));
-                    }
-                    _ => due(&queue, graph.put(Item::of(&kind, &change.object().metadata))),
-                }
-            });
-            watched.insert(resource, (store, stop));
+            let fresh: Vec<ApiResource> = wanted.into_iter().filter(|r| !self.watched.contains_key(r)).collect();
+            if !fresh.is_empty() || !self.gate.is_open() {
+                self.gate.close();
+                fresh.into_iter().for_each(|resource| self.watch(resource));
+                tokio::select! { () = shutdown.cancelled() => return, () = self.listed() => {} }
+                self.gate.open();
+            }
         }
+    }
+
+    /// Waits for the first lists of all watches.
+    async fn listed(&self) {
+        let all = futures::future::join_all(self.watched.values().map(|(store, _)| store.synced()));
+        if tokio::time::timeout(FIRST_LISTS, all).await.is_err() {
+            let late = self.watched.iter().filter(|(_, (store, _))| !store.is_synced());
+            let late: Vec<String> = late.map(|(resource, _)| resource.qualified()).collect();
+            tracing::warn!(resources = late.join(" "), "collecting without resources that cannot be listed");
+        }
+    }
+
+    fn forget_all_but(&mut self, wanted: &[ApiResource]) {
+        let (graph, queue) = (&self.graph, &self.queue);
+        self.watched.retain(|resource, (store, stop)| {
+            let keep = wanted.contains(resource);
+            if !keep {
+                stop.cancel();
+                store.list().iter().for_each(|o| due(queue, graph.lock().forget(uid(o))));
+            }
+            keep
+        });
+    }
+
+    fn watch(&mut self, resource: ApiResource) {
+        let stop = self.ctx.shutdown().child_token();
+        let api: Api<Metadata> = Api::all_with(self.ctx.root(), &resource.kube());
+        let store = spawn(api, Config::default(), &stop);
+        let (kind, graph, queue) = (resource.clone(), self.graph.clone(), self.queue.clone());
+        store.on_change(move |change| {
+            let mut graph = graph.lock();
+            match change {
+                Change::Deleted(object) => due(&queue, graph.remove(uid(object))),
+                Change::Updated { old, new } if old.metadata.uid != new.metadata.uid => {
+                    due(&queue, graph.remove(uid(old)));
+                    due(&queue, graph.put(Item::of(&kind, &new.metadata)));
+                }
+                _ => due(&queue, graph.put(Item::of(&kind, &change.object().metadata))),
+            }
+        });
+        self.watched.insert(resource, (store, stop));
     }
 }
 

@@ -10,6 +10,7 @@ use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kinit_client::{TokenSource, with_token_source};
 use kinit_component_base::Shutdown;
+use kinit_component_base::supervise::vital;
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::{Client, Config};
 
@@ -52,7 +53,8 @@ impl Identities {
             }
             delay = (delay * 2).min(Duration::from_secs(10));
         };
-        tokio::spawn(keep_fresh(api, name.to_owned(), source.clone(), expires, self.shutdown.clone()));
+        let renewal = keep_fresh(api, name.to_owned(), source.clone(), expires, self.shutdown.clone());
+        vital(format!("renewal of the token of {name}"), &self.shutdown, renewal);
         with_token_source(&self.config, &format!("kube-controller-manager/{name}"), source)
     }
 }

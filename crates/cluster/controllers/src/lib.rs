@@ -29,6 +29,8 @@ mod registry;
 mod run;
 mod service_accounts;
 mod ttl;
+mod volume_protection;
 mod workload;
 
-pub use run::main;
+pub use args::Args;
+pub use run::{main, run};

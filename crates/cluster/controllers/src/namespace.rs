@@ -1,6 +1,14 @@
-//! `namespace`: empties namespaces that are being deleted and lets them go (`pkg/controller/namespace/deletion`).
+//! `namespace`: empties namespaces that are deleted, then lets them go (`pkg/controller/namespace/deletion`).
+//!
+//! ```text
+//! deleted ─▶ pods ──▶ nothing of them left? ──▶ all other resources ──▶ nothing left? ──▶ finalize
+//!              └── watch them ── gone ─▶ again      └── watch what is left ── gone ─▶ again
+//! ```
+//!
+//! Pods go first, so that none of them runs on without the NetworkPolicy or Secret it was given (OrderedNamespaceDeletion).
 
 mod conditions;
+mod remains;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +25,11 @@ use crate::context::Context;
 use crate::discovery::{ApiResource, discover};
 use crate::object::is_status;
 use conditions::{Findings, with_conditions};
+use remains::Remains;
 
 const FINALIZER: &str = "kubernetes";
-/// How long to wait before looking again at what is ending by itself; pods mostly.
-const AGAIN: Duration = Duration::from_secs(2);
+/// What is left is watched; should a deletion have been undone or a watch be blind, a look now and then still helps.
+const AGAIN: Duration = Duration::from_secs(300);
 
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<()> {
@@ -29,18 +38,28 @@ pub async fn run(ctx: Context) -> Result<()> {
     let queue = Queue::new();
     let handler = queue.clone();
     namespaces.on_change(move |change| {
-        if !matches!(change, Change::Deleted(_)) && change.object().metadata.deletion_timestamp.is_some() {
+        if !matches!(change, Change::Deleted(_)) && begins(change.old().map(|n| &**n), change.object()) {
             handler.add(change.object().name_any());
         }
     });
-    let work = Arc::new(Deletion { client, namespaces });
+    // The controller's own account may not watch everything; upstream's may neither.
+    let remains = Remains::new(ctx.root(), queue.clone(), ctx.shutdown());
+    let work = Arc::new(Deletion { client, namespaces, remains });
     queue.run("namespace", 10, ctx.shutdown(), move |key| work.clone().sync(key)).await;
     Ok(())
+}
+
+/// A deletion begins, or somebody has let the namespace go; what the controller itself writes is no news.
+fn begins(old: Option<&Namespace>, new: &Namespace) -> bool {
+    let finalizers = |n: &Namespace| n.spec.as_ref().and_then(|s| s.finalizers.clone());
+    let deleting = |n: &Namespace| n.metadata.deletion_timestamp.is_some();
+    deleting(new) && old.is_none_or(|old| !deleting(old) || finalizers(old) != finalizers(new))
 }
 
 struct Deletion {
     client: Client,
     namespaces: Arc<Store<Namespace>>,
+    remains: Remains,
 }
 
 impl Deletion {
@@ -50,18 +69,22 @@ impl Deletion {
         if namespace.metadata.deletion_timestamp.is_none() || !finalizers.iter().any(|f| f == FINALIZER) {
             return Ok(None);
         }
-        let findings = self.empty(&name).await?;
+        let (findings, left) = self.empty(&name).await?;
         let api: Api<Namespace> = Api::all(self.client.clone());
         if let Some(updated) = with_conditions(&namespace, &findings, &crate::object::now()) {
             match api.replace_status(&name, &PostParams::default(), &updated).await {
                 Ok(_) => {}
                 Err(error) if is_status(&error, 404) => return Ok(None),
-                // Its next version is on the way.
-                Err(error) if is_status(&error, 409) => return Ok(Some(Duration::from_millis(100))),
                 Err(error) => return Err(error).with_context(|| format!("write the conditions of namespace {name}")),
             }
         }
-        if !findings.is_clean() {
+        let waits = !left.is_empty();
+        if waits {
+            self.remains.watch(&name, left);
+        }
+        let failures = findings.failures();
+        anyhow::ensure!(failures.is_empty(), "empty namespace {name}: {failures}");
+        if waits {
             return Ok(Some(AGAIN));
         }
         // A fresh read: the finalizers of others must stay.
@@ -83,17 +106,29 @@ impl Deletion {
         Ok(None)
     }
 
-    /// Deletes everything in the namespace and says what is left.
-    async fn empty(&self, namespace: &str) -> Result<Findings> {
+    /// Deletes what is in the namespace, as far as it is its turn; what was found and which resources have objects left.
+    async fn empty(&self, namespace: &str) -> Result<(Findings, Vec<ApiResource>)> {
         let discovered = discover(&self.client).await.context("list the API groups")?;
         let mut findings = Findings { discovery: discovered.failures, ..Default::default() };
-        for resource in discovered.resources.iter().filter(|r| r.namespaced && r.can("list") && r.can("delete")) {
-            match self.delete_all(namespace, resource).await {
-                Ok(left) => findings.add(resource, &left),
-                Err(error) => findings.content.push(format!("{}: {error}", resource.qualified())),
+        let deletable = |r: &&ApiResource| r.namespaced && r.can("list") && r.can("delete");
+        let (pods, others): (Vec<_>, Vec<_>) = discovered.resources.iter().filter(deletable).partition(|r| is_pods(r));
+        let mut left = Vec::new();
+        for turn in [pods, others] {
+            for resource in turn {
+                match self.delete_all(namespace, resource).await {
+                    Ok(objects) if objects.is_empty() => {}
+                    Ok(objects) => {
+                        findings.add(resource, &objects);
+                        left.push(resource.clone());
+                    }
+                    Err(error) => findings.content.push(format!("{}: {error}", resource.qualified())),
+                }
+            }
+            if !left.is_empty() || !findings.content.is_empty() {
+                break;
             }
         }
-        Ok(findings)
+        Ok((findings, left))
     }
 
     async fn delete_all(
@@ -132,4 +167,8 @@ impl Deletion {
         }
         list(api).await
     }
+}
+
+fn is_pods(resource: &ApiResource) -> bool {
+    resource.group.is_empty() && resource.plural == "pods"
 }

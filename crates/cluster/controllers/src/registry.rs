@@ -55,6 +55,7 @@ descriptors! {
     "replicationcontroller-controller", "replicationcontroller", false => crate::workload::replicaset::run_replication;
     "resourcequota-controller", "resourcequota", false => crate::quota::run;
     "persistentvolumeclaim-protection-controller", "pvc-protection", false => crate::claim_protection::run;
+    "persistentvolume-protection-controller", "pv-protection", false => crate::volume_protection::run;
     "disruption-controller", "disruption", false => crate::disruption::run;
     "endpoints-controller", "endpoint", false => crate::endpoints::legacy::run;
     "endpointslice-controller", "endpointslice", false => crate::endpoints::slices::run;

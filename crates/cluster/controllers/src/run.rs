@@ -20,7 +20,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     component::main(NAME, args, |args: &Args| &args.component, run)
 }
 
-async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
+/// Runs the selected controllers until `shutdown`.
+pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     args.validate()?;
     let selected = registry::selected(&args.controllers)?;
     let config = config_from_kubeconfig(&args.component.kubeconfig, NAME).await?;

@@ -11,3 +11,4 @@ pub mod rank;
 pub mod replicaset;
 pub mod revisions;
 pub mod statefulset;
+pub mod written;

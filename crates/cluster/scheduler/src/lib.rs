@@ -10,6 +10,7 @@
 
 mod args;
 mod cache;
+mod metrics;
 mod node_info;
 mod plugins;
 mod pod_info;
@@ -20,4 +21,5 @@ mod run;
 mod schedule;
 mod worker;
 
-pub use run::main;
+pub use args::Args;
+pub use run::{main, run};

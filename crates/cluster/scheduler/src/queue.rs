@@ -92,6 +92,7 @@ impl Queue {
         state.drop_from_all(key);
         state.priorities.insert(key.to_owned(), priority);
         state.activate(key);
+        state.publish();
         drop(state);
         self.wake.notify_one();
     }
@@ -102,6 +103,7 @@ impl Queue {
         state.drop_from_all(key);
         state.attempts.remove(key);
         state.priorities.remove(key);
+        state.publish();
     }
 
     /// Waits for the next pod.
@@ -114,6 +116,7 @@ impl Queue {
                 if let Some((_, key)) = state.active.pop_first() {
                     state.ranks.remove(&key);
                     *state.attempts.entry(key.clone()).or_insert(0) += 1;
+                    state.publish();
                     return Turn { key, events: state.events };
                 }
                 state.next_due()
@@ -143,6 +146,7 @@ impl Queue {
         } else {
             state.unschedulable.insert(turn.key.clone(), Waiting { rejected_by, since: Instant::now() });
         }
+        state.publish();
         drop(state);
         self.wake.notify_one();
     }
@@ -164,6 +168,7 @@ impl Queue {
         for key in &helped {
             state.wake_up(key);
         }
+        state.publish();
         drop(state);
         if !helped.is_empty() {
             self.wake.notify_one();
@@ -172,6 +177,10 @@ impl Queue {
 }
 
 impl State {
+    fn publish(&self) {
+        crate::metrics::pending(self.active.len(), self.backing_off.len(), self.unschedulable.len());
+    }
+
     fn drop_from_all(&mut self, key: &str) {
         if let Some(rank) = self.ranks.remove(key) {
             self.active.remove(&rank);

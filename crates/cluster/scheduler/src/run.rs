@@ -23,7 +23,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     component::main(NAME, args, |args: &Args| &args.component, run)
 }
 
-async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
+/// Waits to lead, then schedules until `shutdown`.
+pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     let client = from_kubeconfig(&args.component.kubeconfig, NAME).await?;
     // The stores fill before the election is won: a new leader decides at once.
     let stores = stores(&client, &shutdown);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
@@ -11,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Status, Time
 use kinit_client::events::Recorder;
 use kinit_client::informer::{Change, Store, key_of};
 use kinit_component_base::Shutdown;
+use kinit_component_base::supervise::{guarded, guarded_sync};
 use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{Expression, Selector};
 use kube::{Client, ResourceExt};
@@ -18,6 +20,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::cache::{Cache, Snapshot};
+use crate::metrics::{Outcome, attempted};
 use crate::plugins::Surroundings;
 use crate::pod_info::PodInfo;
 use crate::preempt::{Budget, Preemption, preempt, priority};
@@ -87,12 +90,18 @@ impl Worker {
     pub async fn run(self: Arc<Self>, shutdown: Shutdown) {
         loop {
             let turn = tokio::select! { () = shutdown.cancelled() => return, turn = self.queue.pop() => turn };
-            self.clone().try_one(turn);
+            // A pod that makes a plugin panic is no reason to leave all others waiting.
+            let started = Instant::now();
+            if guarded_sync("scheduling of a pod", || self.clone().try_one(turn.clone())).is_err() {
+                attempted(Outcome::Error, started.elapsed());
+                self.queue.put_back(&turn, BTreeSet::new());
+            }
         }
     }
 
     /// Decides without waiting; what has to be written is written in the background.
     fn try_one(self: Arc<Self>, turn: Turn) {
+        let started = Instant::now();
         let Some(pod) = self.stores.pods.get(&turn.key).filter(|p| wants_node(p)) else { return };
         if self.cache.is_assumed(&turn.key, &pod.uid().unwrap_or_default()) {
             return;
@@ -106,18 +115,25 @@ impl Worker {
             Ok(node) => {
                 self.nominated.lock().remove(&turn.key);
                 self.cache.assume(&info, &node);
-                tokio::spawn(self.bind(turn, pod, node));
+                tokio::spawn(async move {
+                    if guarded("binding of a pod", self.clone().bind(turn.clone(), pod, node, started)).await.is_err() {
+                        self.cache.forget(&turn.key);
+                        self.queue.put_back(&turn, BTreeSet::new());
+                    }
+                });
             }
             Err(no_fit) => {
                 tracing::debug!(pod = turn.key, message = no_fit.message, "no node");
                 let budgets: Vec<Budget> = self.stores.budgets.list().iter().filter_map(|b| Budget::of(b)).collect();
                 let preemption = preempt(&info, &snapshot, &around, &budgets);
+                attempted(Outcome::Unschedulable, started.elapsed());
                 if let Some(preemption) = &preemption {
                     let place = (preemption.node.clone(), info.clone());
                     self.nominated.lock().insert(turn.key.clone(), place);
                 }
                 tokio::spawn(async move {
-                    self.report(&pod, "Unschedulable", &no_fit).await;
+                    // Whatever becomes of the report, the pod is to be tried again.
+                    let _ = guarded("report of a pod", self.report(&pod, "Unschedulable", &no_fit)).await;
                     // Before the victims go: their end must find the pod waiting.
                     self.queue.put_back(&turn, no_fit.plugins);
                     if let Some(preemption) = preemption
@@ -211,10 +227,11 @@ impl Worker {
         }
     }
 
-    async fn bind(self: Arc<Self>, turn: Turn, pod: Arc<Pod>, node: String) {
+    async fn bind(self: Arc<Self>, turn: Turn, pod: Arc<Pod>, node: String, started: Instant) {
         match self.write_binding(&pod, &node).await {
             Ok(()) => {
                 tracing::info!(pod = turn.key, node, "bound");
+                attempted(Outcome::Scheduled, started.elapsed());
                 self.queue.remove(&turn.key);
                 self.recorder.normal(&*pod, "Scheduled", format!("Successfully assigned {} to {node}", turn.key));
             }
@@ -224,6 +241,7 @@ impl Worker {
                     return self.queue.remove(&turn.key);
                 }
                 tracing::warn!(pod = turn.key, node, error = format!("{error:#}"), "bind");
+                attempted(Outcome::Error, started.elapsed());
                 let no_fit = NoFit { message: format!("{error:#}"), plugins: BTreeSet::new() };
                 self.report(&pod, "SchedulerError", &no_fit).await;
                 self.queue.put_back(&turn, BTreeSet::new());

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::error::Error;
 
 /// An encoded object.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Entry {
     /// `namespace/name` or `name`.
     pub key: Box<str>,
@@ -39,7 +39,8 @@ impl Entry {
         let (bytes, version_at) = match metadata_at(object, stored) {
             Some(at) => splice(stored, at, revision),
             None => {
-                let canonical = serde_json::to_vec(&canonical(&value)).map_err(|e| corrupt(e.to_string()))?;
+                let canonical =
+                    kinit_apimachinery::encode::to_vec(&canonical(&value)).map_err(|e| corrupt(e.to_string()))?;
                 splice(&canonical, find_metadata(&canonical).ok_or_else(|| corrupt("no metadata".into()))?, revision)
             }
         };

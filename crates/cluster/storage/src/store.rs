@@ -372,7 +372,7 @@ impl Store {
     }
 
     fn encode(&self, prefix: &str, etcd_key: &str, object: &Value) -> Result<Vec<u8>, Error> {
-        let text = serde_json::to_vec(&canonical(object)).map_err(|e| Error::Encrypt(e.to_string()))?;
+        let text = kinit_apimachinery::encode::to_vec(&canonical(object)).map_err(|e| Error::Encrypt(e.to_string()))?;
         self.crypt(prefix).seal(etcd_key, &text).map_err(Error::Encrypt)
     }
 

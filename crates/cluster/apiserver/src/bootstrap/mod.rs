@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use kinit_component_base::supervise;
+
 use crate::server::Server;
 use crate::services;
 
@@ -24,7 +26,8 @@ pub fn start(server: &Arc<Server>) {
         flag(server, "poststarthook/start-system-namespaces-controller"),
     );
     let server = server.clone();
-    tokio::spawn(async move {
+    let shutdown = server.shutdown.clone();
+    supervise::vital("the bootstrap controllers", &shutdown, async move {
         server.store.wait_ready().await;
         tokio::join!(
             until_done(&server, "make the system namespaces", &namespaces, objects::namespaces),

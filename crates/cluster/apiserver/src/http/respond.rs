@@ -33,7 +33,7 @@ pub fn bytes(status: u16, content_type: &'static str, body: impl Into<Bytes>) ->
 
 /// An answer of JSON.
 pub fn json(status: u16, value: &Value) -> ApiResponse {
-    let mut text = serde_json::to_vec(value).unwrap_or_default();
+    let mut text = kinit_apimachinery::encode::to_vec(value).unwrap_or_default();
     text.push(b'\n');
     bytes(status, "application/json", text)
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use kinit_apimachinery::meta::Meta;
 use kinit_apimachinery::{ApiError, status, time};
-use kinit_storage::Updated;
+use kinit_storage::{Entry, Updated};
 use serde_json::{Value, json};
 
 use super::list::{Filter, selected};
@@ -12,6 +12,7 @@ use super::options::{DeleteOptions, delete_options};
 use super::{Request, present};
 use crate::admission::{Attributes, Operation};
 use crate::http::{ApiResponse, respond};
+use crate::strategy::Dependents;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -28,6 +29,7 @@ pub enum Outcome {
 /// Handles DELETE of an object.
 pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiError> {
     let options = delete_options(request, &body)?;
+    warn_of_orphans(request, &options);
     let desc = &request.desc;
     Ok(match one(request, &options, &request.info.namespace, &request.info.name).await? {
         Outcome::Marked(object) => present::object(request, 200, object),
@@ -41,6 +43,7 @@ pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiEr
 /// Handles DELETE of a collection.
 pub async fn collection(request: &Request, body: Bytes) -> Result<ApiResponse, ApiError> {
     let options = delete_options(request, &body)?;
+    warn_of_orphans(request, &options);
     let filter = Filter::of(request)?;
     request.server.store.catch_up().await.map_err(|e| request.storage_error(e))?;
     let within = if request.info.namespace.is_empty() { String::new() } else { format!("{}/", request.info.namespace) };
@@ -65,7 +68,12 @@ pub async fn one(request: &Request, options: &DeleteOptions, namespace: &str, na
     let store = &request.server.store;
     let key = desc.key(namespace, name);
     let missing = || ApiError::not_found(&desc.group, &desc.plural, name);
-    let mut current = store.get(&desc.prefix, &key).await.map_err(|e| super::storage_error(e, desc, name))?;
+    let read = async || store.get(&desc.prefix, &key).await.map_err(|e| super::storage_error(e, desc, name));
+    let mut current = cached(request, options, &key, name);
+    let mut from_cache = current.is_some();
+    if !from_cache {
+        current = read().await?;
+    }
     let mut admitted = false;
     for _ in 0..ATTEMPTS {
         let entry = current.ok_or_else(missing)?;
@@ -79,10 +87,17 @@ pub async fn one(request: &Request, options: &DeleteOptions, namespace: &str, na
                 dry_run: options.dry_run,
                 subresource: "",
             };
-            attributes.validate(&old).await?;
-            admitted = true;
+            match attributes.validate(&old).await {
+                Ok(()) => admitted = true,
+                Err(_) if from_cache => {
+                    (current, from_cache) = (read().await?, false);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
         }
-        let plan = plan(desc.kind.as_str(), &old, options, name)?;
+        let policy = policy(options, &old, desc.strategy.dependents);
+        let plan = plan(desc.kind.as_str(), &old, options, policy, name)?;
         if options.dry_run {
             return Ok(match plan {
                 Plan::Remove => Outcome::Gone(old),
@@ -103,13 +118,48 @@ pub async fn one(request: &Request, options: &DeleteOptions, namespace: &str, na
                 crate::services::release(request, &old).await;
                 return Ok(Outcome::Gone(super::create::with_version(old, revision)));
             }
-            (Updated::Changed(now), _) => current = now,
+            (Updated::Changed(now), _) => (current, from_cache) = (now, false),
         }
     }
     Err(ApiError::modified(&desc.group, &desc.plural, name))
 }
 
-fn preconditions(request: &Request, options: &DeleteOptions, old: &Value, name: &str) -> Result<(), ApiError> {
+/// The object as the cache has it, when a delete of that is a write: etcd refuses the write should the object have changed,
+/// so no read has to come before it. What is answered without a write is answered from etcd.
+fn cached(request: &Request, options: &DeleteOptions, key: &str, name: &str) -> Option<Entry> {
+    if options.dry_run {
+        return None;
+    }
+    let desc = &request.desc;
+    let entry = request.server.store.cache(&desc.prefix)?.get(key)?;
+    let old = desc.shown(entry.value());
+    preconditions(request, options, &old, name).ok()?;
+    let policy = policy(options, &old, desc.strategy.dependents);
+    let writes = matches!(plan(&desc.kind, &old, options, policy, name), Ok(Plan::Remove | Plan::Mark(_)));
+    writes.then(|| (*entry).clone())
+}
+
+/// What the kinds of old do by default surprises; upstream says so for Jobs.
+fn warn_of_orphans(request: &Request, options: &DeleteOptions) {
+    if request.desc.kind == "Job" && options.propagation.is_none() {
+        request.warn(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or \
+             set propagationPolicy=Orphan to suppress this warning",
+        );
+    }
+}
+
+/// The propagation policy: what the delete says, else what a finalizer says, else the kind's default (`shouldOrphanDependents`).
+fn policy<'a>(options: &'a DeleteOptions, old: &Value, dependents: Dependents) -> Option<&'a str> {
+    let marked = || old.finalizers().iter().any(|f| f == ORPHAN || f == FOREGROUND);
+    match options.propagation.as_deref() {
+        None if dependents == Dependents::Orphan && !marked() => Some("Orphan"),
+        given => given,
+    }
+}
+
+/// Whether the object is the one that the delete means.
+pub fn preconditions(request: &Request, options: &DeleteOptions, old: &Value, name: &str) -> Result<(), ApiError> {
     let desc = &request.desc;
     // `rest.BeforeDelete`, which names the kind where others name the resource.
     let conflict = |what: &str, given: &str, is: &str| {
@@ -134,9 +184,9 @@ enum Plan {
     Keep,
 }
 
-fn plan(kind: &str, old: &Value, options: &DeleteOptions, name: &str) -> Result<Plan, ApiError> {
+fn plan(kind: &str, old: &Value, options: &DeleteOptions, policy: Option<&str>, name: &str) -> Result<Plan, ApiError> {
     let mut new = old.clone();
-    let finalizers = finalizers_after(old, options.propagation.as_deref());
+    let finalizers = finalizers_after(old, policy);
     let finalizers_changed = finalizers != old.finalizers();
     set_finalizers(&mut new, &finalizers);
     if kind == "Namespace" {
@@ -244,25 +294,45 @@ mod tests {
     #[test]
     fn pods_wait_for_their_kubelet() {
         let running = json!({"metadata":{"name":"p"},"spec":{"nodeName":"n","terminationGracePeriodSeconds":5}});
-        let Ok(Plan::Mark(marked)) = plan("Pod", &running, &options(None), "p") else { panic!("not marked") };
+        let Ok(Plan::Mark(marked)) = plan("Pod", &running, &options(None), None, "p") else { panic!("not marked") };
         assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 5);
-        assert!(matches!(plan("Pod", &marked, &options(None), "p"), Ok(Plan::Keep)));
-        assert!(matches!(plan("Pod", &marked, &options(Some(0)), "p"), Ok(Plan::Remove)));
-        let Ok(Plan::Mark(shorter)) = plan("Pod", &marked, &options(Some(1)), "p") else { panic!("not shortened") };
+        assert!(matches!(plan("Pod", &marked, &options(None), None, "p"), Ok(Plan::Keep)));
+        assert!(matches!(plan("Pod", &marked, &options(Some(0)), None, "p"), Ok(Plan::Remove)));
+        let Ok(Plan::Mark(shorter)) = plan("Pod", &marked, &options(Some(1)), None, "p") else {
+            panic!("not shortened")
+        };
         assert_eq!(shorter["metadata"]["deletionGracePeriodSeconds"], 1);
         let unscheduled = json!({"metadata":{"name":"p"},"spec":{}});
-        assert!(matches!(plan("Pod", &unscheduled, &options(None), "p"), Ok(Plan::Remove)));
+        assert!(matches!(plan("Pod", &unscheduled, &options(None), None, "p"), Ok(Plan::Remove)));
     }
 
     #[test]
     fn finalizers_keep_an_object() {
         let held = json!({"metadata":{"name":"c","finalizers":["example.com/x"]}});
-        let Ok(Plan::Mark(marked)) = plan("ConfigMap", &held, &options(None), "c") else { panic!("not marked") };
+        let Ok(Plan::Mark(marked)) = plan("ConfigMap", &held, &options(None), None, "c") else { panic!("not marked") };
         assert!(marked.is_deleting());
-        assert!(matches!(plan("ConfigMap", &marked, &options(None), "c"), Ok(Plan::Keep)));
-        let foreground = DeleteOptions { propagation: Some("Foreground".into()), ..DeleteOptions::default() };
+        assert!(matches!(plan("ConfigMap", &marked, &options(None), None, "c"), Ok(Plan::Keep)));
         let free = json!({"metadata":{"name":"c"}});
-        let Ok(Plan::Mark(marked)) = plan("Deployment", &free, &foreground, "c") else { panic!("not marked") };
+        let foreground = plan("Deployment", &free, &options(None), Some("Foreground"), "c");
+        let Ok(Plan::Mark(marked)) = foreground else { panic!("not marked") };
         assert_eq!(marked.finalizers(), [FOREGROUND]);
+    }
+
+    #[test]
+    fn what_becomes_of_dependents() {
+        let given = |policy: Option<&str>| DeleteOptions { propagation: policy.map(str::to_owned), ..options(None) };
+        let object = |finalizers: &[&str]| json!({"metadata": {"name": "c", "finalizers": finalizers}});
+        for (policy_given, finalizers, dependents, expected) in [
+            (None, &[][..], Dependents::Delete, None),
+            (None, &[], Dependents::Orphan, Some("Orphan")),
+            (None, &["example.com/x"], Dependents::Orphan, Some("Orphan")),
+            (None, &[FOREGROUND], Dependents::Orphan, None),
+            (None, &[ORPHAN], Dependents::Orphan, None),
+            (Some("Background"), &[], Dependents::Orphan, Some("Background")),
+            (Some("Foreground"), &[ORPHAN], Dependents::Delete, Some("Foreground")),
+        ] {
+            let options = given(policy_given);
+            assert_eq!(policy(&options, &object(finalizers), dependents), expected, "{policy_given:?} {finalizers:?}");
+        }
     }
 }

@@ -45,6 +45,17 @@ pub struct Strategy {
     pub return_deleted: bool,
     /// Whether a changed spec gets a new generation.
     pub generation: bool,
+    /// What becomes of dependents when a delete does not say (`rest.GarbageCollectionDeleteStrategy`).
+    pub dependents: Dependents,
+}
+
+/// What a kind's deletion means for the objects it owns, when nobody says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dependents {
+    /// They go.
+    Delete,
+    /// They are let go: so it was before there was a garbage collector, and so it stays for the oldest kinds.
+    Orphan,
 }
 
 const PLAIN: Strategy = Strategy {
@@ -59,6 +70,7 @@ const PLAIN: Strategy = Strategy {
     unconditional_update: true,
     return_deleted: false,
     generation: true,
+    dependents: Dependents::Delete,
 };
 
 /// Kinds whose objects have no generation upstream.
@@ -150,6 +162,7 @@ fn core(kind: &str) -> Strategy {
             default: workloads::default_rc,
             validate: workload_validation::validate_rc,
             validate_sub: workload_status::validate,
+            dependents: Dependents::Orphan,
             ..PLAIN
         },
         "Service" => Strategy {
@@ -245,6 +258,7 @@ fn workloads(kind: &str) -> Strategy {
             prepare_create: workloads::prepare_job,
             validate: workload_validation::validate_job,
             validate_update: workload_validation::validate_job_update,
+            dependents: Dependents::Orphan,
             ..PLAIN
         },
         "CronJob" => {

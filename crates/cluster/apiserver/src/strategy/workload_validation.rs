@@ -140,10 +140,27 @@ pub fn validate_job_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     }
 }
 
+/// The words with which a schedule may begin instead of five fields (`robfig/cron`'s `parseDescriptor`).
+fn descriptor(schedule: &str) -> Result<(), String> {
+    if let Some(pause) = schedule.strip_prefix("@every ") {
+        let parsed = kinit_component_base::flags::duration(pause);
+        return parsed
+            .map(drop)
+            .map_err(|_| format!("failed to parse duration {schedule}: time: invalid duration {pause:?}"));
+    }
+    let known = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
+    if schedule.starts_with('@') && !known.contains(&schedule) {
+        return Err(format!("unrecognized descriptor: {schedule}"));
+    }
+    Ok(())
+}
+
 pub fn validate_cron_job(o: &Value, errors: &mut FieldErrors) {
     let schedule = o.str_at(&["spec", "schedule"]);
     if schedule.is_empty() {
         errors.required("spec.schedule", "");
+    } else if let Err(cause) = descriptor(schedule) {
+        errors.invalid("spec.schedule", &schedule.into(), &cause);
     } else if !schedule.starts_with('@') && schedule.split_whitespace().count() != 5 {
         let count = schedule.split_whitespace().count();
         errors.invalid(

@@ -1,4 +1,4 @@
-//! Acts on one object at a time, always on a fresh look at it: the graph says whom to look at, the API server what is.
+//! Acts on one object at a time: the graph says whom to look at, and each write holds only for the version it was decided on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,43 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions, Propagatio
 use kube::core::DynamicObject;
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::Resources;
 use super::graph::{Decision, FOREGROUND, Graph, Item, ORPHAN, Owner, blocking, decide};
 use crate::discovery::ApiResource;
 use crate::object::{ignore_gone, is_status};
+
+/// Closed while watches are listing: nobody acts on a graph that lacks what it will have in a moment.
+#[derive(Clone)]
+pub struct Gate(watch::Sender<bool>);
+
+impl Gate {
+    /// A closed one.
+    pub fn closed() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    /// Nobody passes from now on.
+    pub fn close(&self) {
+        self.0.send_replace(false);
+    }
+
+    /// Everybody passes.
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Whether one can pass.
+    pub fn is_open(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    async fn pass(&self) {
+        // The sender is part of the gate.
+        let _ = self.0.subscribe().wait_for(|open| *open).await;
+    }
+}
 
 /// See the module.
 pub struct Collector {
@@ -23,12 +55,19 @@ pub struct Collector {
     graph: Arc<Mutex<Graph>>,
     resources: Arc<Resources>,
     queue: Arc<Queue<String>>,
+    gate: Gate,
 }
 
 impl Collector {
-    /// Acts through `client`.
-    pub fn new(client: Client, graph: Arc<Mutex<Graph>>, resources: Arc<Resources>, queue: Arc<Queue<String>>) -> Self {
-        Self { client, graph, resources, queue }
+    /// Acts through `client` while `gate` is open.
+    pub fn new(
+        client: Client,
+        graph: Arc<Mutex<Graph>>,
+        resources: Arc<Resources>,
+        queue: Arc<Queue<String>>,
+        gate: Gate,
+    ) -> Self {
+        Self { client, graph, resources, queue, gate }
     }
 
     fn api(&self, resource: &ApiResource, namespace: &str) -> Api<DynamicObject> {
@@ -41,6 +80,7 @@ impl Collector {
 
     /// Looks at one object.
     pub async fn sync(self: Arc<Self>, uid: String) -> Result<Option<Duration>> {
+        self.gate.pass().await;
         let (item, dependents) = {
             let graph = self.graph.lock();
             let Some(item) = graph.get(&uid).cloned() else { return Ok(None) };
@@ -50,6 +90,13 @@ impl Collector {
             return Ok(None);
         }
         let api = self.api(&item.resource, &item.namespace);
+        if !item.deleting {
+            // What the watch showed is enough: each write names the version it was decided on.
+            match self.judge(&api, &item, &dependents).await {
+                Err(error) if is_conflict(&error) => {}
+                done => return done,
+            }
+        }
         let Some(live) = live(&api, &item.name).await? else { return Ok(None) };
         if live.uid.as_deref() != Some(&uid) {
             return Ok(None);
@@ -72,59 +119,63 @@ impl Collector {
         if item.deleting {
             return Ok(None);
         }
-        self.judge(&api, &item, &live, &dependents).await
+        self.judge(&api, &item, &dependents).await
     }
 
-    async fn judge(
-        &self,
-        api: &Api<DynamicObject>,
-        item: &Item,
-        live: &ObjectMeta,
-        dependents: &[Item],
-    ) -> Result<Option<Duration>> {
+    async fn judge(&self, api: &Api<DynamicObject>, item: &Item, dependents: &[Item]) -> Result<Option<Duration>> {
         let mut owners = Vec::with_capacity(item.owners.len());
         for reference in &item.owners {
             owners.push((reference.clone(), self.look_up(reference, item).await?));
         }
         match decide(&owners, dependents) {
             Decision::Leave => {}
-            Decision::KeepOwners(kept) => patch_owners(api, live, &kept).await?,
+            Decision::KeepOwners(kept) => {
+                patch_owners(api, item, &kept).await?;
+            }
             Decision::Delete { foreground, unblock } => {
+                let mut version = item.version.clone();
                 if unblock {
                     let freed: Vec<OwnerReference> = item
                         .owners
                         .iter()
                         .map(|o| OwnerReference { block_owner_deletion: Some(false), ..o.clone() })
                         .collect();
-                    patch_owners(api, live, &freed).await?;
+                    let Some(patched) = patch_owners(api, item, &freed).await? else { return Ok(None) };
+                    version = patched;
                 }
-                let has = |finalizer: &str| live.finalizers.iter().flatten().any(|f| f == finalizer);
-                let policy = match () {
-                    () if foreground || has(FOREGROUND) => PropagationPolicy::Foreground,
-                    () if has(ORPHAN) => PropagationPolicy::Orphan,
-                    () => PropagationPolicy::Background,
-                };
-                let params = DeleteParams {
-                    propagation_policy: Some(policy),
-                    preconditions: Some(Preconditions { uid: live.uid.clone(), resource_version: None }),
-                    ..Default::default()
-                };
-                ignore_gone(api.delete(&item.name, &params).await)
-                    .with_context(|| format!("delete {} {}/{}", item.resource.plural, item.namespace, item.name))?;
-                tracing::info!(
-                    resource = item.resource.plural,
-                    namespace = item.namespace,
-                    name = item.name,
-                    "collected"
-                );
+                self.delete(api, item, foreground, version).await?;
             }
         }
         Ok(None)
     }
 
+    async fn delete(&self, api: &Api<DynamicObject>, item: &Item, foreground: bool, version: String) -> Result<()> {
+        let policy = match item.asks {
+            _ if foreground => PropagationPolicy::Foreground,
+            Some(FOREGROUND) => PropagationPolicy::Foreground,
+            Some(_) => PropagationPolicy::Orphan,
+            None => PropagationPolicy::Background,
+        };
+        let params = DeleteParams {
+            propagation_policy: Some(policy),
+            preconditions: Some(Preconditions { uid: Some(item.uid.clone()), resource_version: Some(version) }),
+            ..Default::default()
+        };
+        ignore_gone(api.delete(&item.name, &params).await)
+            .with_context(|| format!("delete {} {}/{}", item.resource.plural, item.namespace, item.name))?;
+        tracing::info!(resource = item.resource.plural, namespace = item.namespace, name = item.name, "collected");
+        Ok(())
+    }
+
     /// Whether an owner is there. Only the API server's own answer makes it gone.
     async fn look_up(&self, reference: &OwnerReference, dependent: &Item) -> Result<Owner> {
-        let known = self.graph.lock().get(&reference.uid).cloned();
+        let (known, absent) = {
+            let graph = self.graph.lock();
+            (graph.get(&reference.uid).cloned(), graph.absent.contains(reference, &dependent.namespace))
+        };
+        if absent {
+            return Ok(Owner::Gone);
+        }
         if let Some(owner) = known {
             let visible = !owner.resource.namespaced || owner.namespace == dependent.namespace;
             if visible {
@@ -135,7 +186,7 @@ impl Collector {
             anyhow::bail!("owner {} {}: no such kind", reference.api_version, reference.kind);
         };
         if resource.namespaced && dependent.namespace.is_empty() {
-            // A mistake of whoever wrote it; deleting would not mend it.
+            // A mistake of whoever wrote it; deleting would not correct it.
             tracing::debug!(
                 name = dependent.name,
                 owner = reference.name,
@@ -152,7 +203,10 @@ impl Collector {
                     Owner::Solid
                 }
             }
-            _ => Owner::Gone,
+            _ => {
+                self.graph.lock().absent.not_found(reference, &dependent.namespace);
+                Owner::Gone
+            }
         })
     }
 
@@ -166,7 +220,7 @@ impl Collector {
             }
             let kept: Vec<OwnerReference> =
                 meta.owner_references.iter().flatten().filter(|o| o.uid != owner.uid).cloned().collect();
-            patch_owners(&api, &meta, &kept).await?;
+            patch_owners(&api, &Item::of(&dependent.resource, &meta), &kept).await?;
         }
         Ok(())
     }
@@ -180,13 +234,16 @@ async fn live(api: &Api<DynamicObject>, name: &str) -> Result<Option<ObjectMeta>
     }
 }
 
-async fn patch_owners(api: &Api<DynamicObject>, live: &ObjectMeta, owners: &[OwnerReference]) -> Result<()> {
-    let name = live.name.clone().unwrap_or_default();
-    let patch =
-        json!({"metadata": {"uid": live.uid, "resourceVersion": live.resource_version, "ownerReferences": owners}});
-    ignore_gone(api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch)).await)
-        .with_context(|| format!("change the owners of {name}"))?;
-    Ok(())
+/// Writes the owners of the item's version; the version after that, or `None` when the object is gone.
+async fn patch_owners(api: &Api<DynamicObject>, item: &Item, owners: &[OwnerReference]) -> Result<Option<String>> {
+    let patch = json!({"metadata": {"uid": item.uid, "resourceVersion": item.version, "ownerReferences": owners}});
+    let patched = ignore_gone(api.patch_metadata(&item.name, &PatchParams::default(), &Patch::Merge(patch)).await)
+        .with_context(|| format!("change the owners of {}", item.name))?;
+    Ok(patched.and_then(|object| object.metadata.resource_version))
+}
+
+fn is_conflict(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<kube::Error>().is_some_and(|e| is_status(e, 409)))
 }
 
 async fn drop_finalizer(api: &Api<DynamicObject>, live: &ObjectMeta, finalizer: &str) -> Result<Option<Duration>> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use super::absent::Absent;
 use crate::discovery::ApiResource;
 
 /// Finalizer that keeps an owner until its blocking dependents are gone.
@@ -30,13 +31,18 @@ pub struct Item {
     pub foreground: bool,
     /// Waits for its dependents to be let go.
     pub orphan: bool,
+    /// The version this is of.
+    pub version: String,
+    /// What its finalizers ask for should it be deleted: [`FOREGROUND`] or [`ORPHAN`].
+    pub asks: Option<&'static str>,
 }
 
 impl Item {
     /// From an object's metadata.
     pub fn of(resource: &ApiResource, meta: &ObjectMeta) -> Self {
         let deleting = meta.deletion_timestamp.is_some();
-        let has = |finalizer: &str| deleting && meta.finalizers.iter().flatten().any(|f| f == finalizer);
+        let carries = |finalizer: &str| meta.finalizers.iter().flatten().any(|f| f == finalizer);
+        let has = |finalizer: &str| deleting && carries(finalizer);
         Self {
             resource: resource.clone(),
             namespace: meta.namespace.clone().unwrap_or_default(),
@@ -46,6 +52,8 @@ impl Item {
             deleting,
             foreground: has(FOREGROUND),
             orphan: has(ORPHAN),
+            version: meta.resource_version.clone().unwrap_or_default(),
+            asks: [FOREGROUND, ORPHAN].into_iter().find(|f| carries(f)),
         }
     }
 }
@@ -55,6 +63,8 @@ impl Item {
 pub struct Graph {
     items: HashMap<String, Item>,
     dependents: HashMap<String, BTreeSet<String>>,
+    /// Owners that are gone.
+    pub absent: Absent,
 }
 
 impl Graph {
@@ -103,8 +113,14 @@ impl Graph {
         due.into_iter().collect()
     }
 
-    /// Forgets an object; returns whom to look at: its dependents, and owners that waited for it.
+    /// An object was deleted; returns whom to look at: its dependents, and owners that waited for it.
     pub fn remove(&mut self, uid: &str) -> Vec<String> {
+        self.absent.deleted(uid);
+        self.forget(uid)
+    }
+
+    /// An object is not seen any more, as its resource is not; returns whom to look at.
+    pub fn forget(&mut self, uid: &str) -> Vec<String> {
         let Some(item) = self.items.remove(uid) else { return Vec::new() };
         let mut due: BTreeSet<String> = self.dependents.get(uid).into_iter().flatten().cloned().collect();
         for owner in &item.owners {
@@ -205,6 +221,8 @@ mod tests {
             deleting: foreground,
             foreground,
             orphan: false,
+            version: String::new(),
+            asks: None,
         }
     }
 

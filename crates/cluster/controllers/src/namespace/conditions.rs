@@ -33,9 +33,9 @@ impl Findings {
         }
     }
 
-    /// Nothing is left and nothing went wrong.
-    pub fn is_clean(&self) -> bool {
-        *self == Self::default()
+    /// What went wrong.
+    pub fn failures(&self) -> String {
+        self.discovery.iter().chain(&self.content).cloned().collect::<Vec<_>>().join("; ")
     }
 }
 

@@ -12,5 +12,5 @@ mod plan;
 mod status;
 mod sync;
 
-pub use history::template_hash;
+pub use history::{safe_encode, template_hash};
 pub use sync::run;

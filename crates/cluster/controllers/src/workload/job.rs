@@ -7,6 +7,7 @@ mod back_off;
 mod conditions;
 mod indexes;
 mod manage;
+mod orphans;
 mod per_index;
 mod plan;
 mod policy;

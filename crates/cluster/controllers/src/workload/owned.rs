@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 
 use super::expectations::Expectations;
 use super::pods::{PodControl, brief, is_terminating, slow_start};
+use super::written::Written;
 use crate::context::Context;
 use crate::object::owner::{claim_all, controller_of};
 use crate::object::{ignore_gone, selector};
@@ -55,6 +56,8 @@ pub struct PodLoop<K> {
     /// Keys of owners that are due.
     pub queue: Arc<Queue<String>>,
     expectations: Arc<Expectations>,
+    /// Statuses that the store does not show yet.
+    written: Written<K>,
 }
 
 impl<K: PodOwner> PodLoop<K> {
@@ -76,7 +79,12 @@ impl<K: PodOwner> PodLoop<K> {
         owners.synced().await;
         pods.synced().await;
         let control = PodControl { client: client.clone(), recorder: ctx.recorder(client.clone(), reporter) };
-        Ok(Self { client, owners, pods, control, queue, expectations })
+        Ok(Self { client, owners, pods, control, queue, expectations, written: Written::default() })
+    }
+
+    /// The owner as the store has it, or as its status was written last.
+    pub fn owner(&self, key: &str) -> Option<Arc<K>> {
+        self.written.or_newer(key, self.owners.get(key))
     }
 
     /// The API of a namespace's objects of some kind.
@@ -137,8 +145,10 @@ impl<K: PodOwner> PodLoop<K> {
     /// Writes `changed`'s status. An owner that is gone needs none.
     pub async fn write_status(&self, changed: &K) -> Result<()> {
         let api = self.api::<K>(changed);
-        ignore_gone(api.replace_status(&changed.name_any(), &PostParams::default(), changed).await)
-            .context("write the status")?;
+        let written = ignore_gone(api.replace_status(&changed.name_any(), &PostParams::default(), changed).await);
+        if let Some(written) = written.context("write the status")? {
+            self.written.note(written);
+        }
         Ok(())
     }
 }

@@ -126,7 +126,7 @@ struct Controller<K>(PodLoop<K>);
 
 impl<K: Replicated> Controller<K> {
     async fn sync(self: Arc<Self>, key: String) -> Result<Option<Duration>> {
-        let Some(owner) = self.0.owners.get(&key) else { return Ok(None) };
+        let Some(owner) = self.0.owner(&key) else { return Ok(None) };
         let set = owner.as_set();
         let Some(spec) = set.spec.clone() else { return Ok(None) };
         let settled = self.0.settled(&key);

@@ -1,12 +1,22 @@
-//! Cron schedules: five fields, or `@hourly` and its kin (`robfig/cron`'s standard parser). No IO.
+//! Cron schedules: five fields, `@hourly` and its kin, or `@every 1h30m` (`robfig/cron`'s standard parser). No IO.
 
 use jiff::civil::{Date, DateTime, Weekday};
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan};
+use jiff::{SignedDuration, Timestamp, ToSpan};
+use kinit_component_base::flags::duration;
 
-/// When to run: bit sets of minutes, hours, days, months and weekdays.
+/// When to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Schedule {
+pub enum Schedule {
+    /// By the calendar.
+    Calendar(Calendar),
+    /// So long after the last time, in whole seconds and at least one (`cron.ConstantDelaySchedule`).
+    Every(SignedDuration),
+}
+
+/// Bit sets of minutes, hours, days, months and weekdays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Calendar {
     minutes: u64,
     hours: u64,
     days: u64,
@@ -22,14 +32,48 @@ const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 impl Schedule {
     /// Parses; the error says which field is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(pause) = text.trim().strip_prefix("@every ") {
+            let seconds = duration(pause)?.as_secs().max(1);
+            let seconds = i64::try_from(seconds).map_err(|_| format!("{pause:?} is too long"))?;
+            return Ok(Self::Every(SignedDuration::from_secs(seconds)));
+        }
         let text = match text.trim() {
             "@yearly" | "@annually" => "0 0 1 1 *",
             "@monthly" => "0 0 1 * *",
             "@weekly" => "0 0 * * 0",
             "@daily" | "@midnight" => "0 0 * * *",
             "@hourly" => "0 * * * *",
+            other if other.starts_with('@') => return Err(format!("unrecognized descriptor: {other}")),
             other => other,
         };
+        Calendar::parse(text).map(Self::Calendar)
+    }
+
+    /// The first time after `after`, by the clocks of `zone`; `None` when there is none within five years.
+    pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        match self {
+            Self::Calendar(calendar) => calendar.next(after, zone),
+            Self::Every(pause) => Timestamp::from_second(after.as_second()).ok()?.checked_add(*pause).ok(),
+        }
+    }
+}
+
+impl Schedule {
+    /// The moment from which on starts are to be counted when those before `earliest` do not matter. A schedule of pauses keeps
+    /// its phase: counted from `earliest` itself it would never be due.
+    pub fn from(&self, since: Timestamp, earliest: Timestamp) -> Timestamp {
+        match self {
+            Self::Every(pause) if earliest > since => {
+                let whole = earliest.duration_since(since).as_secs() / pause.as_secs().max(1);
+                since.saturating_add(SignedDuration::from_secs(whole * pause.as_secs())).unwrap_or(earliest)
+            }
+            _ => since.max(earliest),
+        }
+    }
+}
+
+impl Calendar {
+    fn parse(text: &str) -> Result<Self, String> {
         let fields: Vec<&str> = text.split_whitespace().collect();
         let [minute, hour, day, month, weekday] = fields.as_slice() else {
             return Err(format!("schedule {text:?} does not have five fields"));
@@ -56,8 +100,7 @@ impl Schedule {
         bit(self.months, date.month()) && if self.either_day { by_day || by_weekday } else { by_day && by_weekday }
     }
 
-    /// The first time after `after`, by the clocks of `zone`; `None` when there is none within five years.
-    pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         let start = zone.to_datetime(after);
         let mut date = start.date();
         let last = date.checked_add(5.years()).ok()?;
@@ -142,12 +185,34 @@ mod tests {
             ("0 9 * * 7", "2026-02-01T09:00:00Z"),
             ("0 0 13 * 5", "2026-02-06T00:00:00Z"),
             ("10-20/5 10 * * *", "2026-01-30T10:20:00Z"),
+            ("@every 1h", "2026-01-30T11:15:30Z"),
+            ("@every 1h30m15s", "2026-01-30T11:45:45Z"),
+            ("@every 1.9s", "2026-01-30T10:15:31Z"),
+            ("@every 5ms", "2026-01-30T10:15:31Z"),
         ] {
             let next = Schedule::parse(text).unwrap().next(after, &TimeZone::UTC);
             assert_eq!(next.map(|t| t.to_string()).as_deref(), Some(expected), "{text}");
         }
+        let every = Schedule::parse("@every 1h").unwrap();
+        let earliest: Timestamp = "2026-01-30T13:15:29Z".parse().unwrap();
+        assert_eq!(every.from(after, earliest), "2026-01-30T12:15:30Z".parse().unwrap());
+        assert_eq!(every.from(earliest, after), earliest);
         assert_eq!(Schedule::parse("0 0 31 2 *").unwrap().next(after, &TimeZone::UTC), None);
-        for text in ["", "* * * *", "60 * * * *", "*/0 * * * *", "a * * * *", "5-1 * * * *"] {
+        let late: Timestamp = "2026-01-30T10:15:30.9Z".parse().unwrap();
+        let every = Schedule::parse("@every 2s").unwrap().next(late, &TimeZone::UTC);
+        assert_eq!(every, Some("2026-01-30T10:15:32Z".parse().unwrap()), "whole seconds");
+        for text in [
+            "@every",
+            "@every x",
+            "@every -1h",
+            "@fortnightly",
+            "",
+            "* * * *",
+            "60 * * * *",
+            "*/0 * * * *",
+            "a * * * *",
+            "5-1 * * * *",
+        ] {
             assert!(Schedule::parse(text).is_err(), "{text}");
         }
     }

@@ -66,7 +66,7 @@ fn times(
         count += 1;
         // Far behind: what matters is the most recent start alone.
         let from = if count == TOO_MANY {
-            now.saturating_sub(SignedDuration::from_hours(1)).unwrap_or(at).max(at)
+            schedule.from(at, now.saturating_sub(SignedDuration::from_hours(1)).unwrap_or(at))
         } else {
             at
         };
@@ -107,7 +107,7 @@ impl Controller {
         let mut since = status.last_schedule_time.as_ref().map_or(created, |t| t.0);
         let patience = spec.starting_deadline_seconds.map(SignedDuration::from_secs);
         if let Some(earliest) = patience.and_then(|p| now.checked_sub(p).ok()) {
-            since = since.max(earliest);
+            since = schedule.from(since, earliest);
         }
         let (due, missed, next) = times(&schedule, &zone, since, now);
         if missed >= TOO_MANY {

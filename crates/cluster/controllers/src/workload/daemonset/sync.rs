@@ -19,8 +19,9 @@ use crate::context::Context;
 use crate::workload::owned::{PodLoop, PodOwner};
 use crate::workload::pods::from_template;
 use crate::workload::replicaset::next_available;
-use crate::workload::revisions;
+use crate::workload::revisions::{self, Scheme};
 
+const SCHEME: Scheme = Scheme::DaemonSet;
 /// How long a failed pod stays at first, and at most (`daemon.Run`'s failedPodsBackoff).
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const LONGEST_BACK_OFF: Duration = Duration::from_mins(15);
@@ -66,16 +67,15 @@ struct Controller {
 
 impl Controller {
     async fn sync(self: Arc<Self>, key: String) -> Result<Option<Duration>> {
-        let Some(set) = self.base.owners.get(&key).filter(|s| s.metadata.deletion_timestamp.is_none()) else {
+        let Some(set) = self.base.owner(&key).filter(|s| s.metadata.deletion_timestamp.is_none()) else {
             return Ok(None);
         };
         let Some(spec) = set.spec.clone() else { return Ok(None) };
         let mut revisions = revisions::of_owner(&self.history, set.metadata.uid.as_deref().unwrap_or_default());
-        let labels = spec.selector.match_labels.clone();
-        let collisions = set.status.as_ref().and_then(|s| s.collision_count);
+        let collisions = set.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0);
         let client = &self.base.client;
-        let current = revisions::current(client, &*set, labels, &spec.template, &revisions, collisions).await?;
-        let hash = revisions::hash_of(&current);
+        let current = revisions::current(client, &*set, SCHEME, &spec.template, &revisions, collisions).await?;
+        let hash = SCHEME.pod_label(&current);
         let pods = self.base.claim(&set).await?;
         let (nodes, placed) = (self.nodes.list(), plan::by_node(&pods));
         let (mut failure, mut again) = (None, None);
@@ -91,7 +91,7 @@ impl Controller {
         let now = Timestamp::now();
         self.write_status(&set, &plan::count(&set, &nodes, &placed, &hash, now)).await?;
         revisions.retain(|r| r.metadata.uid != current.metadata.uid);
-        revisions::forget_unused(client, &*set, &revisions, &pods, spec.revision_history_limit).await?;
+        revisions::forget_unused(client, &*set, SCHEME, &revisions, &pods, spec.revision_history_limit).await?;
         match failure {
             Some(error) => Err(error),
             None => {

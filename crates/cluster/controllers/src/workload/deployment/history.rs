@@ -65,11 +65,16 @@ pub fn next_revision<'a>(old: impl Iterator<Item = &'a ReplicaSet>) -> i64 {
 /// FNV-1a of the template, in upstream's alphabet without vowels and look-alikes (`rand.SafeEncodeString`). What exactly is
 /// hashed is each controller's own affair: sets are recognized by their template, never by the hash.
 pub fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let text = serde_json::to_string(&serde_json::to_value(template).unwrap_or_default()).unwrap_or_default();
     let salt = collisions.map(i32::to_le_bytes).into_iter().flatten();
     let hash =
         text.bytes().chain(salt).fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    safe_encode(hash)
+}
+
+/// A hash in upstream's alphabet, which makes no words (`rand.SafeEncodeString`).
+pub fn safe_encode(hash: u32) -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let letter = |b: u8| char::from(*ALPHABET.get(usize::from(b) % ALPHABET.len()).unwrap_or(&b'b'));
     hash.to_string().bytes().map(letter).collect()
 }

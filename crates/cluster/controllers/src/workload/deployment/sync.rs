@@ -1,5 +1,6 @@
 //! Looks at one Deployment and does what the pure parts say.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::object::owner::{claim_all, controller_of};
 use crate::object::pod::is_terminal;
 use crate::object::{ignore_gone, is_status, now, selector};
 use crate::workload::pods::{brief, is_terminating};
+use crate::workload::written::Written;
 
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<()> {
@@ -58,7 +60,7 @@ pub async fn run(ctx: Context) -> Result<()> {
     sets.synced().await;
     pods.synced().await;
     let recorder = ctx.recorder(client.clone(), "deployment-controller");
-    let work = Arc::new(Controller { client, deployments, sets, pods, recorder });
+    let work = Arc::new(Controller { client, deployments, sets, pods, recorder, written: Written::default() });
     queue.run("deployment", 5, ctx.shutdown(), move |key| work.clone().sync(key)).await;
     Ok(())
 }
@@ -69,6 +71,8 @@ struct Controller {
     sets: Arc<Store<ReplicaSet>>,
     pods: Arc<Store<Pod>>,
     recorder: Recorder,
+    /// What was written last, by key: a pass that comes before the store shows it goes on from there.
+    written: Written<Deployment>,
 }
 
 impl Controller {
@@ -81,10 +85,10 @@ impl Controller {
     }
 
     async fn sync(self: Arc<Self>, key: String) -> Result<Option<Duration>> {
-        let Some(deployment) = self.deployments.get(&key) else { return Ok(None) };
+        let Some(deployment) = self.written.or_newer(&key, self.deployments.get(&key)) else { return Ok(None) };
         let namespace = split_key(&key).0;
         let selector = selector::of_workload(deployment.spec.as_ref().map(|s| &s.selector))?;
-        let sets =
+        let mut sets =
             claim_all(&self.api(namespace), &*deployment, &selector, &self.sets_api(&deployment), &self.sets).await?;
         let new = find_new(&deployment, &sets);
         let old: Vec<Arc<ReplicaSet>> =
@@ -101,11 +105,11 @@ impl Controller {
         let active: Vec<&ReplicaSet> = refs.iter().copied().chain(new.as_deref()).filter(|s| replicas(s) > 0).collect();
         if paused || is_scaling_event(&deployment, &active) {
             let scales = plan::proportional(&deployment, new.as_deref(), &refs);
-            self.scale(&deployment, &sets, scales).await?;
-            self.refresh_annotations(&deployment, &sets, new.as_deref(), &old).await?;
+            self.scale(&deployment, &mut sets, scales).await?;
+            let deployment = self.refresh_annotations(&deployment, &mut sets, new.as_deref(), &old).await?;
             return self.finish(&deployment, new.as_deref(), &old, false).await;
         }
-        self.roll(&deployment, new, &old, &sets).await
+        self.roll(&deployment, new, &old, &mut sets).await
     }
 
     async fn roll(
@@ -113,7 +117,7 @@ impl Controller {
         deployment: &Deployment,
         new: Option<Arc<ReplicaSet>>,
         old: &[Arc<ReplicaSet>],
-        sets: &[Arc<ReplicaSet>],
+        sets: &mut [Arc<ReplicaSet>],
     ) -> Result<Option<Duration>> {
         let refs: Vec<&ReplicaSet> = old.iter().map(|s| &**s).collect();
         if !is_rolling(deployment) {
@@ -130,7 +134,7 @@ impl Controller {
             // Its creation comes back as an event.
             return self.create_new(deployment, &refs).await;
         };
-        self.refresh_annotations(deployment, sets, Some(&new), old).await?;
+        let deployment = &*self.refresh_annotations(deployment, sets, Some(&new), old).await?;
         let scales = if is_rolling(deployment) {
             plan::rolling(deployment, &new, &refs)
         } else if replicas(&new) != desired(deployment) {
@@ -157,7 +161,7 @@ impl Controller {
         let mut status = deployment.status.clone().unwrap_or_default();
         match self.sets_api(deployment).create(&PostParams::default(), &set).await {
             Ok(_) => {
-                self.set_revision(deployment, revision(set.annotations())).await?;
+                let deployment = &*self.set_revision(deployment, revision(set.annotations())).await?;
                 if count > 0 {
                     let note = format!("Scaled up replica set {name} from 0 to {count}");
                     self.recorder.normal(deployment, "ScalingReplicaSet", note);
@@ -194,15 +198,18 @@ impl Controller {
         }
     }
 
-    async fn scale(&self, deployment: &Deployment, sets: &[Arc<ReplicaSet>], scales: Vec<Scale>) -> Result<()> {
+    /// Writes the sizes; `sets` has then what was written, for the writes that follow.
+    async fn scale(&self, deployment: &Deployment, sets: &mut [Arc<ReplicaSet>], scales: Vec<Scale>) -> Result<()> {
         for (name, count) in scales {
-            let Some(set) = sets.iter().find(|s| s.name_any() == name) else { continue };
+            let Some(set) = sets.iter_mut().find(|s| s.name_any() == name) else { continue };
             let mut wanted = (**set).clone();
             let before = replicas(set);
             wanted.spec.get_or_insert_default().replicas = Some(count);
             wanted.metadata.annotations = Some(set_annotations(deployment, set.annotations(), None, true));
-            ignore_gone(self.sets_api(deployment).replace(&name, &PostParams::default(), &wanted).await)
-                .with_context(|| format!("scale replica set {name} to {count}"))?;
+            let scaled = ignore_gone(self.sets_api(deployment).replace(&name, &PostParams::default(), &wanted).await);
+            if let Some(scaled) = scaled.with_context(|| format!("scale replica set {name} to {count}"))? {
+                *set = Arc::new(scaled);
+            }
             let way = if count > before { "up" } else { "down" };
             let note = format!("Scaled {way} replica set {name} from {before} to {count}");
             self.recorder.normal(deployment, "ScalingReplicaSet", note);
@@ -210,16 +217,17 @@ impl Controller {
         Ok(())
     }
 
-    /// Revision and copied annotations of the new set, sizes of all: written only where they differ and the set was not just scaled.
-    async fn refresh_annotations(
+    /// Revision and copied annotations of the new set, sizes of all: written only where they differ. `sets` and the answer have
+    /// then what was written, for the writes that follow.
+    async fn refresh_annotations<'a>(
         &self,
-        deployment: &Deployment,
-        sets: &[Arc<ReplicaSet>],
+        deployment: &'a Deployment,
+        sets: &mut [Arc<ReplicaSet>],
         new: Option<&ReplicaSet>,
         old: &[Arc<ReplicaSet>],
-    ) -> Result<()> {
+    ) -> Result<Cow<'a, Deployment>> {
         let number = next_revision(old.iter().map(|s| &**s));
-        for set in sets {
+        for set in sets.iter_mut() {
             let is_new = new.is_some_and(|n| n.metadata.uid == set.metadata.uid);
             let current = set.annotations();
             let wanted = set_annotations(deployment, current, is_new.then_some(number), is_new || replicas(set) > 0);
@@ -234,34 +242,35 @@ impl Controller {
                 wanted_set.spec.get_or_insert_default().min_ready_seconds = min_ready;
             }
             match self.sets_api(deployment).replace(&set.name_any(), &PostParams::default(), &wanted_set).await {
-                // Scaled a moment ago, or gone: the next pass sees its newest version.
+                Ok(annotated) => *set = Arc::new(annotated),
+                // Changed by another, or gone: the next pass sees its newest version.
                 Err(error) if is_status(&error, 409) || is_status(&error, 404) => {}
-                result => {
-                    result.with_context(|| format!("annotate replica set {}", set.name_any()))?;
+                Err(error) => {
+                    return Err(error).with_context(|| format!("annotate replica set {}", set.name_any()));
                 }
             }
         }
-        if let Some(new) = new {
-            self.set_revision(deployment, revision(new.annotations()).max(number)).await?;
+        match new {
+            Some(new) => self.set_revision(deployment, revision(new.annotations()).max(number)).await,
+            None => Ok(Cow::Borrowed(deployment)),
         }
-        Ok(())
     }
 
-    /// Its role may update Deployments, not patch them.
-    async fn set_revision(&self, deployment: &Deployment, number: i64) -> Result<()> {
+    /// Writes the revision's number; the Deployment as it is stored then, for the writes that follow. Its role may update
+    /// Deployments, not patch them.
+    async fn set_revision<'a>(&self, deployment: &'a Deployment, number: i64) -> Result<Cow<'a, Deployment>> {
         if revision(deployment.annotations()) == number {
-            return Ok(());
+            return Ok(Cow::Borrowed(deployment));
         }
         let api = self.api(&deployment.namespace().unwrap_or_default());
-        let Some(mut fresh) = api.get_opt(&deployment.name_any()).await.context("read the deployment")? else {
-            return Ok(());
-        };
-        if fresh.metadata.uid == deployment.metadata.uid {
-            fresh.annotations_mut().insert(REVISION.into(), number.to_string());
-            ignore_gone(api.replace(&deployment.name_any(), &PostParams::default(), &fresh).await)
-                .context("write the revision")?;
-        }
-        Ok(())
+        let mut wanted = deployment.clone();
+        wanted.annotations_mut().insert(REVISION.into(), number.to_string());
+        let written = ignore_gone(api.replace(&deployment.name_any(), &PostParams::default(), &wanted).await);
+        let written = written.context("write the revision")?;
+        Ok(written.map_or(Cow::Borrowed(deployment), |written| {
+            self.written.note(written.clone());
+            Cow::Owned(written)
+        }))
     }
 
     async fn forget(&self, deployment: &Deployment, old: &[Arc<ReplicaSet>]) -> Result<()> {
@@ -303,9 +312,10 @@ impl Controller {
         let api = self.api(&deployment.namespace().unwrap_or_default());
         let mut wanted = deployment.clone();
         wanted.status = Some(status);
-        // A conflict, after the revision was written a moment ago, means another pass with the newest version.
-        ignore_gone(api.replace_status(&deployment.name_any(), &PostParams::default(), &wanted).await)
-            .context("write the status")?;
+        let written = ignore_gone(api.replace_status(&deployment.name_any(), &PostParams::default(), &wanted).await);
+        if let Some(written) = written.context("write the status")? {
+            self.written.note(written);
+        }
         Ok(())
     }
 }

@@ -7,10 +7,12 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kinit_client::queue::Queue;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
+use super::orphans::Orphans;
 use super::per_index::{FAILURES, IGNORED};
 use super::plan::{NewPod, plan};
 use super::{FINALIZER, INDEX};
@@ -28,8 +30,13 @@ impl PodOwner for Job {
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<()> {
     let work = Arc::new(Controller(PodLoop::<Job>::start(&ctx, "job-controller", "job-controller").await?));
+    let (client, jobs, pods) = (work.0.client.clone(), work.0.owners.clone(), work.0.pods.clone());
+    let (orphans, orphaned) = (Arc::new(Orphans { client, jobs, pods }), Queue::new());
+    orphans.watch(&orphaned);
+    let letting_go = orphaned.run("job_orphan_pod", 1, ctx.shutdown(), move |key| orphans.clone().sync(key));
     let queue = work.0.queue.clone();
-    queue.run("job", 5, ctx.shutdown(), move |key| work.clone().sync(key)).await;
+    let working = queue.run("job", 5, ctx.shutdown(), move |key| work.clone().sync(key));
+    tokio::join!(letting_go, working);
     Ok(())
 }
 
@@ -37,7 +44,7 @@ struct Controller(PodLoop<Job>);
 
 impl Controller {
     async fn sync(self: Arc<Self>, key: String) -> Result<Option<Duration>> {
-        let Some(job) = self.0.owners.get(&key) else { return Ok(None) };
+        let Some(job) = self.0.owner(&key) else { return Ok(None) };
         let managed = job.spec.as_ref().and_then(|s| s.managed_by.as_deref());
         if managed.is_some_and(|by| by != "kubernetes.io/job-controller") {
             return Ok(None);
@@ -120,7 +127,8 @@ fn index_variable() -> EnvVar {
     }
 }
 
-async fn untrack(api: &Api<Pod>, pod: &Pod) -> Result<()> {
+/// Takes the finalizer from a pod that has it.
+pub async fn untrack(api: &Api<Pod>, pod: &Pod) -> Result<()> {
     let all: Vec<&String> = pod.metadata.finalizers.iter().flatten().collect();
     let kept: Vec<&&String> = all.iter().filter(|f| **f != FINALIZER).collect();
     if kept.len() == all.len() {

@@ -17,8 +17,8 @@ pub fn ordinal(set: &StatefulSet, pod: &Pod) -> Option<i32> {
     rest.strip_prefix('-')?.parse().ok().filter(|n| *n >= 0)
 }
 
-/// The pod of an ordinal, of a revision's template.
-pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, hash: &str, ordinal: i32) -> Pod {
+/// The pod of an ordinal, of the template of the revision of this name.
+pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordinal: i32) -> Pod {
     let name = format!("{}-{ordinal}", set.name_any());
     let mut pod = from_template(template, set);
     pod.metadata.generate_name = None;
@@ -26,7 +26,7 @@ pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, hash: &str, ordinal: i
     let labels = pod.labels_mut();
     labels.insert("statefulset.kubernetes.io/pod-name".into(), name.clone());
     labels.insert("apps.kubernetes.io/pod-index".into(), ordinal.to_string());
-    labels.insert(HASH.into(), hash.to_owned());
+    labels.insert(HASH.into(), revision.to_owned());
     let spec = pod.spec.get_or_insert_default();
     spec.hostname = Some(name);
     spec.subdomain = set.spec.as_ref().and_then(|s| s.service_name.clone());

@@ -58,7 +58,7 @@ fn is_healthy(set: &StatefulSet, pod: &Pod, now: Timestamp) -> bool {
 }
 
 /// The steps that may be taken now: one at a time, unless pods are managed in parallel.
-pub fn steps(set: &StatefulSet, pods: &[Arc<Pod>], update_hash: &str, now: Timestamp) -> Vec<Step> {
+pub fn steps(set: &StatefulSet, pods: &[Arc<Pod>], update: &str, now: Timestamp) -> Vec<Step> {
     let (first, end) = bounds(set);
     let parallel = is_parallel(set);
     let by_ordinal: BTreeMap<i32, &Arc<Pod>> = pods.iter().filter_map(|p| Some((ordinal(set, p)?, p))).collect();
@@ -80,9 +80,14 @@ pub fn steps(set: &StatefulSet, pods: &[Arc<Pod>], update_hash: &str, now: Times
             return steps;
         }
     }
-    for (_, pod) in by_ordinal.iter().rev().filter(|(i, _)| **i < first || **i >= end) {
-        let gone_soon = is_deleting(pod);
-        if !gone_soon {
+    let beyond: Vec<&Arc<Pod>> =
+        by_ordinal.iter().filter(|(i, _)| **i < first || **i >= end).map(|(_, p)| *p).collect();
+    // In order, a pod that is not well holds back those below it; only the lowest of these may itself go
+    // (`processCondemned`).
+    let lowest_ill = beyond.iter().find(|p| !is_healthy(set, p, now)).map(|p| p.name_any());
+    for pod in beyond.iter().rev() {
+        let may_go = parallel || is_healthy(set, pod, now) || lowest_ill == Some(pod.name_any());
+        if !is_deleting(pod) && may_go {
             steps.push(Step::Delete(pod.name_any()));
         }
         if !parallel {
@@ -96,7 +101,7 @@ pub fn steps(set: &StatefulSet, pods: &[Arc<Pod>], update_hash: &str, now: Times
     let range: Vec<&Arc<Pod>> = by_ordinal.range(first..end).map(|(_, p)| *p).collect();
     let due = by_ordinal.range(partition.max(first)..end.max(partition.max(first))).rev().map(|(_, p)| *p);
     let healthy = |p: &Pod| is_healthy(set, p, now);
-    let due = due.map(|p| (p, p.labels().get(HASH).map(String::as_str) != Some(update_hash)));
+    let due = due.map(|p| (p, p.labels().get(HASH).map(String::as_str) != Some(update)));
     match max_unavailable(set) {
         None => one_by_one(due, healthy),
         Some(most) => {
@@ -153,28 +158,22 @@ fn max_unavailable(set: &StatefulSet) -> Option<usize> {
     usize::try_from(most.max(1)).ok().filter(|most| *most > 1)
 }
 
-/// The status that says what is; `current` and `update` are the revisions' (name, hash).
-pub fn status(
-    set: &StatefulSet,
-    pods: &[Arc<Pod>],
-    current: (&str, &str),
-    update: (&str, &str),
-    now: Timestamp,
-) -> StatefulSetStatus {
+/// The status that says what is; `current` and `update` are the revisions' names.
+pub fn status(set: &StatefulSet, pods: &[Arc<Pod>], current: &str, update: &str, now: Timestamp) -> StatefulSetStatus {
     let min_ready = set.spec.as_ref().and_then(|s| s.min_ready_seconds).unwrap_or(0);
     let mine: Vec<&Arc<Pod>> = pods.iter().filter(|p| ordinal(set, p).is_some() && !is_terminal(p)).collect();
     let count = |of: &dyn Fn(&Pod) -> bool| i32::try_from(mine.iter().filter(|p| of(p)).count()).unwrap_or(i32::MAX);
-    let of_hash = |hash: &str| count(&|p| p.labels().get(HASH).map(String::as_str) == Some(hash) && !is_deleting(p));
+    let of = |name: &str| count(&|p| p.labels().get(HASH).map(String::as_str) == Some(name) && !is_deleting(p));
     let some = |n: i32| (n != 0).then_some(n);
     let mut status = set.status.clone().unwrap_or_default();
     let ready = count(&|p| is_ready(p) && !is_deleting(p));
     status.replicas = count(&|_| true);
     status.ready_replicas = some(ready);
     status.available_replicas = Some(count(&|p| is_available(p, min_ready, now) && !is_deleting(p)));
-    status.current_replicas = some(of_hash(current.1));
-    status.updated_replicas = some(of_hash(update.1));
-    status.current_revision = Some(current.0.to_owned());
-    status.update_revision = Some(update.0.to_owned());
+    status.current_replicas = some(of(current));
+    status.updated_replicas = some(of(update));
+    status.current_revision = Some(current.to_owned());
+    status.update_revision = Some(update.to_owned());
     status.observed_generation = set.metadata.generation;
     status.collision_count = Some(status.collision_count.unwrap_or(0));
     // All are new and well: the new template is now the present one.
@@ -235,6 +234,11 @@ mod tests {
             (set(3, parallel.clone()), vec![(1, "n", "pending")], vec![create(0), create(2)]),
             (set(1, json!({})), vec![(0, "n", "ready"), (1, "n", "ready"), (2, "n", "ready")], vec![delete(2)]),
             (set(1, json!({})), vec![(0, "n", "ready"), (1, "n", "ready"), (2, "n", "ending")], vec![]),
+            (set(0, json!({})), vec![(0, "n", "ready"), (1, "n", "pending"), (2, "n", "ready")], vec![delete(2)]),
+            (set(0, json!({})), vec![(0, "n", "ready"), (1, "n", "pending")], vec![delete(1)]),
+            (set(0, json!({})), vec![(0, "n", "pending"), (1, "n", "pending")], vec![]),
+            (set(0, json!({})), vec![(0, "n", "pending"), (1, "n", "ready")], vec![delete(1)]),
+            (set(1, json!({})), vec![(0, "n", "pending"), (1, "n", "ready")], vec![]),
             (
                 set(1, parallel),
                 vec![(0, "n", "ready"), (1, "n", "ready"), (2, "n", "ready")],
@@ -270,10 +274,10 @@ mod tests {
     #[test]
     fn the_new_template_becomes_the_present_one() {
         let s = set(2, json!({}));
-        let (old, new) = (("s-o", "o"), ("s-n", "n"));
+        let (old, new) = ("o", "n");
         let half = status(&s, &pods(&[(0, "o", "ready"), (1, "n", "ready")]), old, new, Timestamp::now());
-        assert_eq!((half.current_revision.as_deref(), half.updated_replicas), (Some("s-o"), Some(1)));
+        assert_eq!((half.current_revision.as_deref(), half.updated_replicas), (Some("o"), Some(1)));
         let done = status(&s, &pods(&[(0, "n", "ready"), (1, "n", "ready")]), old, new, Timestamp::now());
-        assert_eq!((done.current_revision.as_deref(), done.current_replicas), (Some("s-n"), Some(2)));
+        assert_eq!((done.current_revision.as_deref(), done.current_replicas), (Some("n"), Some(2)));
     }
 }

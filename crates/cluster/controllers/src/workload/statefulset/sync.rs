@@ -18,7 +18,9 @@ use crate::context::Context;
 use crate::object::{ignore_gone, is_status};
 use crate::workload::owned::{PodLoop, PodOwner};
 use crate::workload::replicaset::next_available;
-use crate::workload::revisions;
+use crate::workload::revisions::{self, Scheme};
+
+const SCHEME: Scheme = Scheme::StatefulSet;
 
 impl PodOwner for StatefulSet {
     fn pod_selector(&self) -> Option<LabelSelector> {
@@ -47,32 +49,30 @@ struct Controller {
 
 impl Controller {
     async fn sync(self: Arc<Self>, key: String) -> Result<Option<Duration>> {
-        let Some(set) = self.base.owners.get(&key).filter(|s| s.metadata.deletion_timestamp.is_none()) else {
+        let Some(set) = self.base.owner(&key).filter(|s| s.metadata.deletion_timestamp.is_none()) else {
             return Ok(None);
         };
         let Some(spec) = set.spec.clone() else { return Ok(None) };
         let (client, pods) = (&self.base.client, self.base.claim(&set).await?);
         let mut known = revisions::of_owner(&self.history, set.metadata.uid.as_deref().unwrap_or_default());
-        let collisions = set.status.as_ref().and_then(|s| s.collision_count);
-        let labels = spec.selector.match_labels.clone();
-        let update = revisions::current(client, &*set, labels, &spec.template, &known, collisions).await?;
+        let collisions = set.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0);
+        let update = revisions::current(client, &*set, SCHEME, &spec.template, &known, collisions).await?;
         let named = set.status.as_ref().and_then(|s| s.current_revision.clone());
         let current = known.iter().find(|r| Some(r.name_any()) == named).cloned().unwrap_or_else(|| update.clone());
-        let (current_hash, update_hash) = (revisions::hash_of(&current), revisions::hash_of(&update));
+        let (current_name, update_name) = (current.name_any(), update.name_any());
         let now = Timestamp::now();
         let mut failure = None;
         if self.base.settled(&key) {
             self.own_claims(&set, &pods).await?;
-            let steps = steps(&set, &pods, &update_hash, now);
+            let steps = steps(&set, &pods, &update_name, now);
             failure = self.take(&key, &set, &pods, &steps, (&current, &update)).await.err();
         }
-        let (current_name, update_name) = (current.name_any(), update.name_any());
-        let status = status(&set, &pods, (&current_name, &current_hash), (&update_name, &update_hash), now);
+        let status = status(&set, &pods, &current_name, &update_name, now);
         if set.status.as_ref() != Some(&status) {
             self.base.write_status(&StatefulSet { status: Some(status), ..(*set).clone() }).await?;
         }
         known.retain(|r| r.metadata.uid != update.metadata.uid && r.metadata.uid != current.metadata.uid);
-        revisions::forget_unused(client, &*set, &known, &pods, spec.revision_history_limit).await?;
+        revisions::forget_unused(client, &*set, SCHEME, &known, &pods, spec.revision_history_limit).await?;
         match failure {
             Some(error) => Err(error),
             None => Ok(next_available(&pods, spec.min_ready_seconds.unwrap_or(0), now)),
@@ -97,7 +97,7 @@ impl Controller {
             self.claims(set, *ordinal).await?;
             let revision = if *old { current } else { update };
             let template = revisions::template_of(revision).context("read a revision's template")?;
-            wanted.push(pod(set, &template, &revisions::hash_of(revision), *ordinal));
+            wanted.push(pod(set, &template, &revision.name_any(), *ordinal));
         }
         self.base.create(key, set, &wanted).await
     }

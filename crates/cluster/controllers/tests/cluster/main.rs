@@ -1,0 +1,10 @@
+//! Controllers against a real API server and a real etcd.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod endings;
+mod garbage;
+mod harness;
+mod job;
+mod metrics;
+mod sets;
