@@ -4,6 +4,7 @@
 //! main ─ runtime::run ──┬─ logs      tracing to stderr, verbosity as upstream's -v
 //!                       ├─ Shutdown  SIGTERM/SIGINT → one token everybody watches
 //!                       └─ your async fn
+//!                            ├─ supervise  tasks whose panic ends the process, or is told
 //!                            ├─ tls    certificates that reload when their files change
 //!                            ├─ serve  HTTP/1.1 + HTTP/2 over TLS (or plain, loopback), peer certificates as an extension
 //!                            ├─ health /healthz /livez /readyz with upstream's verbose form
@@ -16,6 +17,7 @@ pub mod logs;
 pub mod metrics;
 pub mod runtime;
 pub mod serve;
+pub mod supervise;
 pub mod tls;
 pub mod version;
 

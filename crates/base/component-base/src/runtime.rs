@@ -14,7 +14,7 @@ pub type Shutdown = CancellationToken;
 ///
 /// Installs the TLS provider and the log, starts a runtime, turns SIGTERM and SIGINT into the token's cancellation (a
 /// second signal ends the process by its default action), and maps the result: 0 for `Ok`, 1 for an error, whose whole
-/// chain is printed to stderr.
+/// chain is printed to stderr. The panic of a task started by [`crate::supervise::spawn`] is such an error.
 pub fn run<F, Fut>(name: &'static str, logging: &LoggingArgs, f: F) -> ExitCode
 where
     F: FnOnce(Shutdown) -> Fut,
@@ -30,7 +30,11 @@ where
         let token = CancellationToken::new();
         watch_signals(token.clone())?;
         tracing::info!(version = crate::version::GIT_VERSION, "starting {name}");
-        f(token).await
+        let work = f(token);
+        tokio::select! {
+            result = work => result,
+            failure = crate::supervise::failed() => Err(anyhow::anyhow!(failure)),
+        }
     });
     // Tasks that ignore the token must not hold the process back.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
