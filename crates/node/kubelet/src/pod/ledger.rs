@@ -1,4 +1,4 @@
-//! What the node's pods were granted, so that no two resizes are granted the same room.
+//! What the node's pods were granted, so that no two pods and no two resizes are granted the same room.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,6 +6,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::admit::claim::Claim;
+use super::admit::fit::{self, Reason, Room};
+use super::admit::placement::Misfit;
+use super::admit::preempt;
 use crate::resources::Asked;
 
 /// Why a resize is not granted: the reason and message of the condition `PodResizePending`.
@@ -19,7 +23,7 @@ pub struct Refusal {
 
 #[derive(Debug, Default)]
 struct Books {
-    granted: HashMap<String, Asked>,
+    granted: HashMap<String, Claim>,
     waiting: HashMap<String, Arc<Notify>>,
 }
 
@@ -30,17 +34,49 @@ pub struct Ledger {
     allocatable: Asked,
     books: Mutex<Books>,
     left: Notify,
+    moved: Arc<Notify>,
 }
 
 impl Ledger {
     /// Nothing granted yet.
     pub fn new(allocatable: Asked) -> Self {
-        Self { allocatable, books: Mutex::default(), left: Notify::new() }
+        Self { allocatable, books: Mutex::default(), left: Notify::new(), moved: Arc::new(Notify::new()) }
     }
 
-    /// A pod is here with what it has.
-    pub fn enter(&self, uid: &str, asked: Asked) {
-        self.books.lock().granted.insert(uid.to_owned(), asked);
+    /// A pod is here with what it has: it ran before this process did, nothing is asked.
+    pub fn enter(&self, uid: &str, claim: Claim) {
+        self.books.lock().granted.insert(uid.to_owned(), claim);
+        self.moved.notify_one();
+    }
+
+    /// Lets a pod in that fits beside all others; else tells all that is in the way.
+    pub fn admit(&self, uid: &str, claim: &Claim, room: &Room, misfits: &[Misfit]) -> Result<(), Vec<Reason>> {
+        let mut books = self.books.lock();
+        let others = books.granted.iter().filter(|(other, _)| *other != uid).map(|(_, claim)| claim);
+        let reasons = fit::reasons(claim, others, room, misfits);
+        if !reasons.is_empty() {
+            return Err(reasons);
+        }
+        books.granted.insert(uid.to_owned(), claim.clone());
+        self.moved.notify_one();
+        Ok(())
+    }
+
+    /// Uids of pods that are to make room for a critical one.
+    pub fn victims(&self, uid: &str, claim: &Claim, reasons: &[Reason]) -> Result<Vec<String>, String> {
+        let books = self.books.lock();
+        let others = books.granted.iter().filter(|(other, _)| *other != uid);
+        preempt::victims(claim, others.map(|(uid, claim)| (uid.as_str(), claim)), reasons)
+    }
+
+    /// What all pods were granted.
+    pub fn granted(&self) -> Vec<Claim> {
+        self.books.lock().granted.values().cloned().collect()
+    }
+
+    /// Wakes when a pod was admitted, changed or has left.
+    pub fn moved(&self) -> Arc<Notify> {
+        self.moved.clone()
     }
 
     /// A pod gives back what it had; those that wait look again.
@@ -50,6 +86,7 @@ impl Ledger {
         if books.granted.remove(uid).is_some() {
             books.waiting.values().for_each(|w| w.notify_one());
             self.left.notify_waiters();
+            self.moved.notify_one();
         }
     }
 
@@ -67,11 +104,14 @@ impl Ledger {
     /// Grants a pod something else than it has, or says why not; `poke` is notified when room comes free.
     pub fn change(&self, uid: &str, to: Asked, poke: &Arc<Notify>) -> Result<(), Refusal> {
         let mut books = self.books.lock();
-        let has = books.granted.get(uid).copied().unwrap_or_default();
+        let has = books.granted.get(uid).map(|c| c.asked).unwrap_or_default();
         match judge(has, to, others(&books.granted, uid), self.allocatable) {
             Ok(()) => {
-                books.granted.insert(uid.to_owned(), to);
+                if let Some(claim) = books.granted.get_mut(uid) {
+                    claim.asked = to;
+                }
                 books.waiting.remove(uid);
+                self.moved.notify_one();
                 if to.cpu < has.cpu || to.memory < has.memory {
                     books.waiting.values().for_each(|w| w.notify_one());
                 }
@@ -87,8 +127,8 @@ impl Ledger {
     }
 }
 
-fn others(granted: &HashMap<String, Asked>, uid: &str) -> Asked {
-    let rest = granted.iter().filter(|(other, _)| *other != uid).map(|(_, asked)| *asked);
+fn others(granted: &HashMap<String, Claim>, uid: &str) -> Asked {
+    let rest = granted.iter().filter(|(other, _)| *other != uid).map(|(_, claim)| claim.asked);
     rest.fold(Asked::default(), |sum, a| Asked { cpu: sum.cpu + a.cpu, memory: sum.memory + a.memory })
 }
 
@@ -113,6 +153,7 @@ fn judge(has: Asked, to: Asked, used: Asked, all: Asked) -> Result<(), Refusal> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1::Pod;
 
     #[test]
     fn what_is_granted() {
@@ -133,8 +174,9 @@ mod tests {
     async fn who_waits_is_told_when_room_comes_free() {
         let ledger = Ledger::new(Asked { cpu: 1000, memory: 1000 });
         let poke = Arc::new(Notify::new());
-        ledger.enter("a", Asked { cpu: 600, memory: 0 });
-        ledger.enter("b", Asked { cpu: 300, memory: 0 });
+        let claim = |cpu| Claim { asked: Asked { cpu, memory: 0 }, ..Claim::of(&Pod::default()) };
+        ledger.enter("a", claim(600));
+        ledger.enter("b", claim(300));
         assert!(ledger.change("b", Asked { cpu: 500, memory: 0 }, &poke).is_err());
         ledger.leave("a");
         poke.notified().await;
