@@ -2,6 +2,7 @@
 
 mod connect;
 mod locate;
+mod log;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use hyper::{Request as HttpRequest, StatusCode};
 use hyper_util::rt::TokioIo;
 use kinit_apimachinery::ApiError;
 use kinit_component_base::tls::{ReloadingCert, read_roots};
+use kinit_streaming::handshake;
 
 use crate::admission::webhook::connect;
 use crate::authz::{self, Ask};
@@ -132,8 +134,16 @@ async fn forward(request: &Request, mut http: HttpRequest<Incoming>, target: Tar
         }
     });
     let upgrade = http.headers().contains_key(UPGRADE);
-    let headers = forwarded_headers(http.headers(), upgrade);
-    let client = upgrade.then(|| hyper::upgrade::on(&mut http));
+    let mut headers = forwarded_headers(http.headers(), upgrade);
+    let mut client = upgrade.then(|| hyper::upgrade::on(&mut http));
+    let messages = request.info.subresource == "log" && handshake::is_asked_for(http.headers());
+    let reader = match client.take_if(|_| messages) {
+        Some(connection) => {
+            log::without_handshake(&mut headers);
+            Some(log::Client::new(http.headers(), connection)?)
+        }
+        None => None,
+    };
     let method = http.method().clone();
     let host = if target.host.contains(':') {
         format!("[{}]:{}", target.host, target.port)
@@ -164,6 +174,11 @@ async fn forward(request: &Request, mut http: HttpRequest<Incoming>, target: Tar
         *out.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *out.headers_mut() = response.headers().clone();
         return Ok(out);
+    }
+    if let Some(reader) = reader
+        && response.status() == StatusCode::OK
+    {
+        return Ok(reader.answer(response));
     }
     let (mut parts, body) = response.into_parts();
     for name in HOP {
