@@ -70,6 +70,23 @@ pub struct Kubelet {
     pub services: Option<Store<Service>>,
 }
 
+impl Kubelet {
+    /// The newest known state of the node's object.
+    pub fn node(&self) -> Arc<Node> {
+        self.node.newest().unwrap_or_else(|| self.initial.clone())
+    }
+
+    /// Size in bytes of the file system that holds the kubelet's directory; 0 when it cannot be told.
+    pub fn disk(&self) -> u64 {
+        crate::node::facts::disk(&self.paths.root).map_or(0, |(total, ..)| total)
+    }
+
+    /// All Services that are known.
+    pub fn services(&self) -> Vec<Arc<Service>> {
+        self.services.as_ref().map(Store::state).unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 pub mod tests {
     use super::*;
@@ -107,22 +124,5 @@ pub mod tests {
             services: None,
             config,
         })
-    }
-}
-
-impl Kubelet {
-    /// The newest known state of the node's object.
-    pub fn node(&self) -> Arc<Node> {
-        self.node.newest().unwrap_or_else(|| self.initial.clone())
-    }
-
-    /// Size in bytes of the file system that holds the kubelet's directory; 0 when it cannot be told.
-    pub fn disk(&self) -> u64 {
-        crate::node::facts::disk(&self.paths.root).map_or(0, |(total, ..)| total)
-    }
-
-    /// All Services that are known.
-    pub fn services(&self) -> Vec<Arc<Service>> {
-        self.services.as_ref().map(Store::state).unwrap_or_default()
     }
 }

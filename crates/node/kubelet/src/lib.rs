@@ -30,6 +30,7 @@ mod image;
 mod image_gc;
 mod inotify;
 mod kubelet;
+mod listen;
 mod make;
 mod metrics;
 mod names;

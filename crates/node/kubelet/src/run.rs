@@ -10,15 +10,11 @@ use k8s_openapi::api::core::v1::Service;
 use kinit_client::Rewatch;
 use kinit_client::events::Recorder;
 use kinit_component_base::Shutdown;
-use kinit_component_base::health::Checks;
-use kinit_component_base::serve::serve_health_on;
-use kinit_component_base::{supervise, tls};
+use kinit_component_base::supervise;
 use kinit_cri::Runtime;
 use kube::runtime::reflector::Store as ServiceStore;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use rustls::server::ResolvesServerCert;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
@@ -32,6 +28,7 @@ use crate::evict::{self, Pressure};
 use crate::image::Pulls;
 use crate::image_gc::{self, Collector};
 use crate::kubelet::Kubelet;
+use crate::listen::{health, serve};
 use crate::metrics::Metrics;
 use crate::names::Paths;
 use crate::node::facts::{self, Machine};
@@ -47,8 +44,6 @@ use crate::pod::writer::Writer;
 use crate::pod::{self, static_pods};
 use crate::process;
 use crate::rotate_logs;
-use crate::server::Server;
-use crate::server::auth::Gate;
 use crate::volumes::make_directory;
 
 /// Runs until `shutdown`. Containers stay as they are.
@@ -65,7 +60,6 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     };
     let machine = facts::machine()?;
     capacity::check(&config, &machine).map_err(|e| anyhow!(e))?;
-    let paths = paths(&args, &config)?;
     let client = match &args.kubeconfig {
         Some(kubeconfig) => {
             // A node that nobody lets in must still stop when told to.
@@ -77,34 +71,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
         }
         None => None,
     };
-    let services = client.clone().map(watch_services);
-    let recorder = client.clone().map(|c| Recorder::new(c, "kubelet", &node_name));
-    let runtime = Runtime::new(&config.container_runtime_endpoint).map_err(|e| anyhow!(e))?;
-    let metrics = Metrics::new(&node_name);
-    let kubelet = Arc::new(Kubelet {
-        node_name: node_name.clone(),
-        runtime: runtime.with_observer(metrics.observer()),
-        metrics,
-        events: Events::new(recorder, Bucket::new(config.event_record_qps.unwrap_or(50), config.event_burst)),
-        pulls: Pulls::new(&config),
-        objects: Objects::new(client.clone()),
-        resolver: resolver(&config)?,
-        host_ips: vec![ip.to_string()],
-        node_memory: machine.memory,
-        machine: machine.clone(),
-        node: Held::default(),
-        initial: Arc::new(registration(&args, &config, &node_name, &machine)?.node()),
-        admission: tokio::sync::Mutex::default(),
-        cgroups: Cgroups::new(config.systemd_cgroups(), &config.cgroup_root, config.pod_pids_limit),
-        ledger: Ledger::new(capacity::allocatable_of(&config, &machine)),
-        pressure: Pressure::default(),
-        images: Collector::default(),
-        writer: Writer::default(),
-        services,
-        client,
-        paths,
-        config,
-    });
+    let kubelet = assemble(&args, config, &machine, ip, client)?;
     let top = qos::top_of(&kubelet.config, &kubelet.machine);
     kubelet.cgroups.create_top(&top).await.context("make the cgroups of pods")?;
     supervise::spawn("pod cgroups", qos::run(kubelet.clone(), shutdown.clone()));
@@ -112,10 +79,8 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     let (files_ready, all_ready) = (CancellationToken::new(), CancellationToken::new());
     match kubelet.config.static_pods() {
         Some(directory) => {
-            supervise::spawn(
-                "static pods",
-                static_pods::run(directory, node_name.clone(), manager.clone(), files_ready.clone()),
-            );
+            let pods = static_pods::run(directory, node_name, manager.clone(), files_ready.clone());
+            supervise::spawn("static pods", pods);
         }
         None => files_ready.cancel(),
     }
@@ -143,6 +108,46 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     }
 }
 
+/// Makes the kubelet's parts.
+fn assemble(
+    args: &Args,
+    config: KubeletConfig,
+    machine: &Machine,
+    ip: IpAddr,
+    client: Option<Client>,
+) -> Result<Arc<Kubelet>> {
+    let node_name = args.node_name()?;
+    let paths = paths(args, &config)?;
+    let services = client.clone().map(watch_services);
+    let recorder = client.clone().map(|c| Recorder::new(c, "kubelet", &node_name));
+    let runtime = Runtime::new(&config.container_runtime_endpoint).map_err(|e| anyhow!(e))?;
+    let metrics = Metrics::new(&node_name);
+    Ok(Arc::new(Kubelet {
+        node_name: node_name.clone(),
+        runtime: runtime.with_observer(metrics.observer()),
+        metrics,
+        events: Events::new(recorder, Bucket::new(config.event_record_qps.unwrap_or(50), config.event_burst)),
+        pulls: Pulls::new(&config),
+        objects: Objects::new(client.clone()),
+        resolver: resolver(&config)?,
+        host_ips: vec![ip.to_string()],
+        node_memory: machine.memory,
+        machine: machine.clone(),
+        node: Held::default(),
+        initial: Arc::new(registration(args, &config, &node_name, machine)?.node()),
+        admission: tokio::sync::Mutex::default(),
+        cgroups: Cgroups::new(config.systemd_cgroups(), &config.cgroup_root, config.pod_pids_limit),
+        ledger: Ledger::new(capacity::allocatable_of(&config, machine)),
+        pressure: Pressure::default(),
+        images: Collector::default(),
+        writer: Writer::default(),
+        services,
+        client,
+        paths,
+        config,
+    }))
+}
+
 /// Everything that needs the API server.
 #[allow(clippy::too_many_arguments)]
 fn speak(
@@ -162,18 +167,9 @@ fn speak(
     supervise::spawn("mirror pods", mirrors.clone().run(client.clone(), manager.clone(), name.clone()));
     let registration = registration(args, config, &name, &machine)?;
     let certificates = args.certificates();
-    if config.rotate_certificates {
-        let store = Store::new(&certificates, "kubelet-client");
-        if store.current().exists() {
-            // Connections that are open keep the identity they were made with, and a server refuses it once it has
-            // expired: the process ends, and its unit starts it again with the new one. Containers do not notice.
-            let anew = shutdown.clone();
-            let renewed = move || anew.cancel();
-            supervise::spawn(
-                "client certificate",
-                rotate::keep(client.clone(), store, bootstrap::client_ask(&name), shutdown.clone(), renewed),
-            );
-        }
+    let own = Store::new(&certificates, "kubelet-client");
+    if config.rotate_certificates && own.current().exists() {
+        renew(client.clone(), own, &name, shutdown.clone());
     }
     let (kubelet, manager, port) = (kubelet.clone(), manager.clone(), config.port);
     supervise::spawn("node", async move {
@@ -214,51 +210,19 @@ fn speak(
     Ok(())
 }
 
+/// Renews the client certificate. Connections that are open keep the identity they were made with, and a server refuses it once it
+/// has expired: the process ends, and its unit starts it again with the new one. Containers do not notice.
+fn renew(client: Client, store: Store, name: &str, shutdown: Shutdown) {
+    let anew = shutdown.clone();
+    let keep = rotate::keep(client, store, bootstrap::client_ask(name), shutdown, move || anew.cancel());
+    supervise::spawn("client certificate", keep);
+}
+
 fn registration(args: &Args, config: &KubeletConfig, name: &str, machine: &Machine) -> Result<Registration> {
     let mut taints = args.taints()?;
     taints.extend(config.register_with_taints.clone());
     let architecture = machine.architecture.clone();
     Ok(Registration { name: name.to_owned(), labels: args.labels()?, taints, architecture })
-}
-
-/// The HTTPS server's task.
-type Serving = tokio::task::JoinHandle<Result<()>>;
-
-/// Starts the HTTPS server.
-fn serve(args: &Args, kubelet: &Arc<Kubelet>, manager: &Manager, ip: IpAddr, shutdown: Shutdown) -> Result<Serving> {
-    let config = &kubelet.config;
-    if config.enable_server == Some(false) {
-        return Ok(tokio::spawn(async move {
-            shutdown.cancelled().await;
-            Ok(())
-        }));
-    }
-    let certificates = args.certificates();
-    let resolver: Arc<dyn ResolvesServerCert> = if !config.tls_cert_file.is_empty() {
-        tls::ReloadingCert::load(config.tls_cert_file.as_ref(), config.tls_private_key_file.as_ref())?
-    } else if config.server_tls_bootstrap {
-        let file = Store::new(&certificates, "kubelet-server").current();
-        serving::Resolver::new(file, &certificates, &kubelet.node_name, &[ip])?
-    } else {
-        serving::self_signed(&certificates, &kubelet.node_name, &[ip])?
-    };
-    let ca = &config.authentication.x509.client_ca_file;
-    let clients = if ca.is_empty() { tls::ClientAuth::None } else { tls::ClientAuth::Optional(ca.into()) };
-    let tls = tls::server_config(resolver, &clients)?;
-    let address: IpAddr = match config.address.as_str() {
-        // Unless the file says so, other addresses of the host have no business with the kubelet.
-        "" => ip,
-        given => given.parse().with_context(|| format!("address {given:?}"))?,
-    };
-    let gate = Gate::new(
-        kubelet.client.clone(),
-        &kubelet.node_name,
-        config.authentication.clone(),
-        config.authorization.clone(),
-    );
-    let server = Server { kubelet: kubelet.clone(), manager: manager.clone(), gate: Arc::new(gate) };
-    let address = std::net::SocketAddr::new(address, config.port);
-    Ok(tokio::spawn(server.run(address, tls, shutdown)))
 }
 
 /// Follows all Services; pods get variables about those that are known when they start.
@@ -299,18 +263,4 @@ fn resolver(config: &KubeletConfig) -> Result<Resolver> {
         None => String::new(),
     };
     Ok(Resolver { cluster_dns: config.cluster_dns.clone(), cluster_domain: config.cluster_domain.clone(), host })
-}
-
-/// `/healthz` on a port of its own. An address that cannot be had ends the kubelet: who watches over it would take it for dead.
-async fn health(config: &KubeletConfig, shutdown: Shutdown) -> Result<()> {
-    let port = config.healthz_port.unwrap_or(10248);
-    if port == 0 {
-        return Ok(());
-    }
-    let ip: IpAddr = config.healthz_bind_address.parse().context("healthzBindAddress")?;
-    let address = std::net::SocketAddr::new(ip, port);
-    let listener =
-        TcpListener::bind(address).await.with_context(|| format!("listen on {address} for health checks"))?;
-    supervise::spawn("health checks", serve_health_on(listener, Checks::with_ping(), shutdown));
-    Ok(())
 }

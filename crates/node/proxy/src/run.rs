@@ -56,12 +56,7 @@ async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     }
     let kubeconfig = args.kubeconfig.clone().context("--kubeconfig is required")?;
     let client = from_kubeconfig(&kubeconfig, NAME).await?;
-    let cluster_cidr = match args.cluster_cidr {
-        None => None,
-        Some(IpNet::V4(net)) => Some(net),
-        Some(IpNet::V6(net)) => anyhow::bail!("--cluster-cidr {net}: only IPv4 is served"),
-    };
-    let options = Options { cluster_cidr, mark: 1 << args.iptables_masquerade_bit };
+    let options = options(&args)?;
     // Headless Services need no rules, and those with a proxy of their own none of ours.
     let ours = Config::default().labels("!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name");
     let services = spawn(Api::<Service>::all(client.clone()), ours.clone(), &shutdown);
@@ -112,6 +107,15 @@ async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
             if shutdown.is_cancelled() { Ok(()) } else { ended.context("a server's task ended")? }
         }
     }
+}
+
+fn options(args: &Args) -> Result<Options> {
+    let cluster_cidr = match args.cluster_cidr {
+        None => None,
+        Some(IpNet::V4(net)) => Some(net),
+        Some(IpNet::V6(net)) => anyhow::bail!("--cluster-cidr {net}: only IPv4 is served"),
+    };
+    Ok(Options { cluster_cidr, mark: 1 << args.iptables_masquerade_bit })
 }
 
 fn watch<K>(

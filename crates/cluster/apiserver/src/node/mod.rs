@@ -11,9 +11,11 @@ use anyhow::{Context, Result};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderMap, HeaderName, UPGRADE};
+use hyper::upgrade::OnUpgrade;
 use hyper::{Request as HttpRequest, StatusCode};
 use hyper_util::rt::TokioIo;
 use kinit_apimachinery::ApiError;
+use kinit_component_base::Shutdown;
 use kinit_component_base::tls::{ReloadingCert, read_roots};
 use kinit_streaming::handshake;
 
@@ -159,17 +161,7 @@ async fn forward(request: &Request, mut http: HttpRequest<Incoming>, target: Tar
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(client) = client
     {
-        let server = hyper::upgrade::on(&mut response);
-        let shutdown = request.server.shutdown.clone();
-        tokio::spawn(async move {
-            let (Ok(client), Ok(server)) = (client.await, server.await) else { return };
-            let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-            tokio::select! {
-                // Either end closing is the end of the stream, not a failure of ours.
-                _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                () = shutdown.cancelled() => {}
-            }
-        });
+        join(client, hyper::upgrade::on(&mut response), request.server.shutdown.clone());
         let mut out = ApiResponse::new(respond::full(""));
         *out.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *out.headers_mut() = response.headers().clone();
@@ -193,6 +185,19 @@ async fn forward(request: &Request, mut http: HttpRequest<Incoming>, target: Tar
         }
     }));
     Ok(ApiResponse::from_parts(parts, body.boxed_unsync()))
+}
+
+/// Carries bytes between two connections that have left HTTP.
+fn join(client: OnUpgrade, server: OnUpgrade, shutdown: Shutdown) {
+    tokio::spawn(async move {
+        let (Ok(client), Ok(server)) = (client.await, server.await) else { return };
+        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+        tokio::select! {
+            // Either end closing is the end of the stream, not a failure of ours.
+            _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+            () = shutdown.cancelled() => {}
+        }
+    });
 }
 
 fn unreachable_target(target: &Target, error: &dyn std::fmt::Display) -> ApiError {

@@ -55,7 +55,7 @@ pub fn burstable_shares(claims: &[Claim]) -> i64 {
 
 /// The limits of this node.
 pub fn top_of(config: &KubeletConfig, machine: &Machine) -> Top {
-    top(config, machine, facts::pids().and_then(|(_, most)| i64::try_from(most).ok()))
+    top(config, machine, facts::pids().map(|(_, most)| most))
 }
 
 /// Keeps the cgroups right for ever.

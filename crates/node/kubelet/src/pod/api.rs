@@ -99,3 +99,27 @@ fn take(pod: Pod, manager: &Manager, mirrors: &Mirrors, mirror_uids: &mut HashMa
     );
     Some(uid)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_runs_comes_before_what_is_new() {
+        let pod = |name: &str, made: &str, status: serde_json::Value| -> Pod {
+            let meta = json!({"name": name, "creationTimestamp": made});
+            serde_json::from_value(json!({"metadata": meta, "status": status})).unwrap()
+        };
+        let (early, late) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
+        let mut pods = [
+            pod("new", late, json!({"phase": "Pending"})),
+            pod("old", early, json!({"phase": "Pending"})),
+            pod("begun", late, json!({"phase": "Pending", "startTime": late})),
+            pod("runs", late, json!({"phase": "Running", "startTime": late})),
+        ];
+        pods.sort_by_key(turn);
+        let names: Vec<_> = pods.iter().filter_map(|p| p.metadata.name.as_deref()).collect();
+        assert_eq!(names, ["runs", "begun", "old", "new"]);
+    }
+}

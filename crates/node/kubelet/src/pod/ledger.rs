@@ -1,6 +1,6 @@
 //! What the node's pods were granted, so that no two pods and no two resizes are granted the same room.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -24,7 +24,17 @@ pub struct Refusal {
 #[derive(Debug, Default)]
 struct Books {
     granted: HashMap<String, Claim>,
+    /// Pods that their source no longer knows: they end, and are in nobody's way (`getAllocatedPods`).
+    removed: HashSet<String>,
     waiting: HashMap<String, Arc<Notify>>,
+}
+
+impl Books {
+    /// What is in the way of a pod.
+    fn others<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = (&'a str, &'a Claim)> + Clone {
+        let counts = move |other: &&String| other.as_str() != uid && !self.removed.contains(*other);
+        self.granted.iter().filter(move |(other, _)| counts(other)).map(|(other, claim)| (other.as_str(), claim))
+    }
 }
 
 /// The node's books.
@@ -52,7 +62,7 @@ impl Ledger {
     /// Lets a pod in that fits beside all others; else tells all that is in the way.
     pub fn admit(&self, uid: &str, claim: &Claim, room: &Room, misfits: &[Misfit]) -> Result<(), Vec<Reason>> {
         let mut books = self.books.lock();
-        let others = books.granted.iter().filter(|(other, _)| *other != uid).map(|(_, claim)| claim);
+        let others = books.others(uid).map(|(_, claim)| claim);
         let reasons = fit::reasons(claim, others, room, misfits);
         if !reasons.is_empty() {
             return Err(reasons);
@@ -65,8 +75,7 @@ impl Ledger {
     /// Uids of pods that are to make room for a critical one.
     pub fn victims(&self, uid: &str, claim: &Claim, reasons: &[Reason]) -> Result<Vec<String>, String> {
         let books = self.books.lock();
-        let others = books.granted.iter().filter(|(other, _)| *other != uid);
-        preempt::victims(claim, others.map(|(uid, claim)| (uid.as_str(), claim)), reasons)
+        preempt::victims(claim, books.others(uid), reasons)
     }
 
     /// What all pods were granted.
@@ -79,10 +88,19 @@ impl Ledger {
         self.moved.clone()
     }
 
+    /// A pod is gone from its source: what it had may be had by others, although it has still to end.
+    pub fn removed(&self, uid: &str) {
+        let mut books = self.books.lock();
+        if books.granted.contains_key(uid) {
+            books.removed.insert(uid.to_owned());
+        }
+    }
+
     /// A pod gives back what it had; those that wait look again.
     pub fn leave(&self, uid: &str) {
         let mut books = self.books.lock();
         books.waiting.remove(uid);
+        books.removed.remove(uid);
         if books.granted.remove(uid).is_some() {
             books.waiting.values().for_each(|w| w.notify_one());
             self.left.notify_waiters();

@@ -96,6 +96,7 @@ impl Manager {
     pub fn removed(&self, uid: &str) {
         if let Some(slot) = self.slots.lock().get(uid) {
             slot.wanted.send_modify(|w| w.removed = true);
+            self.kubelet.ledger.removed(uid);
         }
     }
 

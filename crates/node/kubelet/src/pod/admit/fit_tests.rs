@@ -157,6 +157,9 @@ fn admission_is_one_after_the_other() {
     assert_eq!(ledger.admit("a", &one, &room(), &[]), Ok(()), "a pod is not in its own way");
     ledger.leave("a");
     assert_eq!(ledger.admit("b", &one, &room(), &[]), Ok(()));
+    assert!(ledger.admit("c", &one, &room(), &[]).is_err());
+    ledger.removed("b");
+    assert_eq!(ledger.admit("c", &one, &room(), &[]), Ok(()), "a pod that was deleted by force is in nobody's way");
 }
 
 #[test]
