@@ -1,8 +1,8 @@
-//! Tasks that must not end unseen. A panic in a task that was merely spawned leaves its work undone for ever, while the process
-//! goes on and its health checks pass.
+//! Tasks that must not end unseen. A panic in a task that was merely spawned leaves its work undone for ever, while the
+//! process goes on and its health checks pass.
 //!
-//! Three ways out: [`spawn`] ends the process with an error, so that its unit starts it again; [`persist`] does the work again;
-//! [`outcome`] tells who waits for the task that it has panicked.
+//! Three ways out: [`spawn`] ends the process with an error, so that its unit starts it again; [`persist`] does the
+//! work again; [`outcome`] tells who waits for the task that it has panicked.
 
 use std::any::Any;
 use std::future::Future;
@@ -18,8 +18,8 @@ use tokio::task::JoinHandle;
 /// What ended the process; the first one counts.
 static FAILED: LazyLock<watch::Sender<Option<String>>> = LazyLock::new(|| watch::Sender::new(None));
 
-/// Starts a task without which the process is no good: when it panics, [`crate::run`] returns an error that names it. Returning is
-/// allowed: a task that watches for the shutdown does so.
+/// Starts a task without which the process is no good: when it panics, [`crate::run`] returns an error that names it.
+/// Returning is allowed: a task that watches for the shutdown does so.
 pub fn spawn(name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     tokio::spawn(async move {
         if let Err(panic) = outcome(task).await {
@@ -48,8 +48,8 @@ pub(crate) async fn failed() -> String {
     }
 }
 
-/// Does work that `make` begins, again after each panic, with a pause that doubles from one second up to `longest`. For work on one
-/// of many things, whose trouble must not become that of the others.
+/// Does work that `make` begins, again after each panic, with a pause that doubles from one second up to `longest`. For
+/// work on one of many things, whose trouble must not become that of the others.
 pub async fn persist<F: Future>(longest: Duration, mut make: impl FnMut() -> F) -> F::Output {
     let mut pause = Duration::from_secs(1);
     loop {
@@ -76,7 +76,8 @@ impl<F: Future> Future for Caught<'_, F> {
     type Output = Result<F::Output, String>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // What the future shares with others is behind locks that do not poison; the future itself is never polled again.
+        // What the future shares with others is behind locks that do not poison; the future itself is never polled
+        // again.
         match std::panic::catch_unwind(AssertUnwindSafe(|| self.task.as_mut().poll(cx))) {
             Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
             Ok(Poll::Pending) => Poll::Pending,

@@ -1,5 +1,6 @@
-//! `channel.k8s.io` and its versions 4 and 5 (`k8s.io/apimachinery/pkg/util/remotecommand`, `.../httpstream/wsstream`): a
-//! message's first byte is its channel. In the base64 forms messages are text: the channel is a digit, the rest is encoded.
+//! `channel.k8s.io` and its versions 4 and 5 (`k8s.io/apimachinery/pkg/util/remotecommand`, `.../httpstream/wsstream`):
+//! a message's first byte is its channel. In the base64 forms messages are text: the channel is a digit, the rest is
+//! encoded.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -32,7 +32,8 @@ pub struct Streams {
 
 /// Idle clients behind balancers are kept by pings, and clients that are gone without a word are found out by them.
 const PING: Duration = Duration::from_secs(5);
-/// After the command's status, output that is still on its way is waited for this long; input after the client's end as well.
+/// After the command's status, output that is still on its way is waited for this long; input after the client's end as
+/// well.
 const LINGER: Duration = Duration::from_secs(5);
 /// Input in bytes that a process may leave unread before its client is no longer listened to.
 const AHEAD: usize = 1 << 20;
@@ -127,7 +128,8 @@ async fn open(
     Ok((stdin, resize))
 }
 
-/// Hands on what the client says, until it leaves. A process that does not read keeps its input waiting, not the client's end.
+/// Hands on what the client says, until it leaves. A process that does not read keeps its input waiting, not the
+/// client's end.
 async fn listen<S>(
     mut source: SplitStream<WebSocketStream<S>>,
     protocol: Protocol,

@@ -20,7 +20,8 @@ pub fn is_asked_for(headers: &HeaderMap) -> bool {
     lists(headers, header::UPGRADE, "websocket")
 }
 
-/// Headers of the 101 answer, and the best sub-protocol of `known`; `None` for a client that offers none. An error says why not.
+/// Headers of the 101 answer, and the best sub-protocol of `known`; `None` for a client that offers none. An error says
+/// why not.
 pub fn accept(headers: &HeaderMap, known: &[&'static str]) -> Result<(HeaderMap, Option<&'static str>), &'static str> {
     let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or("Sec-WebSocket-Key is missing")?;
     let valid = base64::engine::general_purpose::STANDARD.decode(key.as_bytes()).is_ok_and(|k| k.len() == 16);

@@ -87,8 +87,8 @@ impl Cgroups {
         fs::processes(&PathBuf::from(self.parent(pod, key)))
     }
 
-    /// Makes `kubepods` and the classes below it. A memory limit that the kernel refuses, because pods have more in use, is left to
-    /// [`Self::set_top`].
+    /// Makes `kubepods` and the classes below it. A memory limit that the kernel refuses, because pods have more in
+    /// use, is left to [`Self::set_top`].
     pub async fn create_top(&self, top: &Top) -> Result<()> {
         if let Err(error) = self.set_top(top).await {
             tracing::warn!(error = format!("{error:#}"), "limit the cgroup of all pods");

@@ -65,7 +65,8 @@ pub fn serve(
     Ok(tokio::spawn(server.run(address, tls, shutdown)))
 }
 
-/// `/healthz` on a port of its own. An address that cannot be had ends the kubelet: who watches over it would take it for dead.
+/// `/healthz` on a port of its own. An address that cannot be had ends the kubelet: who watches over it would take it
+/// for dead.
 pub async fn health(config: &KubeletConfig, shutdown: Shutdown) -> Result<()> {
     let port = config.healthz_port.unwrap_or(10248);
     if port == 0 {

@@ -1,4 +1,5 @@
-//! What the kubelet's own process is given: files and a place when memory runs out; and what of the host it refuses to run on.
+//! What the kubelet's own process is given: files and a place when memory runs out; and what of the host it refuses to
+//! run on.
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Resource, Rlimit, setrlimit};

@@ -213,7 +213,8 @@ pub fn asked(pod: &Pod) -> Asked {
     Asked { cpu: asked_of(pod, "cpu"), memory: asked_of(pod, "memory") / 1000 }
 }
 
-/// What a pod asks for of one resource, in thousandths. A limit stands in for a request that is not given, as the API defaults it.
+/// What a pod asks for of one resource, in thousandths. A limit stands in for a request that is not given, as the API
+/// defaults it.
 pub fn asked_of(pod: &Pod, resource: &str) -> i128 {
     let Some(spec) = &pod.spec else { return 0 };
     let request = |resources: Option<&ResourceRequirements>| {

@@ -210,8 +210,8 @@ fn speak(
     Ok(())
 }
 
-/// Renews the client certificate. Connections that are open keep the identity they were made with, and a server refuses it once it
-/// has expired: the process ends, and its unit starts it again with the new one. Containers do not notice.
+/// Renews the client certificate. Connections that are open keep the identity they were made with, and a server refuses
+/// it once it has expired: the process ends, and its unit starts it again with the new one. Containers do not notice.
 fn renew(client: Client, store: Store, name: &str, shutdown: Shutdown) {
     let anew = shutdown.clone();
     let keep = rotate::keep(client, store, bootstrap::client_ask(name), shutdown, move || anew.cancel());

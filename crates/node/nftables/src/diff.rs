@@ -30,9 +30,9 @@ pub enum Change {
     DropChain(String),
 }
 
-/// What turns `old` into `new`, within one transaction. A set that changed its shape (its types, or how long elements live) is
-/// made anew alone, with the rules that use it: what other sets have learned stays. Without `old`, or where a base chain changed
-/// its hook, the whole table is made anew.
+/// What turns `old` into `new`, within one transaction. A set that changed its shape (its types, or how long elements
+/// live) is made anew alone, with the rules that use it: what other sets have learned stays. Without `old`, or where a
+/// base chain changed its hook, the whole table is made anew.
 pub fn diff(old: Option<&Table>, new: &Table) -> Vec<Change> {
     let Some(old) = old.filter(|old| can_change(old, new)) else {
         let mut changes = vec![Change::AddTable, Change::DropTable, Change::AddTable];

@@ -38,8 +38,8 @@ impl Monitor {
         Ok(Self { socket, family, table: table.to_owned() })
     }
 
-    /// Waits until somebody but `own` (the netlink port of a socket, [`crate::Nftables::port`]) changed the table. Also returns
-    /// when notices were lost: then it may have changed. Cancelling loses nothing that was not yet returned.
+    /// Waits until somebody but `own` (the netlink port of a socket, [`crate::Nftables::port`]) changed the table. Also
+    /// returns when notices were lost: then it may have changed. Cancelling loses nothing that was not yet returned.
     pub async fn changed(&mut self, own: Option<u32>) -> Result<(), Error> {
         loop {
             let mut buffer = Vec::with_capacity(DATAGRAM);

@@ -32,7 +32,8 @@ const NAME: &str = "kube-proxy";
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// Changes come in bursts: this long is waited for the rest of one.
 const GATHER: Duration = Duration::from_millis(10);
-/// Should a notice be missed, it is checked this often that nobody else changed the table (one small question to the kernel).
+/// Should a notice be missed, it is checked this often that nobody else changed the table (one small question to the
+/// kernel).
 const AUDIT: Duration = Duration::from_secs(30);
 
 /// The program. `args` holds the program's name first.

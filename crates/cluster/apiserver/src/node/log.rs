@@ -1,5 +1,5 @@
-//! Logs over a WebSocket. Kubelets send logs over plain HTTP alone: the stream is turned into messages here, as upstream's server does
-//! (`responsewriters.StreamObject`).
+//! Logs over a WebSocket. Kubelets send logs over plain HTTP alone: the stream is turned into messages here, as
+//! upstream's server does (`responsewriters.StreamObject`).
 
 use bytes::Bytes;
 use futures::Stream;

@@ -20,7 +20,8 @@ use crate::pod::admit::claim::Claim;
 use crate::quantity;
 use crate::resources::{self, PodLimits, Qos};
 
-/// Limits that the kernel refuses are tried again after this; the classes are set anew as often, should somebody have changed them.
+/// Limits that the kernel refuses are tried again after this; the classes are set anew as often, should somebody have
+/// changed them.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Limits of the cgroup of all pods.
@@ -32,8 +33,8 @@ pub struct Top {
     pub pids: Option<i64>,
 }
 
-/// The limits of `kubepods`: what is not reserved, or all there is when nothing is to be enforced. `pids` is the most process ids
-/// the kernel gives.
+/// The limits of `kubepods`: what is not reserved, or all there is when nothing is to be enforced. `pids` is the most
+/// process ids the kernel gives.
 pub fn top(config: &KubeletConfig, machine: &Machine, pids: Option<i64>) -> Top {
     let enforced = config.enforces_pods();
     let nothing = KubeletConfig::default();

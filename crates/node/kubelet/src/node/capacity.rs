@@ -49,7 +49,8 @@ pub fn allocatable(config: &KubeletConfig, capacity: &Amounts) -> Amounts {
     out
 }
 
-/// Extended resources in the API's capacity that nobody on the node speaks for (`nodestatus.MachineInfo`): all of them may be had.
+/// Extended resources in the API's capacity that nobody on the node speaks for (`nodestatus.MachineInfo`): all of them
+/// may be had.
 pub fn extended(known: &NodeStatus, own: &Amounts) -> Amounts {
     let foreign = known.capacity.iter().flatten().filter(|(name, _)| is_extended(name) && !own.contains_key(*name));
     foreign.map(|(name, amount)| (name.clone(), amount.clone())).collect()
@@ -81,8 +82,8 @@ pub fn allocatable_storage(config: &KubeletConfig, disk: u64) -> i128 {
     left(config, "ephemeral-storage", "nodefs.available", i128::from(disk) * 1000) / 1000
 }
 
-/// CPU and memory less what is reserved: what the cgroup of all pods gets. Eviction thresholds are not taken off, so that
-/// the kubelet can act before the kernel does (`getNodeAllocatableInternalAbsolute`).
+/// CPU and memory less what is reserved: what the cgroup of all pods gets. Eviction thresholds are not taken off, so
+/// that the kubelet can act before the kernel does (`getNodeAllocatableInternalAbsolute`).
 pub fn unreserved(config: &KubeletConfig, machine: &Machine) -> Asked {
     let less = |resource: &str, total: i128| (total - reserved(config, resource)).max(0);
     Asked {

@@ -1,5 +1,5 @@
-//! Whether a pod may run here. What this kubelet will not run is refused at once instead of half-done ([`admit`]); the rest has
-//! to fit beside the pods that were admitted before it (`fit`, decided under the ledger's lock).
+//! Whether a pod may run here. What this kubelet will not run is refused at once instead of half-done ([`admit`]); the
+//! rest has to fit beside the pods that were admitted before it (`fit`, decided under the ledger's lock).
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec, VolumeMount};
 use kinit_cri::Runtime;

@@ -151,7 +151,8 @@ impl Worker {
     /// Runs to the pod's end.
     pub async fn run(mut self) {
         let pod = self.wanted.borrow().pod.clone();
-        // What ran before this kubelet started goes on, whatever would be refused today; what has ended is not asked for.
+        // What ran before this kubelet started goes on, whatever would be refused today; what has ended is not asked
+        // for.
         if !matches!(phase(&pod), Some("Running" | "Succeeded" | "Failed"))
             && let Err((reason, message)) = self.admit(&pod).await
         {

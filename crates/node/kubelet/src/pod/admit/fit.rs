@@ -1,5 +1,5 @@
-//! Whether a pod fits beside those that were admitted: upstream's general predicates (`pkg/scheduler.AdmissionCheck` and
-//! `pkg/kubelet/lifecycle.generalFilter`). Pure.
+//! Whether a pod fits beside those that were admitted: upstream's general predicates (`pkg/scheduler.AdmissionCheck`
+//! and `pkg/kubelet/lifecycle.generalFilter`). Pure.
 
 use std::collections::BTreeMap;
 
@@ -76,7 +76,8 @@ pub fn reasons<'a>(
     for name in [storage].into_iter().chain(claim.others.keys().map(String::as_str).filter(|n| *n != storage)) {
         match room.others.get(name) {
             Some(capacity) => check(name, *capacity),
-            // Extended resources that the node does not know are the cluster's affair (`removeMissingExtendedResources`).
+            // Extended resources that the node does not know are the cluster's affair
+            // (`removeMissingExtendedResources`).
             None if is_extended(name) => {}
             None => check(name, 0),
         }

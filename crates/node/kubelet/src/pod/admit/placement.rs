@@ -27,8 +27,8 @@ impl Misfit {
     }
 }
 
-/// What of the node does not suit the pod. `known` pods were admitted before and have started: labels and taints that changed
-/// since do not end them. Pods from files tolerate every taint.
+/// What of the node does not suit the pod. `known` pods were admitted before and have started: labels and taints that
+/// changed since do not end them. Pods from files tolerate every taint.
 pub fn misfits(pod: &Pod, node: &Node, known: bool, from_file: bool) -> Vec<Misfit> {
     let Some(spec) = &pod.spec else { return Vec::new() };
     let mut out = Vec::new();

@@ -1,5 +1,5 @@
-//! Which pods make room for a critical one (`pkg/kubelet/preemption`): as few as can be, best-effort ones before burstable ones
-//! before guaranteed ones. Pure.
+//! Which pods make room for a critical one (`pkg/kubelet/preemption`): as few as can be, best-effort ones before
+//! burstable ones before guaranteed ones. Pure.
 
 use super::claim::Claim;
 use super::fit::Reason;

@@ -128,8 +128,8 @@ impl Worker {
     }
 }
 
-/// Does something in a task of its own and reports what came of it; `lost` makes the report when it panicked. Without one the pod
-/// would wait for ever.
+/// Does something in a task of its own and reports what came of it; `lost` makes the report when it panicked. Without
+/// one the pod would wait for ever.
 pub(super) fn perform(
     done: UnboundedSender<Done>,
     lost: impl FnOnce(String) -> Done + Send + 'static,

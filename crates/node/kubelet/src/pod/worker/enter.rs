@@ -38,7 +38,8 @@ impl Worker {
         Err(told.map(Reason::words).unwrap_or_default())
     }
 
-    /// Takes the room there is. Labels may have changed since the node was last seen: it is asked for before they count.
+    /// Takes the room there is. Labels may have changed since the node was last seen: it is asked for before they
+    /// count.
     async fn find_room(&self, pod: &Pod, claim: &Claim) -> Result<(), Vec<Reason>> {
         let reasons = match self.take_room(pod, claim, &self.kubelet.node()) {
             Err(reasons) if reasons == [Reason::Misfit(Misfit::Affinity)] => reasons,
