@@ -4,6 +4,7 @@
 //! main ─ runtime::run ──┬─ logs      tracing to stderr, verbosity as upstream's -v
 //!                       ├─ Shutdown  SIGTERM/SIGINT → one token everybody watches
 //!                       └─ your async fn
+//!                            ├─ supervise  tasks whose panic ends the process, or is told
 //!                            ├─ tls    certificates that reload when their files change
 //!                            ├─ unverified  TLS to pods' own servers, the one place without verification
 //!                            ├─ serve  HTTP/1.1 + HTTP/2 over TLS (or plain, loopback), peer certificates as an extension

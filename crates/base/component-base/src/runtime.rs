@@ -14,7 +14,7 @@ pub type Shutdown = CancellationToken;
 ///
 /// Installs the TLS provider and the log, starts a runtime, turns SIGTERM and SIGINT into the token's cancellation (a
 /// second signal ends the process by its default action), and maps the result: 0 for `Ok`, 1 for an error, whose whole
-/// chain is printed to stderr. The failure of a [vital](crate::supervise::vital) task is such an error.
+/// chain is printed to stderr. The failure of a supervised task ([`crate::supervise`]) is such an error.
 pub fn run<F, Fut>(name: &'static str, logging: &LoggingArgs, f: F) -> ExitCode
 where
     F: FnOnce(Shutdown) -> Fut,

@@ -137,12 +137,17 @@ pub async fn serve_health(address: SocketAddr, checks: Checks, shutdown: Shutdow
     use anyhow::Context;
     let listener =
         TcpListener::bind(address).await.with_context(|| format!("listen on {address} for health checks"))?;
+    serve_health_on(listener, checks, shutdown).await;
+    Ok(())
+}
+
+/// [`serve_health`] on a port that is open already.
+pub async fn serve_health_on(listener: TcpListener, checks: Checks, shutdown: Shutdown) {
     serve(listener, None, shutdown, move |request| {
         let answer = health_response(&checks, request.uri().path(), request.uri().query().unwrap_or(""));
         async move { answer }
     })
     .await;
-    Ok(())
 }
 
 /// The answer to a health or metrics path; 404 for any other.

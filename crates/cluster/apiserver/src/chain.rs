@@ -10,13 +10,13 @@ use kinit_apimachinery::ApiError;
 use kinit_apimachinery::status::quoted;
 use kinit_component_base::flags;
 use kinit_component_base::serve::Connection;
+use kinit_component_base::supervise::outcome;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::audit::{self, Record, Start};
 use crate::authn::{self, User, impersonate};
 use crate::authz::{self, Ask};
-use crate::guard::guarded;
 use crate::http::negotiate::{Forms, negotiate};
 use crate::http::{ApiResponse, RequestInfo, body, info, read_limited, respond};
 use crate::registry::Request;
@@ -31,7 +31,7 @@ pub async fn handle(server: Arc<Server>, request: HttpRequest<Incoming>) -> ApiR
     let long = long_running(&info, request.uri().query().unwrap_or(""));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut trail = Trail::default();
-    let mut response = match guarded(inner(&server, request, &info, &id, long, &mut trail)).await {
+    let mut response = match outcome(inner(&server, request, &info, &id, long, &mut trail)).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => respond::error(&error),
         Err(panic) => {

@@ -19,7 +19,6 @@ mod component_status;
 pub mod discovery;
 mod dispatch;
 pub mod encryption;
-mod guard;
 pub mod http;
 mod inert;
 mod inflight;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::admission::webhook::virtual_create;
 use crate::http::{ApiResponse, RequestInfo, respond};
 use crate::registry::decode::{self, Wanted};
-use crate::registry::options::{eviction_options, write_options};
+use crate::registry::options::{DeleteOptions, eviction_options, write_options};
 use crate::registry::{Request, delete, update};
 
 /// A request like this one, for a pod.

@@ -1,7 +1,8 @@
 //! A thin client: one method per CRI call.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -53,12 +54,22 @@ impl CriError {
 }
 
 /// Runtime and image service of one endpoint. Cheap to clone; connects when first used and again after the runtime restarted.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Runtime {
     runtime: RuntimeServiceClient<Channel>,
     image: ImageServiceClient<Channel>,
     socket: PathBuf,
+    observer: Option<Observer>,
 }
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+/// Is told of every call that has ended: its name in the interface definition, how long it took, whether it failed.
+pub type Observer = Arc<dyn Fn(&'static str, Duration, bool) + Send + Sync>;
 
 macro_rules! call {
     ($service:ident, $(#[$doc:meta])* $name:ident ( $request:ty ) -> $response:ty, $label:literal, $deadline:expr) => {
@@ -67,12 +78,15 @@ macro_rules! call {
             let mut request = Request::new(request);
             request.set_timeout($deadline);
             let mut service = self.$service.clone();
-            let answer = tokio::time::timeout($deadline + Duration::from_secs(1), service.$name(request)).await;
-            match answer {
-                Ok(Ok(response)) => Ok(response.into_inner()),
-                Ok(Err(status)) => Err(CriError { call: $label, status: Box::new(status) }),
-                Err(_) => Err(late($label)),
-            }
+            let call = async {
+                let answer = tokio::time::timeout($deadline + Duration::from_secs(1), service.$name(request)).await;
+                match answer {
+                    Ok(Ok(response)) => Ok(response.into_inner()),
+                    Ok(Err(status)) => Err(CriError { call: $label, status: Box::new(status) }),
+                    Err(_) => Err(late($label)),
+                }
+            };
+            self.observed($label, call).await
         }
     };
 }
@@ -99,7 +113,26 @@ impl Runtime {
         let image = ImageServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        Ok(Self { runtime, image, socket })
+        Ok(Self { runtime, image, socket, observer: None })
+    }
+
+    /// The same client, telling of its calls.
+    #[must_use]
+    pub fn with_observer(self, observer: Observer) -> Self {
+        Self { observer: Some(observer), ..self }
+    }
+
+    async fn observed<T>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T, CriError>>,
+    ) -> Result<T, CriError> {
+        let begun = Instant::now();
+        let result = call.await;
+        if let Some(observer) = &self.observer {
+            observer(name, begun.elapsed(), result.is_err());
+        }
+        result
     }
 
     /// The runtime's socket.
@@ -162,11 +195,14 @@ impl Runtime {
         let deadline = REQUEST + grace;
         request.set_timeout(deadline);
         let mut service = self.runtime.clone();
-        match tokio::time::timeout(deadline, service.stop_container(request)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(status)) => Err(CriError { call: "StopContainer", status: Box::new(status) }),
-            Err(_) => Err(late("StopContainer")),
-        }
+        let call = async {
+            match tokio::time::timeout(deadline, service.stop_container(request)).await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(status)) => Err(CriError { call: "StopContainer", status: Box::new(status) }),
+                Err(_) => Err(late("StopContainer")),
+            }
+        };
+        self.observed("StopContainer", call).await
     }
 
     /// Runs a command to its end; `deadline` zero means none.
@@ -181,14 +217,20 @@ impl Runtime {
         if !deadline.is_zero() {
             request.set_timeout(deadline + REQUEST);
         }
-        let answer = self.runtime.clone().exec_sync(request).await;
-        answer.map(tonic::Response::into_inner).map_err(|s| CriError { call: "ExecSync", status: Box::new(s) })
+        let call = async {
+            let answer = self.runtime.clone().exec_sync(request).await;
+            answer.map(tonic::Response::into_inner).map_err(|s| CriError { call: "ExecSync", status: Box::new(s) })
+        };
+        self.observed("ExecSync", call).await
     }
 
     /// Pulls an image and returns the reference to create containers with. The caller bounds the time.
     pub async fn pull_image(&self, request: PullImageRequest) -> Result<String, CriError> {
-        let answer = self.image.clone().pull_image(request).await;
-        answer.map(|r| r.into_inner().image_ref).map_err(|s| CriError { call: "PullImage", status: Box::new(s) })
+        let call = async {
+            let answer = self.image.clone().pull_image(request).await;
+            answer.map(|r| r.into_inner().image_ref).map_err(|s| CriError { call: "PullImage", status: Box::new(s) })
+        };
+        self.observed("PullImage", call).await
     }
 
     /// What happens to containers, from now on.

@@ -9,7 +9,7 @@
 
 mod client;
 
-pub use client::{CriError, Runtime};
+pub use client::{CriError, Observer, Runtime};
 pub use tonic::Code;
 
 /// Messages and raw clients generated from the interface definition.

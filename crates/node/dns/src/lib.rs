@@ -11,6 +11,7 @@
 mod args;
 mod data;
 mod forward;
+mod metrics;
 mod run;
 mod server;
 mod zone;

@@ -1,34 +1,27 @@
 //! From a request to its response.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use hickory_proto::op::{Edns, Metadata, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, Record, RecordType};
 use hickory_server::net::runtime::Time;
+use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
-use kinit_component_base::metrics;
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 
 use crate::forward::{Forwarder, Said};
+use crate::metrics::{Metrics, Query};
 use crate::zone::{Answer, Zone};
 
 /// What a client may be sent in one UDP packet without fragments (the DNS flag day's number).
 const PAYLOAD: u16 = 1232;
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Labels {
-    zone: &'static str,
-    rcode: String,
-}
-
 /// Answers from the zone, or asks others.
 pub struct Handler {
     zone: Arc<Zone>,
     forwarder: Forwarder,
-    responses: Family<Labels, Counter>,
+    metrics: Metrics,
 }
 
 struct Reply {
@@ -52,10 +45,8 @@ impl Reply {
 impl Handler {
     /// Registers its metrics.
     pub fn new(zone: Arc<Zone>, forwarder: Forwarder) -> Self {
-        let responses = Family::<Labels, Counter>::default();
-        let help = "Responses by zone (cluster or forwarded) and code";
-        metrics::global().register("dns_responses", help, responses.clone());
-        Self { zone, forwarder, responses }
+        let metrics = Metrics::new(&zone.origin().to_string());
+        Self { zone, forwarder, metrics }
     }
 
     async fn reply(&self, request: &Request) -> Reply {
@@ -123,9 +114,16 @@ fn shuffle(answers: &mut [Record]) {
 #[async_trait::async_trait]
 impl RequestHandler for Handler {
     async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut response: R) -> ResponseInfo {
+        let begun = Instant::now();
         let reply = self.reply(request).await;
-        let zone = if reply.authoritative { "cluster" } else { "forwarded" };
-        self.responses.get_or_create(&Labels { zone, rcode: reply.code.to_string() }).inc();
+        self.metrics.answered(Query {
+            tcp: request.protocol() == Protocol::Tcp,
+            v6: request.src().is_ipv6(),
+            kind: request.request_info().ok().map(|info| info.query.original().query_type()),
+            ours: reply.authoritative,
+            code: reply.code,
+            took: begun.elapsed(),
+        });
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.response_code = reply.code;
         metadata.authoritative = reply.authoritative;

@@ -60,6 +60,11 @@ impl Zone {
         Record::from_rdata(self.origin.clone(), NEGATIVE_TTL, RData::SOA(soa))
     }
 
+    /// The cluster's domain.
+    pub fn origin(&self) -> &Name {
+        &self.origin
+    }
+
     /// Answers one question; `name` may be of any case.
     pub fn answer(&self, name: &Name, kind: RecordType) -> Answer {
         let name = name.to_lowercase();

@@ -1,6 +1,7 @@
 //! The cgroups of pods: `kubepods` / class / pod, named for systemd or for plain cgroupfs (`pkg/kubelet/cm`).
 
 mod fs;
+pub mod qos;
 mod systemd;
 
 use std::path::PathBuf;
@@ -9,7 +10,11 @@ use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::names::PodKey;
-use crate::resources::{self, PodLimits, Qos};
+use crate::resources::{self, MIN_SHARES, PodLimits, Qos};
+use qos::Top;
+
+/// The cgroup of all pods.
+const KUBEPODS: &str = "kubepods";
 
 /// Who makes cgroups.
 #[derive(Debug, Clone)]
@@ -38,14 +43,9 @@ impl Cgroups {
 
     /// Names from `kubepods` down to the pod, as `cm.CgroupName`.
     fn chain(pod: &Pod, key: &PodKey) -> Vec<String> {
-        let mut chain = vec!["kubepods".to_owned()];
-        match resources::qos(pod) {
-            Qos::Guaranteed => {}
-            Qos::Burstable => chain.push("burstable".into()),
-            Qos::BestEffort => chain.push("besteffort".into()),
-        }
-        chain.push(format!("pod{}", key.uid));
-        chain
+        let class = class_name(resources::qos(pod));
+        let names = std::iter::once(KUBEPODS).chain(class).map(str::to_owned);
+        names.chain([format!("pod{}", key.uid)]).collect()
     }
 
     fn chain_path(&self, chain: &[String]) -> String {
@@ -70,11 +70,7 @@ impl Cgroups {
 
     /// Gives the pod's cgroup these limits; makes it if it is not there.
     pub async fn set(&self, pod: &Pod, key: &PodKey, limits: PodLimits) -> Result<()> {
-        let chain = Self::chain(pod, key);
-        match self.driver {
-            Driver::Cgroupfs => fs::create(&PathBuf::from(self.chain_path(&chain)), &limits, self.pids),
-            Driver::Systemd => systemd::create(&slice_of(&self.chain_path(&chain)), &limits, self.pids).await,
-        }
+        self.make(&Self::chain(pod, key), &limits, self.pids).await
     }
 
     /// Removes the pod's cgroup; it is an error only if something still runs in it.
@@ -91,18 +87,50 @@ impl Cgroups {
         fs::processes(&PathBuf::from(self.parent(pod, key)))
     }
 
-    /// Makes `kubepods` and the classes below it.
-    pub async fn create_top(&self) -> Result<()> {
-        for class in [None, Some("burstable"), Some("besteffort")] {
-            let chain: Vec<String> = std::iter::once("kubepods").chain(class).map(str::to_owned).collect();
-            let limits =
-                PodLimits { shares: if class == Some("besteffort") { 2 } else { 1024 }, ..PodLimits::default() };
-            match self.driver {
-                Driver::Cgroupfs => fs::create(&PathBuf::from(self.chain_path(&chain)), &limits, None)?,
-                Driver::Systemd => systemd::create(&slice_of(&self.chain_path(&chain)), &limits, None).await?,
-            }
+    /// Makes `kubepods` and the classes below it. A memory limit that the kernel refuses, because pods have more in
+    /// use, is left to [`Self::set_top`].
+    pub async fn create_top(&self, top: &Top) -> Result<()> {
+        if let Err(error) = self.set_top(top).await {
+            tracing::warn!(error = format!("{error:#}"), "limit the cgroup of all pods");
+            let limits = PodLimits { memory: None, ..top.limits };
+            self.set_top(&Top { limits, ..*top }).await?;
         }
-        Ok(())
+        self.set_class(Qos::Burstable, MIN_SHARES).await?;
+        self.set_class(Qos::BestEffort, MIN_SHARES).await
+    }
+
+    /// Gives `kubepods` its limits.
+    pub async fn set_top(&self, top: &Top) -> Result<()> {
+        self.make(&[KUBEPODS.to_owned()], &top.limits, top.pids).await
+    }
+
+    /// Gives a class below `kubepods` its CPU shares; guaranteed pods have no class of their own.
+    pub async fn set_class(&self, class: Qos, shares: i64) -> Result<()> {
+        let Some(name) = class_name(class) else { return Ok(()) };
+        let limits = PodLimits { shares, ..PodLimits::default() };
+        self.make(&[KUBEPODS.to_owned(), name.to_owned()], &limits, None).await
+    }
+
+    async fn make(&self, chain: &[String], limits: &PodLimits, pids: Option<i64>) -> Result<()> {
+        let path = self.chain_path(chain);
+        match self.driver {
+            Driver::Cgroupfs => fs::create(&PathBuf::from(path), limits, pids),
+            Driver::Systemd => systemd::create(&slice_of(&path), limits, pids).await,
+        }
+    }
+}
+
+/// Whether the host's unified hierarchy is the only one.
+pub fn is_v2() -> bool {
+    fs::is_v2()
+}
+
+/// Directory of a class.
+fn class_name(class: Qos) -> Option<&'static str> {
+    match class {
+        Qos::Guaranteed => None,
+        Qos::Burstable => Some("burstable"),
+        Qos::BestEffort => Some("besteffort"),
     }
 }
 

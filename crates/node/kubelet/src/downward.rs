@@ -17,6 +17,8 @@ pub struct Place {
     pub node_cpu: i128,
     /// Allocatable memory of the node in bytes.
     pub node_memory: i128,
+    /// Allocatable ephemeral storage of the node in bytes.
+    pub node_storage: i128,
 }
 
 /// The value of a field path such as `metadata.labels['app']`.
@@ -60,7 +62,8 @@ fn format_map(map: Option<&BTreeMap<String, String>>) -> String {
     lines.join("\n")
 }
 
-/// The value of `limits.cpu` and the like; limits that are not set are the node's.
+/// The value of `limits.cpu` and the like; limits that are not set are what the node has for pods
+/// (`resource.MergeContainerResourceLimits`).
 pub fn resource(
     pod: &Pod,
     selector: &ResourceFieldSelector,
@@ -86,6 +89,7 @@ pub fn resource(
     let value = milli_of(list, what).filter(|v| *v > 0 || !limit).unwrap_or(match (limit, what) {
         (true, "cpu") => place.node_cpu,
         (true, "memory") => place.node_memory * 1000,
+        (true, "ephemeral-storage") => place.node_storage * 1000,
         _ => 0,
     });
     let divisor = selector.divisor.as_ref().and_then(|d| milli(&d.0)).filter(|d| *d > 0).unwrap_or(1000);
@@ -102,7 +106,7 @@ mod tests {
             "metadata": {"name": "p", "labels": {"b": "2", "a": "x\"y"}},
             "spec": {"containers": [{"name": "c", "resources": {"limits": {"cpu": "1500m"}}}]}}))
         .unwrap();
-        let place = Place { node_memory: 1024, ..Place::default() };
+        let place = Place { node_memory: 1024, node_storage: 77, ..Place::default() };
         assert_eq!(field(&pod, "metadata.labels['b']", &place).unwrap(), "2");
         assert_eq!(field(&pod, "metadata.labels", &place).unwrap(), "a=\"x\\\"y\"\nb=\"2\"");
         assert!(field(&pod, "status.phase", &place).is_err());
@@ -116,6 +120,7 @@ mod tests {
             ("limits.cpu", "1m", "1500"),
             ("limits.memory", "1Ki", "1"),
             ("requests.memory", "1", "0"),
+            ("limits.ephemeral-storage", "1", "77"),
         ] {
             assert_eq!(resource(&pod, &select(what, divisor), "c", &place).unwrap(), expected, "{what}/{divisor}");
         }

@@ -1,18 +1,27 @@
 //! Events on pods, their containers, and the node.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kinit_client::events::Recorder;
 use kube::Resource;
 use kube::runtime::events::EventType;
+use tokio::time::Instant;
+
+use crate::pace::Bucket;
 
 /// Publishes where there is an API server, logs where there is none.
 #[derive(Clone, Debug)]
-pub struct Events(Option<Recorder>);
+pub struct Events {
+    recorder: Option<Recorder>,
+    /// Events beyond `eventRecordQPS` are dropped.
+    limit: Arc<Option<Bucket>>,
+}
 
 impl Events {
     /// Through `recorder`, or into the log only.
-    pub fn new(recorder: Option<Recorder>) -> Self {
-        Self(recorder)
+    pub fn new(recorder: Option<Recorder>, limit: Option<Bucket>) -> Self {
+        Self { recorder, limit: Arc::new(limit) }
     }
 
     /// On a pod, or on one of its containers (`fieldPath` `spec.containers{NAME}`).
@@ -39,7 +48,10 @@ impl Events {
 
     fn send(&self, object: ObjectReference, warning: bool, reason: &str, note: String) {
         let type_ = if warning { EventType::Warning } else { EventType::Normal };
-        if let Some(recorder) = &self.0 {
+        if self.limit.as_ref().as_ref().is_some_and(|limit| !limit.take(Instant::now())) {
+            return tracing::warn!(reason, note, "too many events: dropped");
+        }
+        if let Some(recorder) = &self.recorder {
             recorder.send(object, type_, reason, note);
         }
     }

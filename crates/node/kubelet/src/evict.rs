@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use crate::kubelet::Kubelet;
 use crate::pod::manager::Manager;
+use crate::pod::worker::Eviction;
 use crate::resources::{self, Qos};
 use rank::{Crossed, Signal};
 
@@ -128,7 +129,10 @@ async fn evict(kubelet: &Arc<Kubelet>, manager: &Manager, worst: &Crossed) -> Re
     };
     let message = rank::message(worst, chosen);
     tracing::info!(uid = chosen.uid, message, "evict a pod");
-    manager.evict(&chosen.uid, message);
+    kubelet.metrics.evicted(worst.0.name());
+    // Upstream's immediateEvictionGracePeriodSeconds: what is short cannot wait for preStop hooks.
+    let disruption = message.clone();
+    manager.evict(&chosen.uid, Eviction { reason: "Evicted", message, disruption, grace: Some(1) });
     Ok(Some(chosen.uid.clone()))
 }
 

@@ -7,10 +7,13 @@ use base64::Engine;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kinit_cri::v1::{AuthConfig, Image, ImageSpec, ImageStatusRequest, PullImageRequest};
 use serde::Deserialize;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::config::KubeletConfig;
 use crate::kubelet::Kubelet;
 use crate::make::env;
 use crate::names::PodKey;
+use crate::pace::Bucket;
 
 /// A failure as the container's waiting state shows it.
 #[derive(Debug, Clone)]
@@ -23,6 +26,35 @@ pub struct ImageError {
 
 /// Longest time a pull may take.
 const PULL: Duration = Duration::from_secs(1800);
+
+/// How many images are pulled at a time, and how fast one after the other.
+#[derive(Debug)]
+pub struct Pulls {
+    at_a_time: Option<Semaphore>,
+    rate: Option<Bucket>,
+}
+
+impl Pulls {
+    /// From the configuration.
+    pub fn new(config: &KubeletConfig) -> Self {
+        Self {
+            at_a_time: config.parallel_pulls().map(Semaphore::new),
+            rate: Bucket::new(config.registry_pull_qps.unwrap_or(5), config.registry_burst),
+        }
+    }
+
+    /// Waits for its turn; an error when pulls come too fast (`throttledImageService`).
+    async fn turn(&self) -> Result<Option<SemaphorePermit<'_>>, String> {
+        if self.rate.as_ref().is_some_and(|rate| !rate.take(tokio::time::Instant::now())) {
+            return Err("pull QPS exceeded".to_owned());
+        }
+        match &self.at_a_time {
+            // It is never closed.
+            Some(turns) => turns.acquire().await.map(Some).map_err(|e| e.to_string()),
+            None => Ok(None),
+        }
+    }
+}
 
 /// The pull policy, defaulted as the API does: `Always` for `latest`, `IfNotPresent` otherwise.
 pub fn policy(container: &Container) -> &str {
@@ -75,6 +107,11 @@ async fn pull(
         |warning, reason: &str, note: String| kubelet.events.pod(pod, Some(&container.name), warning, reason, note);
     event(false, "Pulling", format!("Pulling image \"{name}\""));
     let auths = credentials(kubelet, pod, key, name).await;
+    let asked = Instant::now();
+    let turn = kubelet.pulls.turn().await.map_err(|message| {
+        event(true, "Failed", format!("Failed to pull image \"{name}\": {message}"));
+        ImageError { reason: "ErrImagePull", message }
+    })?;
     let begun = Instant::now();
     let mut last = String::from("no attempt was made");
     for auth in auths.into_iter().map(Some).chain([None]) {
@@ -85,12 +122,13 @@ async fn pull(
                     reason: "ErrImagePull",
                     message: format!("image \"{name}\" was pulled but is not there"),
                 })?;
-                let took = begun.elapsed();
+                drop(turn);
+                let (took, waited) = (begun.elapsed(), asked.elapsed());
                 event(
                     false,
                     "Pulled",
                     format!(
-                        "Successfully pulled image \"{name}\" in {took:.3?} ({took:.3?} including waiting). Image size: {} bytes.",
+                        "Successfully pulled image \"{name}\" in {took:.3?} ({waited:.3?} including waiting). Image size: {} bytes.",
                         image.size
                     ),
                 );
@@ -199,6 +237,28 @@ fn serves(server: &str, image: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn pulls_take_turns_and_are_not_too_many() {
+        let pulls = |serialize, parallel, rate| {
+            let mut config = KubeletConfig::defaults();
+            (config.serialize_image_pulls, config.max_parallel_image_pulls) = (serialize, parallel);
+            (config.registry_pull_qps, config.registry_burst) = (Some(rate), 2);
+            Pulls::new(&config)
+        };
+        let waits = async |pulls: &Pulls| tokio::time::timeout(Duration::from_millis(50), pulls.turn()).await.is_err();
+        for (serialize, parallel, second_waits) in
+            [(None, None, true), (Some(true), None, true), (Some(false), None, false), (Some(false), Some(2), false)]
+        {
+            let pulls = pulls(serialize, parallel, 0);
+            let first = pulls.turn().await.unwrap();
+            assert_eq!(waits(&pulls).await, second_waits, "{serialize:?} {parallel:?}");
+            drop(first);
+        }
+        let fast = pulls(Some(false), None, 1);
+        assert!(fast.turn().await.is_ok() && fast.turn().await.is_ok());
+        assert_eq!(fast.turn().await.err().as_deref(), Some("pull QPS exceeded"));
+    }
 
     #[test]
     fn policies_and_registries() {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kinit_component_base::supervise;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use parking_lot::Mutex;
@@ -105,7 +106,7 @@ where
         let (sender, state) = watch::channel(Known::NotYet);
         let stop = CancellationToken::new();
         let api: Api<K> = Api::namespaced(client.clone(), namespace);
-        tokio::spawn(follow(api, name.to_owned(), sender, stop.clone()));
+        supervise::spawn("object watch", follow(api, name.to_owned(), sender, stop.clone()));
         let label = format!("{} {namespace}/{name}", K::kind(&()).to_lowercase());
         let handle = Arc::new(Handle { name: label, state, _stop: stop.drop_guard() });
         handles.insert(key, Arc::downgrade(&handle));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 const FIRST: Duration = Duration::from_secs(1);
@@ -29,9 +30,45 @@ impl Repairs {
     }
 }
 
+/// So many a second, and some at once above that (`flowcontrol.NewTokenBucketRateLimiter`).
+#[derive(Debug)]
+pub struct Bucket {
+    rate: f64,
+    burst: f64,
+    /// Tokens, and when they were counted.
+    state: Mutex<(f64, Instant)>,
+}
+
+impl Bucket {
+    /// A full bucket; `None` for a rate that is no limit.
+    pub fn new(rate: i32, burst: i32) -> Option<Self> {
+        let burst = f64::from(burst.max(1));
+        (rate > 0).then(|| Self { rate: f64::from(rate), burst, state: Mutex::new((burst, Instant::now())) })
+    }
+
+    /// Whether one more may go at `now`; it counts as gone then.
+    pub fn take(&self, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        let gained = now.saturating_duration_since(state.1).as_secs_f64() * self.rate;
+        let tokens = (state.0 + gained).min(self.burst);
+        let granted = tokens >= 1.0;
+        *state = (if granted { tokens - 1.0 } else { tokens }, now.max(state.1));
+        granted
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bucket_runs_dry_and_fills() {
+        let bucket = Bucket::new(5, 2).unwrap();
+        let start = Instant::now();
+        let taken: Vec<bool> = [0, 0, 0, 100, 200, 250].map(|ms| bucket.take(start + Duration::from_millis(ms))).into();
+        assert_eq!(taken, [true, true, false, false, true, false]);
+        assert!(Bucket::new(0, 10).is_none());
+    }
 
     #[test]
     fn repairs_slow_down_and_recover() {

@@ -1,5 +1,7 @@
 //! From a pod's requests and limits to what the kernel gets: QoS class, CPU shares and quota, memory, OOM score.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use kinit_cri::v1::LinuxContainerResources;
 
@@ -27,7 +29,8 @@ impl Qos {
     }
 }
 
-const MIN_SHARES: i64 = 2;
+/// The fewest CPU shares the kernel takes.
+pub const MIN_SHARES: i64 = 2;
 const MAX_SHARES: i64 = 262_144;
 const PERIOD: i64 = 100_000;
 const MIN_QUOTA: i64 = 1000;
@@ -207,13 +210,30 @@ pub struct Asked {
 
 /// What a pod asks for.
 pub fn asked(pod: &Pod) -> Asked {
-    let Some(spec) = &pod.spec else { return Asked::default() };
-    let of = |resource: &str| {
-        let level = milli_of(lists(spec.resources.as_ref()).0, resource);
-        let sum = || total(spec, |c| Some(milli_of(lists(c.resources.as_ref()).0, resource).unwrap_or(0)));
-        level.or_else(sum).unwrap_or(0) + milli_of(spec.overhead.as_ref(), resource).unwrap_or(0)
+    Asked { cpu: asked_of(pod, "cpu"), memory: asked_of(pod, "memory") / 1000 }
+}
+
+/// What a pod asks for of one resource, in thousandths. A limit stands in for a request that is not given, as the API
+/// defaults it.
+pub fn asked_of(pod: &Pod, resource: &str) -> i128 {
+    let Some(spec) = &pod.spec else { return 0 };
+    let request = |resources: Option<&ResourceRequirements>| {
+        let (requests, limits) = lists(resources);
+        milli_of(requests, resource).or_else(|| milli_of(limits, resource))
     };
-    Asked { cpu: of("cpu"), memory: of("memory") / 1000 }
+    let sum = || total(spec, |c| Some(request(c.resources.as_ref()).unwrap_or(0)));
+    let own = milli_of(lists(spec.resources.as_ref()).0, resource).or_else(sum).unwrap_or(0);
+    own.saturating_add(milli_of(spec.overhead.as_ref(), resource).unwrap_or(0))
+}
+
+/// Names of all resources that a pod asks for.
+pub fn names(spec: &PodSpec) -> BTreeSet<String> {
+    let all = containers(spec).map(|c| c.resources.as_ref()).chain([spec.resources.as_ref()]);
+    let lists = all.flat_map(|resources| {
+        let (requests, limits) = lists(resources);
+        [requests, limits]
+    });
+    lists.chain([spec.overhead.as_ref()]).flatten().flat_map(|list| list.keys().cloned()).collect()
 }
 
 /// `cm.ResourceConfigForPod`: sums over containers and sidecars, at least what any init container needs, plus overhead.

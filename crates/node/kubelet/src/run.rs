@@ -4,45 +4,46 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
 use kinit_client::Rewatch;
 use kinit_client::events::Recorder;
 use kinit_component_base::Shutdown;
-use kinit_component_base::health::Checks;
-use kinit_component_base::serve::serve_health;
-use kinit_component_base::tls;
+use kinit_component_base::supervise;
 use kinit_cri::Runtime;
 use kube::runtime::reflector::Store as ServiceStore;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
-use rustls::server::ResolvesServerCert;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
 use crate::certs::store::Store;
 use crate::certs::{bootstrap, rotate, serving};
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, qos};
 use crate::config::KubeletConfig;
 use crate::dns::Resolver;
 use crate::events::Events;
 use crate::evict::{self, Pressure};
+use crate::image::Pulls;
 use crate::image_gc::{self, Collector};
 use crate::kubelet::Kubelet;
+use crate::listen::{health, serve};
+use crate::metrics::Metrics;
 use crate::names::Paths;
 use crate::node::facts::{self, Machine};
+use crate::node::held::Held;
 use crate::node::register::Registration;
-use crate::node::{self, lease};
+use crate::node::{self, capacity, lease};
 use crate::objects::Objects;
+use crate::pace::Bucket;
 use crate::pod::ledger::Ledger;
 use crate::pod::manager::Manager;
 use crate::pod::mirror::Mirrors;
 use crate::pod::writer::Writer;
 use crate::pod::{self, static_pods};
+use crate::process;
 use crate::rotate_logs;
-use crate::server::Server;
-use crate::server::auth::Gate;
 use crate::volumes::make_directory;
 
 /// Runs until `shutdown`. Containers stay as they are.
@@ -51,14 +52,14 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
         Some(path) => KubeletConfig::load(path)?,
         None => KubeletConfig::defaults(),
     };
-    check_swap(&config)?;
+    process::prepare(&config)?;
     let node_name = args.node_name()?;
     let ip = match args.node_ip {
         Some(ip) => ip,
         None => facts::default_ip()?,
     };
     let machine = facts::machine()?;
-    let paths = paths(&args, &config)?;
+    capacity::check(&config, &machine).map_err(|e| anyhow!(e))?;
     let client = match &args.kubeconfig {
         Some(kubeconfig) => {
             // A node that nobody lets in must still stop when told to.
@@ -70,33 +71,16 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
         }
         None => None,
     };
-    let services = client.clone().map(watch_services);
-    let recorder = client.clone().map(|c| Recorder::new(c, "kubelet", &node_name));
-    let kubelet = Arc::new(Kubelet {
-        node_name: node_name.clone(),
-        runtime: Runtime::new(&config.container_runtime_endpoint).map_err(|e| anyhow!(e))?,
-        events: Events::new(recorder),
-        objects: Objects::new(client.clone()),
-        resolver: resolver(&config)?,
-        host_ips: vec![ip.to_string()],
-        node_memory: machine.memory,
-        node_cpu_milli: i128::from(machine.cpus) * 1000,
-        cgroups: Cgroups::new(config.systemd_cgroups(), &config.cgroup_root, config.pod_pids_limit),
-        ledger: Ledger::new(node::status::allocatable_of(&config, &machine)),
-        pressure: Pressure::default(),
-        images: Collector::default(),
-        writer: Writer::default(),
-        services,
-        client,
-        paths,
-        config,
-    });
-    kubelet.cgroups.create_top().await.context("make the cgroups of pods")?;
+    let kubelet = assemble(&args, config, &machine, ip, client)?;
+    let top = qos::top_of(&kubelet.config, &kubelet.machine);
+    kubelet.cgroups.create_top(&top).await.context("make the cgroups of pods")?;
+    supervise::spawn("pod cgroups", qos::run(kubelet.clone(), shutdown.clone()));
     let manager = Manager::new(kubelet.clone());
     let (files_ready, all_ready) = (CancellationToken::new(), CancellationToken::new());
     match kubelet.config.static_pods() {
         Some(directory) => {
-            tokio::spawn(static_pods::run(directory, node_name.clone(), manager.clone(), files_ready.clone()));
+            let pods = static_pods::run(directory, node_name, manager.clone(), files_ready.clone());
+            supervise::spawn("static pods", pods);
         }
         None => files_ready.cancel(),
     }
@@ -105,12 +89,12 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
         Some(client) => speak(&args, &kubelet, &manager, client, machine, ip, api_ready.clone(), shutdown.clone())?,
         None => api_ready.cancel(),
     }
-    tokio::spawn(manager.clone().follow_runtime());
-    tokio::spawn(manager.clone().keep_house(all_ready.clone()));
-    health(&kubelet.config, shutdown.clone());
-    tokio::spawn(image_gc::run(kubelet.clone(), shutdown.clone()));
-    tokio::spawn(evict::run(kubelet.clone(), manager.clone(), shutdown.clone()));
-    tokio::spawn(rotate_logs::run(kubelet.clone(), shutdown.clone()));
+    supervise::spawn("runtime events", manager.clone().follow_runtime());
+    supervise::spawn("housekeeping", manager.clone().keep_house(all_ready.clone()));
+    health(&kubelet.config, shutdown.clone()).await?;
+    supervise::spawn("image garbage collection", image_gc::run(kubelet.clone(), shutdown.clone()));
+    supervise::spawn("eviction", evict::run(kubelet.clone(), manager.clone(), shutdown.clone()));
+    supervise::spawn("log rotation", rotate_logs::run(kubelet.clone(), shutdown.clone()));
     let server = serve(&args, &kubelet, &manager, ip, shutdown.clone())?;
     tokio::spawn(async move {
         files_ready.cancelled().await;
@@ -122,6 +106,46 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
         // Without it nothing of the node can be reached: better to end and be started again.
         ended = server => ended.context("the kubelet's server")?.context("the kubelet's server"),
     }
+}
+
+/// Makes the kubelet's parts.
+fn assemble(
+    args: &Args,
+    config: KubeletConfig,
+    machine: &Machine,
+    ip: IpAddr,
+    client: Option<Client>,
+) -> Result<Arc<Kubelet>> {
+    let node_name = args.node_name()?;
+    let paths = paths(args, &config)?;
+    let services = client.clone().map(watch_services);
+    let recorder = client.clone().map(|c| Recorder::new(c, "kubelet", &node_name));
+    let runtime = Runtime::new(&config.container_runtime_endpoint).map_err(|e| anyhow!(e))?;
+    let metrics = Metrics::new(&node_name);
+    Ok(Arc::new(Kubelet {
+        node_name: node_name.clone(),
+        runtime: runtime.with_observer(metrics.observer()),
+        metrics,
+        events: Events::new(recorder, Bucket::new(config.event_record_qps.unwrap_or(50), config.event_burst)),
+        pulls: Pulls::new(&config),
+        objects: Objects::new(client.clone()),
+        resolver: resolver(&config)?,
+        host_ips: vec![ip.to_string()],
+        node_memory: machine.memory,
+        machine: machine.clone(),
+        node: Held::default(),
+        initial: Arc::new(registration(args, &config, &node_name, machine)?.node()),
+        admission: tokio::sync::Mutex::default(),
+        cgroups: Cgroups::new(config.systemd_cgroups(), &config.cgroup_root, config.pod_pids_limit),
+        ledger: Ledger::new(capacity::allocatable_of(&config, machine)),
+        pressure: Pressure::default(),
+        images: Collector::default(),
+        writer: Writer::default(),
+        services,
+        client,
+        paths,
+        config,
+    }))
 }
 
 /// Everything that needs the API server.
@@ -138,96 +162,74 @@ fn speak(
 ) -> Result<()> {
     let config = &kubelet.config;
     let name = kubelet.node_name.clone();
-    tokio::spawn(kubelet.writer.clone().run(client.clone()));
+    supervise::spawn("status writer", kubelet.writer.clone().run(client.clone()));
     let mirrors = Mirrors::default();
-    tokio::spawn(mirrors.clone().run(client.clone(), manager.clone(), name.clone()));
-    let mut taints = args.taints()?;
-    taints.extend(config.register_with_taints.clone());
-    let registration =
-        Registration { name: name.clone(), labels: args.labels()?, taints, architecture: machine.architecture.clone() };
+    supervise::spawn("mirror pods", mirrors.clone().run(client.clone(), manager.clone(), name.clone()));
+    let registration = registration(args, config, &name, &machine)?;
     let certificates = args.certificates();
-    if config.rotate_certificates {
-        let store = Store::new(&certificates, "kubelet-client");
-        if store.current().exists() {
-            // Connections that are open keep the identity they were made with, and a server refuses it once it has
-            // expired: the process ends, and its unit starts it again with the new one. Containers do not notice.
-            let anew = shutdown.clone();
-            let renewed = move || anew.cancel();
-            tokio::spawn(rotate::keep(client.clone(), store, bootstrap::client_ask(&name), shutdown.clone(), renewed));
-        }
+    let own = Store::new(&certificates, "kubelet-client");
+    if config.rotate_certificates && own.current().exists() {
+        renew(client.clone(), own, &name, shutdown.clone());
     }
     let (kubelet, manager, port) = (kubelet.clone(), manager.clone(), config.port);
-    tokio::spawn(async move {
+    supervise::spawn("node", async move {
         let config = &kubelet.config;
         let posted = CancellationToken::new();
-        let node =
-            if config.register_node == Some(false) { None } else { Some(registration.run(client.clone()).await) };
+        // What the node is like decides which pods may come: it is known before the first of them.
+        let node = match config.register_node {
+            Some(false) => {
+                kubelet.node.await_first(client.clone(), &name).await;
+                None
+            }
+            _ => Some(registration.run(client.clone()).await),
+        };
+        if let Some(node) = &node {
+            kubelet.node.note(node.clone());
+        }
         if config.server_tls_bootstrap {
             // The approver compares the names asked for with the node's addresses: they are in its status first.
             let store = Store::new(&certificates, "kubelet-server");
             let ask = serving::serving_ask(&name, &[ip]);
             let keep = rotate::keep(client.clone(), store, ask, shutdown.clone(), || ());
             let posted = posted.clone();
-            tokio::spawn(async move {
+            supervise::spawn("serving certificate", async move {
                 posted.cancelled().await;
                 keep.await;
             });
         }
-        tokio::spawn(pod::api::run(client.clone(), name.clone(), manager, mirrors, kubelet.writer.clone(), ready));
+        supervise::spawn(
+            "pod source",
+            pod::api::run(client.clone(), name.clone(), manager, mirrors, kubelet.writer.clone(), ready),
+        );
         if let Some(node) = node {
             kubelet.events.node(&name, false, "Starting", "Starting kubelet.");
-            tokio::spawn(lease::run(client, node, config.node_lease_duration_seconds, shutdown.clone()));
+            supervise::spawn("lease", lease::run(client, node, config.node_lease_duration_seconds, shutdown.clone()));
         }
         node::status::run(kubelet.clone(), machine, port, posted, shutdown).await;
     });
     Ok(())
 }
 
-/// The HTTPS server's task.
-type Serving = tokio::task::JoinHandle<Result<()>>;
+/// Renews the client certificate. Connections that are open keep the identity they were made with, and a server refuses
+/// it once it has expired: the process ends, and its unit starts it again with the new one. Containers do not notice.
+fn renew(client: Client, store: Store, name: &str, shutdown: Shutdown) {
+    let anew = shutdown.clone();
+    let keep = rotate::keep(client, store, bootstrap::client_ask(name), shutdown, move || anew.cancel());
+    supervise::spawn("client certificate", keep);
+}
 
-/// Starts the HTTPS server.
-fn serve(args: &Args, kubelet: &Arc<Kubelet>, manager: &Manager, ip: IpAddr, shutdown: Shutdown) -> Result<Serving> {
-    let config = &kubelet.config;
-    if config.enable_server == Some(false) {
-        return Ok(tokio::spawn(async move {
-            shutdown.cancelled().await;
-            Ok(())
-        }));
-    }
-    let certificates = args.certificates();
-    let resolver: Arc<dyn ResolvesServerCert> = if !config.tls_cert_file.is_empty() {
-        tls::ReloadingCert::load(config.tls_cert_file.as_ref(), config.tls_private_key_file.as_ref())?
-    } else if config.server_tls_bootstrap {
-        let file = Store::new(&certificates, "kubelet-server").current();
-        serving::Resolver::new(file, &certificates, &kubelet.node_name, &[ip])?
-    } else {
-        serving::self_signed(&certificates, &kubelet.node_name, &[ip])?
-    };
-    let ca = &config.authentication.x509.client_ca_file;
-    let clients = if ca.is_empty() { tls::ClientAuth::None } else { tls::ClientAuth::Optional(ca.into()) };
-    let tls = tls::server_config(resolver, &clients)?;
-    let address: IpAddr = match config.address.as_str() {
-        // Other addresses of the host have no business with the kubelet.
-        "" | "0.0.0.0" | "::" => ip,
-        other => other.parse().with_context(|| format!("address {other:?}"))?,
-    };
-    let gate = Gate::new(
-        kubelet.client.clone(),
-        &kubelet.node_name,
-        config.authentication.clone(),
-        config.authorization.clone(),
-    );
-    let server = Server { kubelet: kubelet.clone(), manager: manager.clone(), gate: Arc::new(gate) };
-    let address = std::net::SocketAddr::new(address, config.port);
-    Ok(tokio::spawn(server.run(address, tls, shutdown)))
+fn registration(args: &Args, config: &KubeletConfig, name: &str, machine: &Machine) -> Result<Registration> {
+    let mut taints = args.taints()?;
+    taints.extend(config.register_with_taints.clone());
+    let architecture = machine.architecture.clone();
+    Ok(Registration { name: name.to_owned(), labels: args.labels()?, taints, architecture })
 }
 
 /// Follows all Services; pods get variables about those that are known when they start.
 fn watch_services(client: Client) -> ServiceStore<Service> {
     let (reader, writer) = kube::runtime::reflector::store();
     let stream = kube::runtime::watcher(Api::<Service>::all(client), watcher::Config::default());
-    tokio::spawn(async move {
+    supervise::spawn("service watch", async move {
         let mut stream = std::pin::pin!(stream.backoff(Rewatch::default()).reflect(writer).touched_objects());
         while let Some(event) = stream.next().await {
             if let Err(error) = event {
@@ -236,15 +238,6 @@ fn watch_services(client: Client) -> ServiceStore<Service> {
         }
     });
     reader
-}
-
-fn check_swap(config: &KubeletConfig) -> Result<()> {
-    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
-    ensure!(
-        config.fail_swap_on == Some(false) || swaps.lines().count() <= 1,
-        "swap is on; turn it off or set failSwapOn: false"
-    );
-    Ok(())
 }
 
 fn paths(args: &Args, config: &KubeletConfig) -> Result<Paths> {
@@ -270,20 +263,4 @@ fn resolver(config: &KubeletConfig) -> Result<Resolver> {
         None => String::new(),
     };
     Ok(Resolver { cluster_dns: config.cluster_dns.clone(), cluster_domain: config.cluster_domain.clone(), host })
-}
-
-fn health(config: &KubeletConfig, shutdown: Shutdown) {
-    let port = config.healthz_port.unwrap_or(10248);
-    let address = config.healthz_bind_address.parse().map(|ip| std::net::SocketAddr::new(ip, port));
-    match address {
-        Ok(address) if port != 0 => {
-            tokio::spawn(async move {
-                if let Err(error) = serve_health(address, Checks::with_ping(), shutdown).await {
-                    tracing::error!(error = format!("{error:#}"), "health endpoint");
-                }
-            });
-        }
-        Ok(_) => {}
-        Err(error) => tracing::error!(%error, "healthzBindAddress"),
-    }
 }

@@ -4,13 +4,14 @@
 //! Node (own)    spec.podCIDR ─► cni     /etc/cni/net.d/10-kinit.conflist (ptp, host-local, portmap)
 //! Nodes (other) podCIDR via InternalIP ─► plan (pure) ─► routes, marked with a protocol number of our own
 //!               own pod CIDR ─► masquerade   what leaves the cluster leaves under the host's address (nftables)
-//! kernel        route changes ─► look again
+//! kernel        changes of routes and of our rules ─► look again
 //! ```
 //!
 //! `ptp` gives every pod a routed /32: no bridge, and so no bridge netfilter to trip over.
 
 mod cni;
 mod masquerade;
+mod metrics;
 mod plan;
 mod routes;
 mod run;

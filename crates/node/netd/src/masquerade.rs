@@ -6,10 +6,12 @@
 //!     ip saddr POD-CIDR ip daddr != CLUSTER-CIDR masquerade random } }
 //! ```
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use ipnet::Ipv4Net;
 use kinit_nftables::expr::{destination, differs, equals, mask, source};
-use kinit_nftables::{Base, ChainType, Expr, Family, Hook, Nftables, Table};
+use kinit_nftables::{Base, ChainType, Expr, Family, Hook, Monitor, Nftables, Observed, Table};
 
 const TABLE: &str = "kinit-netd";
 /// `srcnat`.
@@ -46,6 +48,38 @@ pub async fn apply(old: Option<Table>, new: Table) -> Result<()> {
     done.await.context("apply the masquerading rules")?.map(drop).context("apply the masquerading rules")
 }
 
+/// Whether the kernel has the table as it was applied.
+pub async fn is_there(table: Table) -> Result<bool> {
+    let read = tokio::task::spawn_blocking(move || {
+        let found = Nftables::open()?.read(Family::Ip, TABLE)?;
+        Ok::<_, kinit_nftables::Error>(found == Some(Observed::of(&table)))
+    });
+    read.await.context("read the masquerading rules")?.context("read the masquerading rules")
+}
+
+/// Notices of changes to the table.
+pub struct Watch(Option<Monitor>);
+
+/// Changes come in bursts, and one look serves for all of them.
+const GATHER: Duration = Duration::from_millis(100);
+
+impl Watch {
+    /// Begins to watch. Without notices the rules are looked at now and then only.
+    pub fn open() -> Self {
+        Self(Monitor::open(Family::Ip, TABLE).inspect_err(|error| tracing::error!(%error, "watch nftables")).ok())
+    }
+
+    /// Waits until somebody changed the table, this program included.
+    pub async fn changed(&mut self) {
+        let Some(monitor) = &mut self.0 else { return std::future::pending().await };
+        if let Err(error) = monitor.changed(None).await {
+            tracing::error!(%error, "watch nftables");
+            *self = Self::open();
+        }
+        tokio::time::sleep(GATHER).await;
+    }
+}
+
 /// Removes the table.
 pub async fn remove() -> Result<()> {
     let done = tokio::task::spawn_blocking(|| Nftables::open()?.delete(Family::Ip, TABLE));
@@ -55,6 +89,31 @@ pub async fn remove() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// In a network namespace of the test's own, as the agent does it.
+    #[test]
+    fn a_flush_is_noticed_and_repaired() {
+        let thread = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
+                .expect("needs the right to make a network namespace");
+            // Blocking work stays in this thread's namespace: its children inherit it.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let wanted = table(&"10.244.1.0/24".parse().unwrap(), &"10.244.0.0/16".parse().unwrap());
+                apply(None, wanted.clone()).await.unwrap();
+                assert!(is_there(wanted.clone()).await.unwrap());
+                let mut watch = Watch::open();
+                let flushed = std::process::Command::new("nft").args(["flush", "ruleset"]).status().unwrap();
+                assert!(flushed.success());
+                let noticed = tokio::time::timeout(Duration::from_secs(5), watch.changed()).await;
+                assert!(noticed.is_ok(), "the flush is not noticed");
+                assert!(!is_there(wanted.clone()).await.unwrap());
+                apply(None, wanted.clone()).await.unwrap();
+                assert!(is_there(wanted).await.unwrap());
+            });
+        });
+        thread.join().unwrap();
+    }
 
     #[test]
     fn one_rule_after_routing() {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::{StreamExt, TryStreamExt};
 use ipnet::Ipv4Net;
+use kinit_component_base::supervise;
 use rtnetlink::packet_core::NetlinkMessage;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::LinkAttribute;
@@ -30,7 +31,7 @@ impl Table {
     pub fn open() -> Result<(Self, Changes)> {
         let groups = [MulticastGroup::Ipv4Route, MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr];
         let (connection, handle, changes) = new_multicast_connection(&groups).context("open a netlink socket")?;
-        tokio::spawn(connection);
+        supervise::spawn("netlink", connection);
         Ok((Self(handle), changes))
     }
 

@@ -2,21 +2,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
 use kinit_client::Rewatch;
-use kinit_component_base::Shutdown;
 use kinit_component_base::health::Checks;
-use kinit_component_base::serve::serve_health;
+use kinit_component_base::serve::serve_health_on;
+use kinit_component_base::{Shutdown, supervise};
 use kube::Api;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
+use crate::metrics::Metrics;
 use crate::routes::{Table, changed};
 use crate::{Args, cni, masquerade, plan};
 
@@ -36,10 +38,11 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     let client = kinit_client::from_kubeconfig(&kubeconfig, "kube-netd").await?;
     let news = Arc::new(Notify::new());
     let (nodes, ready) = watch_nodes(Api::all(client), news.clone());
-    health(&args, &ready, shutdown.clone());
-    let mut agent = Agent { table, nodes, own, cluster, args, masquerade: None };
+    health(&args, &ready, shutdown.clone()).await?;
+    let mut agent = Agent { table, nodes, own, cluster, args, masquerade: None, metrics: Metrics::new() };
+    let mut rules = masquerade::Watch::open();
     loop {
-        let pause = match if ready.load(Ordering::Acquire) { agent.align().await } else { Ok(()) } {
+        let pause = match if ready.load(Ordering::Acquire) { agent.align_once().await } else { Ok(()) } {
             Ok(()) => RESYNC,
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "align the pod network");
@@ -50,6 +53,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
             () = shutdown.cancelled() => return Ok(()),
             () = news.notified() => {}
             () = changed(&mut changes) => {}
+            () = rules.changed() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -60,7 +64,7 @@ fn watch_nodes(api: Api<Node>, news: Arc<Notify>) -> (Store<Node>, Arc<AtomicBoo
     let ready = Arc::new(AtomicBool::new(false));
     let (store, flag) = (reader.clone(), ready.clone());
     let stream = kube::runtime::watcher(api, watcher::Config::default());
-    tokio::spawn(async move {
+    supervise::spawn("node watch", async move {
         let mut stream = std::pin::pin!(stream.backoff(Rewatch::default()).reflect(writer));
         while let Some(event) = stream.next().await {
             match event {
@@ -86,18 +90,17 @@ fn check_forwarding() -> Result<()> {
     Ok(())
 }
 
-fn health(args: &Args, ready: &Arc<AtomicBool>, shutdown: Shutdown) {
+async fn health(args: &Args, ready: &Arc<AtomicBool>, shutdown: Shutdown) -> Result<()> {
     let checks = Checks::with_ping();
     let ready = ready.clone();
     checks.add("nodes-synced", move || {
         if ready.load(Ordering::Acquire) { Ok(()) } else { Err("nodes are not known yet".to_owned()) }
     });
     let address = args.healthz_bind_address;
-    tokio::spawn(async move {
-        if let Err(error) = serve_health(address, checks, shutdown).await {
-            tracing::error!(error = format!("{error:#}"), "health endpoint");
-        }
-    });
+    let listener =
+        TcpListener::bind(address).await.with_context(|| format!("listen on {address} for health checks"))?;
+    supervise::spawn("health checks", serve_health_on(listener, checks, shutdown));
+    Ok(())
 }
 
 struct Agent {
@@ -108,9 +111,17 @@ struct Agent {
     args: Args,
     /// The masquerading rules as last applied.
     masquerade: Option<kinit_nftables::Table>,
+    metrics: Metrics,
 }
 
 impl Agent {
+    async fn align_once(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        let result = self.align().await;
+        self.metrics.aligned(begun.elapsed(), result.is_ok());
+        result
+    }
+
     /// Makes the node's network what the cluster's nodes say it is.
     async fn align(&mut self) -> Result<()> {
         let nodes = self.nodes.state();
@@ -119,6 +130,7 @@ impl Agent {
             self.configure(own).await?;
         }
         let wanted = plan::routes(nodes.iter().map(AsRef::as_ref), &self.own, &self.cluster);
+        self.metrics.routes(wanted.len());
         let present = self.table.ours().await?;
         let (set, remove) = plan::difference(&wanted, &present);
         for (destination, gateway) in remove {
@@ -149,6 +161,13 @@ impl Agent {
             tracing::info!(%cidr, mtu, "CNI configuration written");
         }
         let rules = masquerade::table(&cidr, &self.cluster);
+        if let Some(applied) = &self.masquerade
+            && !masquerade::is_there(applied.clone()).await?
+        {
+            tracing::warn!("somebody changed the masquerading rules: making them anew");
+            self.metrics.repaired();
+            self.masquerade = None;
+        }
         if self.masquerade.as_ref() != Some(&rules) {
             masquerade::apply(self.masquerade.take(), rules.clone()).await?;
             self.masquerade = Some(rules);

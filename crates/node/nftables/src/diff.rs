@@ -1,8 +1,9 @@
 //! The smallest set of changes from one table to another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Base, Data, Rule, Set, Table};
+use crate::expr::Expr;
+use crate::model::{Base, Chain, Data, Rule, Set, Table};
 
 /// One change, in an order the kernel accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +30,9 @@ pub enum Change {
     DropChain(String),
 }
 
-/// What turns `old` into `new`. Without `old`, or where a set or base chain changed its shape, the table is made anew, still
-/// within one transaction.
+/// What turns `old` into `new`, within one transaction. A set that changed its shape (its types, or how long elements
+/// live) is made anew alone, with the rules that use it: what other sets have learned stays. Without `old`, or where a
+/// base chain changed its hook, the whole table is made anew.
 pub fn diff(old: Option<&Table>, new: &Table) -> Vec<Change> {
     let Some(old) = old.filter(|old| can_change(old, new)) else {
         let mut changes = vec![Change::AddTable, Change::DropTable, Change::AddTable];
@@ -43,24 +45,28 @@ pub fn diff(old: Option<&Table>, new: &Table) -> Vec<Change> {
 
 fn can_change(old: &Table, new: &Table) -> bool {
     (old.family, &old.name) == (new.family, &new.name)
-        && new.sets.iter().all(|(name, set)| old.sets.get(name).is_none_or(|o| o.same_shape(set)))
         && new.chains.iter().all(|(name, chain)| old.chains.get(name).is_none_or(|o| o.base == chain.base))
 }
 
 fn changes_between(old: &Table, new: &Table) -> Vec<Change> {
     let mut changes = Vec::new();
-    let added = |name: &String| !old.chains.contains_key(name);
+    let reshaped = reshaped(old, new);
+    // The kernel deletes no set that a rule uses.
+    let emptied: BTreeSet<&String> =
+        old.chains.iter().filter(|(_, chain)| uses(chain, &reshaped)).map(|(name, _)| name).collect();
     let gone_chains: Vec<&String> = old.chains.keys().filter(|n| !new.chains.contains_key(*n)).collect();
-    for (name, chain) in new.chains.iter().filter(|(n, _)| added(n)) {
+    for (name, chain) in new.chains.iter().filter(|(n, _)| !old.chains.contains_key(*n)) {
         changes.push(Change::AddChain(name.clone(), chain.base));
     }
-    for (name, set) in new.sets.iter().filter(|(n, _)| !old.sets.contains_key(*n)) {
+    changes.extend(emptied.iter().map(|name| Change::FlushChain((*name).clone())));
+    changes.extend(reshaped.iter().map(|name| Change::DropSet((*name).to_owned())));
+    let kept = |name: &String| old.sets.get(name).filter(|_| !reshaped.contains(name.as_str()));
+    for (name, set) in new.sets.iter().filter(|(n, _)| kept(n).is_none()) {
         changes.push(Change::AddSet(name.clone(), bare(set)));
     }
     // Rules before elements would be as good; deleted elements come before what they point to goes.
     for (name, set) in &new.sets {
-        let before = old.sets.get(name);
-        let (out, into) = elements(before, set);
+        let (out, into) = elements(kept(name), set);
         if !out.elements.is_empty() || !out.ranges.is_empty() {
             changes.push(Change::DeleteElements(name.clone(), out));
         }
@@ -69,26 +75,46 @@ fn changes_between(old: &Table, new: &Table) -> Vec<Change> {
         }
     }
     for (name, chain) in &new.chains {
-        let before = old.chains.get(name).map(|c| c.rules.as_slice()).unwrap_or_default();
-        if before == chain.rules.as_slice() {
-            continue;
-        }
-        // What only grew at its end needs no flush.
-        let rest = match chain.rules.strip_prefix(before) {
-            Some(rest) => rest,
-            None => {
-                changes.push(Change::FlushChain(name.clone()));
-                chain.rules.as_slice()
-            }
-        };
-        changes.extend(rest.iter().map(|rule| Change::AddRule(name.clone(), rule.clone())));
+        let before = old.chains.get(name).filter(|_| !emptied.contains(name));
+        rules(name, before.map(|c| c.rules.as_slice()).unwrap_or_default(), &chain.rules, &mut changes);
     }
-    changes.extend(gone_chains.iter().map(|name| Change::FlushChain((*name).clone())));
+    let to_flush = gone_chains.iter().filter(|name| !emptied.contains(*name));
+    changes.extend(to_flush.map(|name| Change::FlushChain((*name).clone())));
     for name in old.sets.keys().filter(|n| !new.sets.contains_key(*n)) {
         changes.push(Change::DropSet(name.clone()));
     }
     changes.extend(gone_chains.iter().map(|name| Change::DropChain((*name).clone())));
     changes
+}
+
+/// Sets that the kernel has to make anew to become what they should be.
+fn reshaped<'a>(old: &Table, new: &'a Table) -> BTreeSet<&'a str> {
+    let changed = |name: &String, set: &Set| old.sets.get(name).is_some_and(|o| !o.same_shape(set));
+    new.sets.iter().filter(|(name, set)| changed(name, set)).map(|(name, _)| name.as_str()).collect()
+}
+
+/// Whether a rule of the chain names one of these sets.
+fn uses(chain: &Chain, sets: &BTreeSet<&str>) -> bool {
+    chain.rules.iter().flat_map(|rule| &rule.exprs).any(|expr| match expr {
+        Expr::Lookup { set, .. } | Expr::Learn { set, .. } => sets.contains(set.as_str()),
+        Expr::MapLookup { map, .. } | Expr::VerdictLookup { map, .. } => sets.contains(map.as_str()),
+        _ => false,
+    })
+}
+
+fn rules(chain: &str, before: &[Rule], after: &[Rule], changes: &mut Vec<Change>) {
+    if before == after {
+        return;
+    }
+    // What only grew at its end needs no flush.
+    let rest = match after.strip_prefix(before) {
+        Some(rest) => rest,
+        None => {
+            changes.push(Change::FlushChain(chain.to_owned()));
+            after
+        }
+    };
+    changes.extend(rest.iter().map(|rule| Change::AddRule(chain.to_owned(), rule.clone())));
 }
 
 fn bare(set: &Set) -> Set {
@@ -127,8 +153,8 @@ fn elements(old: Option<&Set>, new: &Set) -> (Set, Set) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::expr::{Expr, Verdict};
-    use crate::model::{Family, Type};
+    use crate::expr::{Expr, Reg, Verdict};
+    use crate::model::{ChainType, Family, Hook, Type};
 
     fn table(elements: &[(u8, &str)], chains: &[(&str, usize)]) -> Table {
         let mut table = Table::new(Family::Ip, "t");
@@ -161,8 +187,29 @@ mod tests {
         let moved = table(&[(1, "b"), (2, "b")], &[("a", 1), ("b", 1)]);
         assert_eq!(names(diff(Some(&old), &moved)), ["DeleteElements", "AddElements"]);
         assert_eq!(names(diff(None, &table(&[], &[])))[..3], ["AddTable", "DropTable", "AddTable"]);
-        let mut reshaped = old.clone();
-        reshaped.sets.insert("m".into(), Set::new(&[Type::Port]));
-        assert_eq!(names(diff(Some(&old), &reshaped))[0], "AddTable");
+        let mut hooked = old.clone();
+        hooked.chain("a").base =
+            Some(Base { kind: ChainType::Filter, hook: Hook::Input, priority: 0, drop_by_default: false });
+        assert_eq!(names(diff(Some(&old), &hooked))[0], "AddTable");
+    }
+
+    #[test]
+    fn a_reshaped_set_costs_its_own_rules_only() {
+        let with = |life: u64| {
+            let mut table = table(&[(1, "a")], &[("a", 1), ("b", 1)]);
+            for (name, chain, life) in [("x", "a", life), ("y", "b", 60)] {
+                let learned = Some(std::time::Duration::from_secs(life));
+                table.sets.insert(name.into(), Set { learned, ..Set::new(&[Type::Ipv4]) });
+                table.chain(chain).rule([Expr::Lookup { set: name.into(), key: Reg(0), not: false }]);
+            }
+            table
+        };
+        let changes = diff(Some(&with(60)), &with(30));
+        let touched = |change: &Change| match change {
+            Change::FlushChain(name) | Change::AddRule(name, _) => name.clone(),
+            Change::DropSet(name) | Change::AddSet(name, _) => name.clone(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(changes.iter().map(touched).collect::<Vec<_>>(), ["a", "x", "x", "a", "a"]);
     }
 }

@@ -5,6 +5,7 @@
 //!        wanted ─┐
 //!                ├─ diff ─▶ [Change] ─ encode ─▶ one batch ─ socket ─▶ kernel
 //!     last known ┘                                             ◀─ read ─ what is there
+//! monitor: somebody else changed a table
 //! conntrack: entries of connections that point to what is no longer there
 //! ```
 //!
@@ -15,6 +16,7 @@ mod diff;
 mod encode;
 pub mod expr;
 mod model;
+mod monitor;
 mod netlink;
 mod read;
 mod socket;
@@ -22,5 +24,6 @@ mod socket;
 pub use diff::{Change, diff};
 pub use expr::{Expr, Verdict};
 pub use model::{Base, Chain, ChainType, Data, Family, Hook, Rule, Set, Table, Type, join};
+pub use monitor::Monitor;
 pub use read::Observed;
 pub use socket::{Error, Nftables};

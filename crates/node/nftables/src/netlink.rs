@@ -117,6 +117,8 @@ pub struct Received<'a> {
     pub flags: u16,
     /// Which request it answers.
     pub sequence: u32,
+    /// The netlink port of who caused it.
+    pub port: u32,
     /// What follows the header.
     pub payload: &'a [u8],
 }
@@ -132,6 +134,7 @@ impl<'a> Received<'a> {
                 kind: u16_at(header, 4),
                 flags: u16_at(header, 6),
                 sequence: u32_at(header, 8),
+                port: u32_at(header, 12),
                 payload,
             });
             datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();

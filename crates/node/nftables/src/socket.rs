@@ -70,6 +70,13 @@ impl Nftables {
         Ok(this)
     }
 
+    /// The socket's netlink port: who caused a change, in the kernel's notices of it.
+    pub fn port(&self) -> Result<u32, Error> {
+        let mut address = SocketAddr::new(0, 0);
+        self.socket.get_address(&mut address).map_err(Error::Socket)?;
+        Ok(address.port_number())
+    }
+
     fn fd(&self) -> Fd {
         Fd(self.socket.as_raw_fd())
     }

@@ -6,7 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use kinit_nftables::expr::{self, Learn, Meta, Reg, Reject};
-use kinit_nftables::{Base, ChainType, Data, Expr, Family, Hook, Nftables, Observed, Set, Table, Type, Verdict, join};
+use kinit_nftables::{
+    Base, ChainType, Data, Expr, Family, Hook, Monitor, Nftables, Observed, Set, Table, Type, Verdict, join,
+};
 
 /// Runs in a thread of its own, whose namespace dies with it. Without the right to make one there is nothing to test.
 fn in_namespace(test: impl FnOnce() + Send + 'static) {
@@ -170,4 +172,65 @@ fn many_elements_fit_into_one_transaction() {
         nftables.apply(Some(&many), &table(&backends[..19_999])).unwrap();
         println!("one fewer in {:?}", start.elapsed());
     });
+}
+
+/// One Service's changed affinity timeout must not forget the clients of another.
+#[test]
+fn a_changed_timeout_forgets_nothing_else() {
+    in_namespace(|| {
+        let nftables = Nftables::open().unwrap();
+        let with = |life: u64| {
+            let mut table = table(&[[10, 244, 1, 5]]);
+            let other = Set { learned: Some(Duration::from_secs(life)), ..Set::new(&[Type::Ipv4]) };
+            table.sets.insert("other".into(), other);
+            let learn = |set: &str, life: u64| Expr::Learn {
+                set: set.into(),
+                how: Learn::Update,
+                key: Reg(8),
+                data: None,
+                millis: Some(life * 1000),
+            };
+            table.chain("service-b").rule([expr::source(8), learn("other", life)]);
+            table
+        };
+        let (first, second) = (with(60), with(3600));
+        nftables.apply(None, &first).unwrap();
+        nft(&["add", "element", "ip", "kinit-test", "affinity", "{ 192.0.2.1 timeout 50s }"]);
+        nft(&["add", "element", "ip", "kinit-test", "other", "{ 192.0.2.2 timeout 50s }"]);
+        nftables.apply(Some(&first), &second).unwrap();
+        let known = nftables.elements(Family::Ip, "kinit-test", "affinity").unwrap();
+        assert!(known.contains_key(&vec![192, 0, 2, 1]), "the other set's client is forgotten: {known:?}");
+        let shown = nft(&["list", "ruleset"]);
+        assert!(shown.contains("timeout 1h"), "the new timeout is not there: {shown}");
+        assert_eq!(nftables.read(Family::Ip, "kinit-test").unwrap(), Some(Observed::of(&second)));
+        // And back, and away with it.
+        nftables.apply(Some(&second), &first).unwrap();
+        nftables.apply(Some(&first), &table(&[[10, 244, 1, 5]])).unwrap();
+        assert!(nftables.elements(Family::Ip, "kinit-test", "affinity").unwrap().contains_key(&vec![192, 0, 2, 1]));
+    });
+}
+
+#[test]
+fn changes_by_others_are_noticed() {
+    in_namespace(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let nftables = Nftables::open().unwrap();
+            let own = nftables.port().ok();
+            let mut monitor = Monitor::open(Family::Ip, "kinit-test").unwrap();
+            let first = table(&[[10, 244, 1, 5]]);
+            nftables.apply(None, &first).unwrap();
+            nft(&["add", "table", "ip", "other"]);
+            assert!(!noticed(&mut monitor, own).await, "neither our own change nor another table's");
+            nft(&["add", "element", "ip", "kinit-test", "affinity", "{ 192.0.2.1 }"]);
+            assert!(noticed(&mut monitor, own).await, "somebody's element");
+            nft(&["flush", "ruleset"]);
+            assert!(noticed(&mut monitor, own).await, "the table is gone");
+        });
+    });
+}
+
+/// Whether a notice came. The kernel has sent it before `nft` ended: it is there or never comes.
+async fn noticed(monitor: &mut Monitor, own: Option<u32>) -> bool {
+    tokio::time::timeout(Duration::from_millis(500), monitor.changed(own)).await.is_ok_and(|r| r.is_ok())
 }

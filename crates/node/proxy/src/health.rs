@@ -10,8 +10,8 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Response, StatusCode};
 use jiff::Timestamp;
-use kinit_component_base::Shutdown;
 use kinit_component_base::serve::serve;
+use kinit_component_base::{Shutdown, supervise};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -131,11 +131,14 @@ impl HealthPorts {
                 Ok(listener) => {
                     let (stop, current) = (self.shutdown.child_token(), Arc::new(Mutex::new(state)));
                     let (shown, freshness) = (current.clone(), self.freshness.clone());
-                    tokio::spawn(serve(listener, None, stop.clone(), move |_request| {
-                        let (service, count) = shown.lock().clone();
-                        let healthy = freshness.is_healthy();
-                        async move { node_answer(&service, count, healthy) }
-                    }));
+                    supervise::spawn(
+                        "health port",
+                        serve(listener, None, stop.clone(), move |_request| {
+                            let (service, count) = shown.lock().clone();
+                            let healthy = freshness.is_healthy();
+                            async move { node_answer(&service, count, healthy) }
+                        }),
+                    );
                     self.open.insert(number, (stop, current));
                 }
                 // It is tried again with the next change.

@@ -12,6 +12,7 @@
 mod args;
 mod flows;
 mod health;
+mod metrics;
 mod ruleset;
 mod run;
 mod services;

@@ -15,7 +15,7 @@ use kinit_client::informer::{Store, spawn};
 use kinit_component_base::Shutdown;
 use kinit_component_base::health::Checks;
 use kinit_component_base::serve::serve_health;
-use kinit_nftables::{Family, Nftables, Observed, Table};
+use kinit_nftables::{Family, Monitor, Nftables, Observed, Table};
 use kube::runtime::watcher::Config;
 use kube::{Api, ResourceExt};
 use tokio::sync::Notify;
@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use crate::args::Args;
 use crate::flows::Udp;
 use crate::health::{Freshness, HealthPorts, serve_healthz, wanted};
+use crate::metrics::Metrics;
 use crate::ruleset::{Options, TABLE, table};
 use crate::services::{Place, ServicePort, collect};
 
@@ -31,7 +32,8 @@ const NAME: &str = "kube-proxy";
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// Changes come in bursts: this long is waited for the rest of one.
 const GATHER: Duration = Duration::from_millis(10);
-/// How often is checked that nobody else changed the table (one small question to the kernel).
+/// Should a notice be missed, it is checked this often that nobody else changed the table (one small question to the
+/// kernel).
 const AUDIT: Duration = Duration::from_secs(30);
 
 /// The program. `args` holds the program's name first.
@@ -55,12 +57,7 @@ async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     }
     let kubeconfig = args.kubeconfig.clone().context("--kubeconfig is required")?;
     let client = from_kubeconfig(&kubeconfig, NAME).await?;
-    let cluster_cidr = match args.cluster_cidr {
-        None => None,
-        Some(IpNet::V4(net)) => Some(net),
-        Some(IpNet::V6(net)) => anyhow::bail!("--cluster-cidr {net}: only IPv4 is served"),
-    };
-    let options = Options { cluster_cidr, mark: 1 << args.iptables_masquerade_bit };
+    let options = options(&args)?;
     // Headless Services need no rules, and those with a proxy of their own none of ours.
     let ours = Config::default().labels("!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name");
     let services = spawn(Api::<Service>::all(client.clone()), ours.clone(), &shutdown);
@@ -70,8 +67,11 @@ async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     let nodes = spawn(Api::<Node>::all(client), only, &shutdown);
     let freshness = Freshness::new();
     let changed = Arc::new(Notify::new());
-    watch(&services, &changed, &freshness);
-    watch(&slices, &changed, &freshness);
+    let metrics = Metrics::new();
+    let count = metrics.clone();
+    watch(&services, &changed, &freshness, move |_| count.service_changed());
+    let count = metrics.clone();
+    watch(&slices, &changed, &freshness, move |slice| count.slice_changed(slice));
     follow_zone(&nodes, &changed);
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
     tasks.spawn(serve_healthz(args.healthz_bind_address, freshness.clone(), shutdown.clone()));
@@ -82,8 +82,13 @@ async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
         () = async { services.synced().await; slices.synced().await } => {}
         Some(ended) = tasks.join_next() => return ended.context("a server's task ended")?,
     }
+    metrics.forget_triggers();
+    let kernel = Nftables::open().context("open nftables")?;
+    let monitor = Monitor::open(Family::Ip, TABLE).context("watch nftables")?;
     let proxy = Proxy {
-        kernel: Nftables::open().context("open nftables")?,
+        monitor,
+        port: kernel.port().context("open nftables")?,
+        kernel,
         services,
         slices,
         nodes,
@@ -91,6 +96,7 @@ async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
         options,
         health_ports: HealthPorts::new(freshness.clone(), shutdown.clone()),
         freshness,
+        metrics,
         applied: None,
         udp: Udp::default(),
         generation: None,
@@ -104,12 +110,26 @@ async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     }
 }
 
-fn watch<K>(store: &Arc<Store<K>>, changed: &Arc<Notify>, freshness: &Freshness)
-where
+fn options(args: &Args) -> Result<Options> {
+    let cluster_cidr = match args.cluster_cidr {
+        None => None,
+        Some(IpNet::V4(net)) => Some(net),
+        Some(IpNet::V6(net)) => anyhow::bail!("--cluster-cidr {net}: only IPv4 is served"),
+    };
+    Ok(Options { cluster_cidr, mark: 1 << args.iptables_masquerade_bit })
+}
+
+fn watch<K>(
+    store: &Arc<Store<K>>,
+    changed: &Arc<Notify>,
+    freshness: &Freshness,
+    count: impl Fn(&K) + Send + Sync + 'static,
+) where
     K: kube::Resource + Clone + Send + Sync + 'static,
 {
     let (changed, freshness) = (changed.clone(), freshness.clone());
-    store.on_change(move |_| {
+    store.on_change(move |change| {
+        count(change.object());
         freshness.wanted();
         changed.notify_one();
     });
@@ -132,6 +152,9 @@ fn follow_zone(nodes: &Arc<Store<Node>>, changed: &Arc<Notify>) {
 
 struct Proxy {
     kernel: Nftables,
+    /// Tells when somebody else changes the table; ours come through this netlink port.
+    monitor: Monitor,
+    port: u32,
     services: Arc<Store<Service>>,
     slices: Arc<Store<EndpointSlice>>,
     /// This node's object alone.
@@ -140,6 +163,7 @@ struct Proxy {
     options: Options,
     health_ports: HealthPorts,
     freshness: Freshness,
+    metrics: Metrics,
     applied: Option<Table>,
     udp: Udp,
     generation: Option<u32>,
@@ -163,6 +187,10 @@ impl Proxy {
                     () = shutdown.cancelled() => return,
                     () = changed.notified() => break,
                     () = tokio::time::sleep(retry), if !retry.is_zero() => break,
+                    noticed = self.monitor.changed(Some(self.port)) => {
+                        self.notice(noticed);
+                        if self.was_tampered_with() { break }
+                    }
                     _ = audit.tick() => if self.was_tampered_with() { break },
                 }
             }
@@ -173,6 +201,7 @@ impl Proxy {
 
     async fn sync(&mut self) -> Result<()> {
         let start = Instant::now();
+        let triggers = self.metrics.take_triggers();
         self.was_tampered_with();
         let zone = self.nodes.get(&self.node).and_then(|n| n.labels().get(ZONE).cloned());
         let ports: Vec<ServicePort> =
@@ -184,12 +213,14 @@ impl Proxy {
             Err(error) => {
                 // What is there now is not known: next time all is made anew.
                 self.applied = None;
+                self.metrics.failed(triggers);
                 return Err(error).context("change nftables");
             }
         };
         self.applied = Some(table);
         self.generation = self.kernel.generation().ok();
         self.freshness.applied();
+        self.metrics.applied(start.elapsed(), &triggers);
         if sent > 0 {
             tracing::info!(changes = sent, service_ports = ports.len(), took = ?start.elapsed(), "rules applied");
         }
@@ -205,6 +236,16 @@ impl Proxy {
             self.udp = udp;
         }
         Ok(())
+    }
+
+    /// Notices that cannot be had are asked for anew.
+    fn notice(&mut self, noticed: Result<(), kinit_nftables::Error>) {
+        let Err(error) = noticed else { return };
+        tracing::warn!(%error, "watch nftables");
+        match Monitor::open(Family::Ip, TABLE) {
+            Ok(monitor) => self.monitor = monitor,
+            Err(error) => kinit_component_base::supervise::fail(format!("watch nftables: {error}")),
+        }
     }
 
     /// Whether somebody else changed our table; then what was applied is forgotten, and the next pass makes all anew.

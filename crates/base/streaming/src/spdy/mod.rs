@@ -6,4 +6,4 @@ mod headers;
 mod session;
 
 pub use codec::{Codec, Frame};
-pub use session::{Incoming, Session, Stream};
+pub use session::{Incoming, Sender, Session, Stream};

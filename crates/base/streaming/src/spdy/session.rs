@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
@@ -17,6 +18,9 @@ use super::codec::{Codec, Frame};
 
 /// Frames that may wait for a stream's reader before the whole connection waits: there is no flow control in the protocol as spoken.
 const QUEUE: usize = 64;
+
+/// What was said before the end is given this long to be taken.
+const LINGER: Duration = Duration::from_secs(1);
 
 type Readers = Arc<Mutex<HashMap<u32, mpsc::Sender<Bytes>>>>;
 
@@ -162,18 +166,32 @@ async fn write_frames(
             frame = data.recv() => match frame { Some(frame) => frame, None => break },
             () = closed.cancelled() => {
                 // What was said before the end is still sent.
-                while let Ok(frame) = data.try_recv() {
-                    if sink.feed(frame).await.is_err() { break }
-                }
+                let rest = async {
+                    while let Ok(frame) = data.try_recv() {
+                        if sink.feed(frame).await.is_err() { break }
+                    }
+                };
+                let _ = tokio::time::timeout(LINGER, rest).await;
                 break;
             }
         };
-        if sink.send(frame).await.is_err() {
+        // A peer that does not read must not keep the connection once it is to end.
+        let sent = tokio::select! {
+            sent = sink.send(frame) => sent.is_ok(),
+            () = stuck(&closed) => false,
+        };
+        if !sent {
             break;
         }
     }
     closed.cancel();
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), sink.close()).await;
+    let _ = tokio::time::timeout(LINGER, sink.close()).await;
+}
+
+/// Ends a while after the connection is to end.
+async fn stuck(closed: &CancellationToken) {
+    closed.cancelled().await;
+    tokio::time::sleep(LINGER).await;
 }
 
 async fn read_frames(

@@ -242,8 +242,8 @@ impl HttpBody for Lasting {
 mod tests {
     use super::*;
     use crate::audit::log::Rotation;
-    use crate::guard::guarded;
     use crate::http::respond;
+    use kinit_component_base::supervise::outcome;
 
     fn record(log: &Arc<Log>, omitted: &[&str], level: Level) -> Record {
         let omitted = omitted.iter().map(|s| (*s).to_owned()).collect();
@@ -322,7 +322,7 @@ mod tests {
     async fn a_panic_is_the_last_stage() {
         let (_dir, path, log) = open();
         let mut kept = None;
-        let outcome = guarded(async {
+        let outcome = outcome(async {
             kept = Some(record(&log, &[], Level::Metadata));
             tokio::task::yield_now().await;
             panic!("oh");

@@ -2,6 +2,7 @@
 
 mod connect;
 mod locate;
+mod log;
 mod proxy;
 mod rewrite;
 
@@ -18,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use kinit_apimachinery::ApiError;
 use kinit_component_base::Shutdown;
 use kinit_component_base::tls::{ReloadingCert, read_roots};
+use kinit_streaming::handshake;
 
 use self::rewrite::{Links, Rewriter};
 use crate::admission::webhook::connect;
@@ -177,8 +179,16 @@ async fn forward(request: &Request, mut http: HttpRequest<Incoming>, target: Tar
         }
     });
     let upgrade = http.headers().contains_key(UPGRADE);
-    let headers = forwarded_headers(http.headers(), upgrade);
-    let client = upgrade.then(|| hyper::upgrade::on(&mut http));
+    let mut headers = forwarded_headers(http.headers(), upgrade);
+    let mut client = upgrade.then(|| hyper::upgrade::on(&mut http));
+    let messages = request.info.subresource == "log" && handshake::is_asked_for(http.headers());
+    let reader = match client.take_if(|_| messages) {
+        Some(connection) => {
+            log::without_handshake(&mut headers);
+            Some(log::Client::new(http.headers(), connection)?)
+        }
+        None => None,
+    };
     let method = http.method().clone();
     let host = target.authority();
     let links = (request.info.subresource == "proxy")
@@ -199,6 +209,11 @@ async fn forward(request: &Request, mut http: HttpRequest<Incoming>, target: Tar
         *out.headers_mut() = response.headers().clone();
         out.extensions_mut().insert(tunnel);
         return Ok(out);
+    }
+    if let Some(reader) = reader
+        && response.status() == StatusCode::OK
+    {
+        return Ok(reader.answer(response));
     }
     let (mut parts, body) = response.into_parts();
     for name in HOP {

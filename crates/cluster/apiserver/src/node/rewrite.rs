@@ -117,11 +117,14 @@ impl OutputSink for Page {
     }
 }
 
+/// What takes a compressed page apart, and what compresses it again.
+type Gzip = (GzDecoder<Vec<u8>>, GzEncoder<Vec<u8>>);
+
 /// Rewrites a page piece by piece.
 pub struct Rewriter {
     html: Option<HtmlRewriter<'static, Page>>,
     page: Page,
-    gzip: Option<(GzDecoder<Vec<u8>>, GzEncoder<Vec<u8>>)>,
+    gzip: Option<Gzip>,
 }
 
 impl Rewriter {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::{Message, MessageType, Query};
+use hickory_proto::op::{self, Message, MessageType};
 use hickory_proto::rr::Name;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_server::Server;
@@ -38,7 +38,7 @@ fn question(name: &str, kind: RecordType, payload: Option<u16>) -> Message {
     let mut message = Message::new(7, MessageType::Query, OpCode::Query);
     let mut full = Name::from_str(name).unwrap();
     full.set_fqdn(true);
-    message.add_query(Query::query(full, kind));
+    message.add_query(op::Query::query(full, kind));
     if let Some(payload) = payload {
         let mut edns = Edns::new();
         edns.set_max_payload(payload);

@@ -1,5 +1,6 @@
 //! KubeletConfiguration (`kubelet.config.k8s.io/v1beta1`): what is honoured, what is known and refused, what is unknown.
 
+mod check;
 mod defaults;
 mod duration;
 
@@ -84,7 +85,7 @@ pub struct KubeletConfig {
     pub authentication: Authentication,
     /// What they may do.
     pub authorization: Authorization,
-    /// Address of the server; default 0.0.0.0, narrowed to the node's IP.
+    /// Address of the server; default the node's IP (upstream's is 0.0.0.0).
     pub address: String,
     /// Port of the server; default 10250.
     pub port: u16,
@@ -134,7 +135,7 @@ pub struct KubeletConfig {
     pub register_node: Option<bool>,
     /// Give containers RuntimeDefault seccomp when they name none.
     pub seccomp_default: bool,
-    /// Refuse to run on cgroup v1. Both versions are served, so `true` is honoured by a check at the start.
+    /// Refuse to run on cgroup v1; default false, both versions are served (upstream's default is true).
     #[serde(rename = "failCgroupV1")]
     pub fail_cgroup_v1: Option<bool>,
     /// Refuse to start with swap on; default true.
@@ -149,6 +150,26 @@ pub struct KubeletConfig {
     pub system_reserved: std::collections::BTreeMap<String, String>,
     /// CPU, memory and so on kept from pods for Kubernetes' own programs.
     pub kube_reserved: std::collections::BTreeMap<String, String>,
+    /// `pods` limits all pods together to what is not reserved; `none` or an empty list does not. Default `pods`.
+    pub enforce_node_allocatable: Option<Vec<String>>,
+    /// Image pulls a second; default 5, 0 is no limit.
+    #[serde(rename = "registryPullQPS")]
+    pub registry_pull_qps: Option<i32>,
+    /// Image pulls at once above that; default 10.
+    pub registry_burst: i32,
+    /// Events a second; default 50, 0 is no limit.
+    #[serde(rename = "eventRecordQPS")]
+    pub event_record_qps: Option<i32>,
+    /// Events at once above that; default 100.
+    pub event_burst: i32,
+    /// One image pull at a time; default true.
+    pub serialize_image_pulls: Option<bool>,
+    /// Image pulls at a time when they are not serialized; default no limit.
+    pub max_parallel_image_pulls: Option<i32>,
+    /// Files the kubelet may have open; default 1000000.
+    pub max_open_files: i64,
+    /// The kubelet's own OOM score; default -999.
+    pub oom_score_adj: Option<i32>,
     /// Per cent of the images' file system from which on images are removed; default 85, 100 turns it off.
     #[serde(rename = "imageGCHighThresholdPercent")]
     pub image_gc_high_threshold_percent: Option<u8>,
@@ -168,9 +189,9 @@ pub struct KubeletConfig {
     pub eviction_hard: std::collections::BTreeMap<String, String>,
     /// Directory of certificates and so on is the flags' affair; this is where pods' logs go. Default /var/log/pods.
     pub pod_logs_dir: String,
-    /// Allow /logs; the kubelet serves none of the host's files otherwise.
+    /// The HTTPS server; default on.
     pub enable_server: Option<bool>,
-    /// exec, attach, port-forward and logs.
+    /// exec, attach, port-forward and logs; default on.
     pub enable_debugging_handlers: Option<bool>,
     /// An idle stream is closed after this; default 4h.
     #[serde(deserialize_with = "duration::deserialize")]
@@ -248,6 +269,15 @@ impl KubeletConfig {
         if self.port == 0 {
             self.port = 10250;
         }
+        if self.registry_burst == 0 {
+            self.registry_burst = 10;
+        }
+        if self.event_burst == 0 {
+            self.event_burst = 100;
+        }
+        if self.max_open_files == 0 {
+            self.max_open_files = 1_000_000;
+        }
         if self.max_pods == 0 {
             self.max_pods = 110;
         }
@@ -267,41 +297,17 @@ impl KubeletConfig {
         }
     }
 
-    fn validate(&self) -> Result<()> {
-        ensure!(
-            matches!(self.cgroup_driver.as_str(), "systemd" | "cgroupfs"),
-            "cgroupDriver {:?} is neither systemd nor cgroupfs",
-            self.cgroup_driver
-        );
-        crate::evict::check(&self.eviction_hard).map_err(|e| anyhow::anyhow!(e))?;
-        let high = self.image_gc_high_threshold_percent.unwrap_or(85);
-        let low = self.image_gc_low_threshold_percent.unwrap_or(80);
-        ensure!(
-            high <= 100 && low < high,
-            "imageGCLowThresholdPercent {low} is not below imageGCHighThresholdPercent {high}, or that is above 100"
-        );
-        ensure!(
-            self.image_maximum_gc_age.is_zero() || self.image_maximum_gc_age > self.image_minimum_gc_age,
-            "imageMaximumGCAge is not above imageMinimumGCAge"
-        );
-        ensure!(
-            self.authorization.mode == "Webhook",
-            "authorization.mode {:?} is refused: only Webhook authorizes",
-            self.authorization.mode
-        );
-        ensure!(
-            self.authentication.anonymous.enabled != Some(true),
-            "authentication.anonymous.enabled true is refused: every request must say who it comes from"
-        );
-        ensure!(
-            self.tls_cert_file.is_empty() == self.tls_private_key_file.is_empty(),
-            "tlsCertFile and tlsPrivateKeyFile belong together"
-        );
-        ensure!(
-            !self.server_tls_bootstrap || self.tls_cert_file.is_empty(),
-            "serverTLSBootstrap and tlsCertFile exclude each other"
-        );
-        Ok(())
+    /// Whether all pods together are limited.
+    pub fn enforces_pods(&self) -> bool {
+        self.enforce_node_allocatable.as_ref().is_none_or(|list| list.iter().any(|what| what == "pods"))
+    }
+
+    /// Image pulls at a time; `None` is no limit.
+    pub fn parallel_pulls(&self) -> Option<usize> {
+        match self.serialize_image_pulls {
+            Some(false) => self.max_parallel_image_pulls.and_then(|n| usize::try_from(n).ok()),
+            _ => Some(1),
+        }
     }
 
     /// Directory of static pods, if there is one.
@@ -349,6 +355,15 @@ mod tests {
             ("authorization: {mode: AlwaysAllow}", "AlwaysAllow"),
             ("authentication: {anonymous: {enabled: true}}", "anonymous"),
             ("cgroupDriver: other", "cgroupDriver"),
+            ("address: nowhere", "address"),
+            ("healthzBindAddress: here", "healthzBindAddress"),
+            ("kubeReserved: {memory: lots}", "lots"),
+            ("kubeReserved: {gpu: \"1\"}", "gpu"),
+            ("enforceNodeAllocatable: [kube-reserved]", "kube-reserved"),
+            ("maxParallelImagePulls: 3", "serializeImagePulls"),
+            ("maxOpenFiles: -1", "maxOpenFiles"),
+            ("makeIPTablesUtilChains: true", "makeIPTablesUtilChains"),
+            ("contentType: application/vnd.kubernetes.protobuf", "contentType"),
         ] {
             let error = format!("{:#}", KubeletConfig::parse(&format!("{HEAD}{line}\n")).unwrap_err());
             assert!(error.contains(word), "{line}: {error}");

@@ -9,12 +9,11 @@ use kinit_cri::v1::{
 };
 
 use super::{env, security, service_env};
-use crate::downward::Place;
 use crate::expand::expand;
 use crate::kubelet::Kubelet;
 use crate::names::{self, PodKey};
 use crate::pod::admit::Host;
-use crate::pod::policy;
+use crate::pod::{policy, start};
 use crate::resources;
 use crate::volumes::Volumes;
 
@@ -46,12 +45,7 @@ pub struct Inputs<'a> {
 /// Describes it; an error is a `CreateContainerConfigError`.
 pub async fn config(kubelet: &Kubelet, from: &Inputs<'_>) -> Result<ContainerConfig, String> {
     let (pod, spec) = (from.pod, from.spec);
-    let place = Place {
-        pod_ips: from.pod_ips.to_vec(),
-        host_ips: kubelet.host_ips.clone(),
-        node_cpu: kubelet.node_cpu_milli,
-        node_memory: i128::from(kubelet.node_memory),
-    };
+    let place = start::place(kubelet, from.pod_ips);
     let namespace = &from.key.namespace;
     let links = pod.spec.as_ref().and_then(|s| s.enable_service_links).unwrap_or(true);
     let services = kubelet.services();

@@ -56,6 +56,17 @@ impl Registration {
             let patch = json!({"metadata": {"labels": missing}});
             return api.patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await;
         }
+        match api.create(&PostParams::default(), &self.node()).await {
+            Ok(node) => {
+                tracing::info!(node = self.name, "registered");
+                Ok(node)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The node as it is registered.
+    pub fn node(&self) -> Node {
         let mut taints = self.taints.clone();
         // The node lifecycle controller takes it away once the node is ready.
         taints.push(Taint {
@@ -63,7 +74,7 @@ impl Registration {
             effect: "NoSchedule".into(),
             ..Default::default()
         });
-        let node = Node {
+        Node {
             metadata: ObjectMeta {
                 name: Some(self.name.clone()),
                 labels: Some(self.labels()),
@@ -74,13 +85,6 @@ impl Registration {
             },
             spec: Some(NodeSpec { taints: Some(taints), ..Default::default() }),
             status: None,
-        };
-        match api.create(&PostParams::default(), &node).await {
-            Ok(node) => {
-                tracing::info!(node = self.name, "registered");
-                Ok(node)
-            }
-            Err(error) => Err(error),
         }
     }
 }

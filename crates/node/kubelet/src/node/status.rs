@@ -1,13 +1,12 @@
 //! The Node's status: computed often, sent when it changed and now and then (`tryUpdateNodeStatus`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kinit_component_base::{Shutdown, version};
@@ -18,16 +17,14 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::capacity;
 use super::conditions::{Measured, conditions};
 use super::facts::Machine;
 use super::held::Held;
-use crate::config::KubeletConfig;
 use crate::drift::differences;
 use crate::evict::rank::Signal;
 use crate::kubelet::Kubelet;
 use crate::pace::Repairs;
-use crate::quantity;
-use crate::resources::Asked;
 
 /// No answer within this is no answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,7 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Keeps the status up to date for ever; `posted` is cancelled once the API knows it.
 pub async fn run(kubelet: Arc<Kubelet>, machine: Machine, port: u16, posted: CancellationToken, shutdown: Shutdown) {
     let Some(client) = kubelet.client.clone() else { return };
-    let held = Held::follow(client.clone(), &kubelet.node_name, shutdown.clone());
+    let held = kubelet.node.clone();
+    held.follow(client.clone(), &kubelet.node_name, shutdown.clone());
     let mut changes = held.changes();
     let api: Api<Node> = Api::all(client);
     let mut reporter = Reporter { kubelet: kubelet.clone(), machine, port, held, sent: None, excused: BTreeSet::new() };
@@ -84,13 +82,13 @@ struct Reporter {
 
 impl Reporter {
     async fn once(&mut self, api: &Api<Node>) -> Result<bool, kube::Error> {
-        let mut status = self.compute().await;
-        let now = Time(Timestamp::now());
         let known = match self.held.newest() {
             Some(node) => node,
             None => Arc::new(api.get(&self.kubelet.node_name).await?),
         };
         let known = known.status.clone().unwrap_or_default();
+        let mut status = self.compute(&known).await;
+        let now = Time(Timestamp::now());
         // What the API knows says since when conditions are as they are.
         for condition in status.conditions.iter_mut().flatten() {
             let old =
@@ -143,7 +141,7 @@ impl Reporter {
         self.kubelet.events.node(name, false, reason, format!("Node {name} status is now: {reason}"));
     }
 
-    async fn compute(&self) -> NodeStatus {
+    async fn compute(&self, known: &NodeStatus) -> NodeStatus {
         let kubelet = &self.kubelet;
         let measured = measure(kubelet).await;
         let conditions = conditions(&measured, &kubelet.config.eviction_hard)
@@ -157,13 +155,17 @@ impl Reporter {
             })
             .collect();
         let disk = measured.levels.get(&Signal::NodeFs).and_then(|l| u64::try_from(l.total).ok()).unwrap_or(0);
-        let capacity = self.capacity(disk);
+        let config = &kubelet.config;
+        let capacity = capacity::capacity(config, &self.machine, disk);
+        let mut allocatable = capacity::allocatable(config, &capacity);
+        // They are in the API's capacity by somebody else's word, and stay there: a patch takes nothing away.
+        allocatable.extend(capacity::extended(known, &capacity));
         let mut addresses: Vec<NodeAddress> =
             kubelet.host_ips.iter().map(|ip| NodeAddress { type_: "InternalIP".into(), address: ip.clone() }).collect();
         addresses.push(NodeAddress { type_: "Hostname".into(), address: kubelet.node_name.clone() });
         NodeStatus {
             addresses: Some(addresses),
-            allocatable: Some(self.allocatable(&capacity)),
+            allocatable: Some(allocatable),
             capacity: Some(capacity),
             conditions: Some(conditions),
             daemon_endpoints: Some(NodeDaemonEndpoints {
@@ -173,41 +175,6 @@ impl Reporter {
             images: Some(images(kubelet).await),
             ..Default::default()
         }
-    }
-
-    fn capacity(&self, disk: u64) -> BTreeMap<String, Quantity> {
-        let quantity = |v: String| Quantity(v);
-        [
-            ("cpu", self.machine.cpus.to_string()),
-            ("memory", format!("{}Ki", self.machine.memory / 1024)),
-            ("pods", self.kubelet.config.max_pods.to_string()),
-            ("ephemeral-storage", format!("{}Ki", disk / 1024)),
-            ("hugepages-1Gi", "0".to_owned()),
-            ("hugepages-2Mi", "0".to_owned()),
-        ]
-        .into_iter()
-        .map(|(k, v)| (k.to_owned(), quantity(v)))
-        .collect()
-    }
-
-    /// Capacity less what is reserved, and less the eviction thresholds.
-    fn allocatable(&self, capacity: &BTreeMap<String, Quantity>) -> BTreeMap<String, Quantity> {
-        let config = &self.kubelet.config;
-        let mut out = capacity.clone();
-        for (resource, signal) in
-            [("cpu", ""), ("memory", "memory.available"), ("ephemeral-storage", "nodefs.available")]
-        {
-            let Some(total) = capacity.get(resource).and_then(|q| quantity::milli(&q.0)) else { continue };
-            let left = left(config, resource, signal, total);
-            let text = match resource {
-                "cpu" if left % 1000 == 0 => (left / 1000).to_string(),
-                "cpu" => format!("{left}m"),
-                "memory" => format!("{}Ki", left / 1000 / 1024),
-                _ => (left / 1000).to_string(),
-            };
-            out.insert(resource.to_owned(), Quantity(text));
-        }
-        out
     }
 
     async fn info(&self) -> NodeSystemInfo {
@@ -229,30 +196,6 @@ impl Reporter {
             system_uuid: m.system_uuid.clone(),
             swap: None,
         }
-    }
-}
-
-/// What is left of a resource for pods, in thousandths.
-fn left(config: &KubeletConfig, resource: &str, signal: &str, total: i128) -> i128 {
-    let reserved: i128 = [&config.system_reserved, &config.kube_reserved]
-        .iter()
-        .filter_map(|list| list.get(resource).and_then(|q| quantity::milli(q)))
-        .sum();
-    let threshold = match config.eviction_hard.get(signal) {
-        Some(t) => match t.strip_suffix('%').and_then(|p| p.parse::<i128>().ok()) {
-            Some(percent) => total * percent / 100,
-            None => quantity::milli(t).unwrap_or(0),
-        },
-        None => 0,
-    };
-    (total - reserved - threshold).max(0)
-}
-
-/// CPU and memory that pods may have in all.
-pub fn allocatable_of(config: &KubeletConfig, machine: &Machine) -> Asked {
-    Asked {
-        cpu: left(config, "cpu", "", i128::from(machine.cpus) * 1000),
-        memory: left(config, "memory", "memory.available", i128::from(machine.memory) * 1000) / 1000,
     }
 }
 

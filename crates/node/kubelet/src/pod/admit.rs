@@ -1,10 +1,16 @@
-//! What this kubelet will not run, said at once instead of half-done.
+//! Whether a pod may run here. What this kubelet will not run is refused at once instead of half-done ([`admit`]); the
+//! rest has to fit beside the pods that were admitted before it (`fit`, decided under the ledger's lock).
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec, VolumeMount};
 use kinit_cri::Runtime;
 use kinit_cri::v1::StatusRequest;
 
 use crate::volumes;
+
+pub mod claim;
+pub mod fit;
+pub mod placement;
+pub mod preempt;
 
 /// What the host and its runtime can do.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,10 +44,14 @@ pub fn admit(pod: &Pod, host: &Host) -> Result<(), (String, String)> {
     if let Some(message) = volumes::unsupported(pod) {
         return refuse("UnsupportedVolume", &message);
     }
-    if let Some(os) = spec.os.as_ref().filter(|os| os.name != "linux") {
+    if spec.os.as_ref().is_some_and(|os| os.name != "linux") {
+        return refuse("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS");
+    }
+    let os = pod.metadata.labels.as_ref().and_then(|l| l.get("kubernetes.io/os"));
+    if os.is_some_and(|os| os != "linux") {
         return refuse(
-            "PodOSNotSupported",
-            &format!("Failed to admit pod as the OS field doesn't match node OS: {}", os.name),
+            "PodOSSelectorNodeLabelDoesNotMatch",
+            "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label",
         );
     }
     let unsupported = [
@@ -127,5 +137,7 @@ fn refuse(reason: &str, message: &str) -> Result<(), (String, String)> {
     Err((reason.to_owned(), message.to_owned()))
 }
 
+#[cfg(test)]
+mod fit_tests;
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,15 @@
-//! What the node's pods were granted, so that no two resizes are granted the same room.
+//! What the node's pods were granted, so that no two pods and no two resizes are granted the same room.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::admit::claim::Claim;
+use super::admit::fit::{self, Reason, Room};
+use super::admit::placement::Misfit;
+use super::admit::preempt;
 use crate::resources::Asked;
 
 /// Why a resize is not granted: the reason and message of the condition `PodResizePending`.
@@ -19,8 +23,18 @@ pub struct Refusal {
 
 #[derive(Debug, Default)]
 struct Books {
-    granted: HashMap<String, Asked>,
+    granted: HashMap<String, Claim>,
+    /// Pods that their source no longer knows: they end, and are in nobody's way (`getAllocatedPods`).
+    removed: HashSet<String>,
     waiting: HashMap<String, Arc<Notify>>,
+}
+
+impl Books {
+    /// What is in the way of a pod.
+    fn others<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = (&'a str, &'a Claim)> + Clone {
+        let counts = move |other: &&String| other.as_str() != uid && !self.removed.contains(*other);
+        self.granted.iter().filter(move |(other, _)| counts(other)).map(|(other, claim)| (other.as_str(), claim))
+    }
 }
 
 /// The node's books.
@@ -30,26 +44,67 @@ pub struct Ledger {
     allocatable: Asked,
     books: Mutex<Books>,
     left: Notify,
+    moved: Arc<Notify>,
 }
 
 impl Ledger {
     /// Nothing granted yet.
     pub fn new(allocatable: Asked) -> Self {
-        Self { allocatable, books: Mutex::default(), left: Notify::new() }
+        Self { allocatable, books: Mutex::default(), left: Notify::new(), moved: Arc::new(Notify::new()) }
     }
 
-    /// A pod is here with what it has.
-    pub fn enter(&self, uid: &str, asked: Asked) {
-        self.books.lock().granted.insert(uid.to_owned(), asked);
+    /// A pod is here with what it has: it ran before this process did, nothing is asked.
+    pub fn enter(&self, uid: &str, claim: Claim) {
+        self.books.lock().granted.insert(uid.to_owned(), claim);
+        self.moved.notify_one();
+    }
+
+    /// Lets a pod in that fits beside all others; else tells all that is in the way.
+    pub fn admit(&self, uid: &str, claim: &Claim, room: &Room, misfits: &[Misfit]) -> Result<(), Vec<Reason>> {
+        let mut books = self.books.lock();
+        let others = books.others(uid).map(|(_, claim)| claim);
+        let reasons = fit::reasons(claim, others, room, misfits);
+        if !reasons.is_empty() {
+            return Err(reasons);
+        }
+        books.granted.insert(uid.to_owned(), claim.clone());
+        self.moved.notify_one();
+        Ok(())
+    }
+
+    /// Uids of pods that are to make room for a critical one.
+    pub fn victims(&self, uid: &str, claim: &Claim, reasons: &[Reason]) -> Result<Vec<String>, String> {
+        let books = self.books.lock();
+        preempt::victims(claim, books.others(uid), reasons)
+    }
+
+    /// What all pods were granted.
+    pub fn granted(&self) -> Vec<Claim> {
+        self.books.lock().granted.values().cloned().collect()
+    }
+
+    /// Wakes when a pod was admitted, changed or has left.
+    pub fn moved(&self) -> Arc<Notify> {
+        self.moved.clone()
+    }
+
+    /// A pod is gone from its source: what it had may be had by others, although it has still to end.
+    pub fn removed(&self, uid: &str) {
+        let mut books = self.books.lock();
+        if books.granted.contains_key(uid) {
+            books.removed.insert(uid.to_owned());
+        }
     }
 
     /// A pod gives back what it had; those that wait look again.
     pub fn leave(&self, uid: &str) {
         let mut books = self.books.lock();
         books.waiting.remove(uid);
+        books.removed.remove(uid);
         if books.granted.remove(uid).is_some() {
             books.waiting.values().for_each(|w| w.notify_one());
             self.left.notify_waiters();
+            self.moved.notify_one();
         }
     }
 
@@ -67,11 +122,14 @@ impl Ledger {
     /// Grants a pod something else than it has, or says why not; `poke` is notified when room comes free.
     pub fn change(&self, uid: &str, to: Asked, poke: &Arc<Notify>) -> Result<(), Refusal> {
         let mut books = self.books.lock();
-        let has = books.granted.get(uid).copied().unwrap_or_default();
+        let has = books.granted.get(uid).map(|c| c.asked).unwrap_or_default();
         match judge(has, to, others(&books.granted, uid), self.allocatable) {
             Ok(()) => {
-                books.granted.insert(uid.to_owned(), to);
+                if let Some(claim) = books.granted.get_mut(uid) {
+                    claim.asked = to;
+                }
                 books.waiting.remove(uid);
+                self.moved.notify_one();
                 if to.cpu < has.cpu || to.memory < has.memory {
                     books.waiting.values().for_each(|w| w.notify_one());
                 }
@@ -87,8 +145,8 @@ impl Ledger {
     }
 }
 
-fn others(granted: &HashMap<String, Asked>, uid: &str) -> Asked {
-    let rest = granted.iter().filter(|(other, _)| *other != uid).map(|(_, asked)| *asked);
+fn others(granted: &HashMap<String, Claim>, uid: &str) -> Asked {
+    let rest = granted.iter().filter(|(other, _)| *other != uid).map(|(_, claim)| claim.asked);
     rest.fold(Asked::default(), |sum, a| Asked { cpu: sum.cpu + a.cpu, memory: sum.memory + a.memory })
 }
 
@@ -113,6 +171,7 @@ fn judge(has: Asked, to: Asked, used: Asked, all: Asked) -> Result<(), Refusal> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1::Pod;
 
     #[test]
     fn what_is_granted() {
@@ -133,8 +192,9 @@ mod tests {
     async fn who_waits_is_told_when_room_comes_free() {
         let ledger = Ledger::new(Asked { cpu: 1000, memory: 1000 });
         let poke = Arc::new(Notify::new());
-        ledger.enter("a", Asked { cpu: 600, memory: 0 });
-        ledger.enter("b", Asked { cpu: 300, memory: 0 });
+        let claim = |cpu| Claim { asked: Asked { cpu, memory: 0 }, ..Claim::of(&Pod::default()) };
+        ledger.enter("a", claim(600));
+        ledger.enter("b", claim(300));
         assert!(ledger.change("b", Asked { cpu: 500, memory: 0 }, &poke).is_err());
         ledger.leave("a");
         poke.notified().await;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use kinit_component_base::supervise;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::clean;
-use super::worker::{Wanted, Worker};
+use super::worker::{Eviction, Wanted, Worker};
 use crate::kubelet::Kubelet;
 use crate::names::{self, PodKey};
 
@@ -24,11 +25,14 @@ struct Slot {
 /// The pods of this node. Cheap to clone.
 #[derive(Clone)]
 pub struct Manager {
-    kubelet: Arc<Kubelet>,
+    pub(super) kubelet: Arc<Kubelet>,
     slots: Arc<Mutex<HashMap<String, Slot>>>,
     changed: Arc<Notify>,
     happenings: broadcast::Sender<String>,
 }
+
+/// Longest pause before another worker takes over.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// How often things that are nobody's are looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
@@ -64,8 +68,9 @@ impl Manager {
             .collect();
         let (sender, receiver) = watch::channel(wanted);
         let (poke, ended) = (Arc::new(Notify::new()), CancellationToken::new());
-        let worker = Worker::new(self.kubelet.clone(), key.clone(), receiver, poke.clone());
-        slots.insert(uid.to_owned(), Slot { key: key.clone(), wanted: sender, poke, ended: ended.clone() });
+        let worker = Worker::new(self.clone(), key.clone(), receiver.clone(), poke.clone());
+        let slot = Slot { key: key.clone(), wanted: sender, poke: poke.clone(), ended: ended.clone() };
+        slots.insert(uid.to_owned(), slot);
         drop(slots);
         self.changed.notify_waiters();
         let manager = self.clone();
@@ -73,7 +78,13 @@ impl Manager {
             for token in before {
                 token.cancelled().await;
             }
-            worker.run().await;
+            // A worker that panics is replaced: its successor learns from the runtime how things are.
+            let mut first = Some(worker);
+            let work = || {
+                let another = || Worker::new(manager.clone(), key.clone(), receiver.clone(), poke.clone());
+                first.take().unwrap_or_else(another).run()
+            };
+            supervise::persist(LONGEST, work).await;
             manager.kubelet.ledger.leave(&key.uid);
             manager.slots.lock().remove(&key.uid);
             ended.cancel();
@@ -85,13 +96,14 @@ impl Manager {
     pub fn removed(&self, uid: &str) {
         if let Some(slot) = self.slots.lock().get(uid) {
             slot.wanted.send_modify(|w| w.removed = true);
+            self.kubelet.ledger.removed(uid);
         }
     }
 
-    /// Ends a pod because the node runs short.
-    pub fn evict(&self, uid: &str, message: String) {
+    /// Ends a pod, because the node runs short or a critical pod needs its room.
+    pub fn evict(&self, uid: &str, eviction: Eviction) {
         if let Some(slot) = self.slots.lock().get(uid) {
-            slot.wanted.send_modify(|w| w.evicted = Some(message));
+            slot.wanted.send_modify(|w| w.evicted = Some(eviction));
         }
     }
 
@@ -129,6 +141,11 @@ impl Manager {
                 pod
             })
             .collect()
+    }
+
+    /// The newest state of the pod with this uid.
+    pub fn pod(&self, uid: &str) -> Option<Arc<Pod>> {
+        self.slots.lock().get(uid).map(|slot| slot.wanted.borrow().pod.clone())
     }
 
     /// Finds a pod by name: its uid in the runtime and its spec.

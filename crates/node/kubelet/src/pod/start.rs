@@ -16,6 +16,7 @@ use crate::image;
 use crate::kubelet::Kubelet;
 use crate::make::{self, container::Inputs, security};
 use crate::names::PodKey;
+use crate::node::capacity;
 use crate::volumes::{self, Volumes, payload::Tokens};
 
 /// Why a container could not be started, as its waiting state shows it.
@@ -46,11 +47,13 @@ pub async fn mount(
 
 /// What the downward API tells beside the pod itself.
 pub fn place(kubelet: &Kubelet, pod_ips: &[String]) -> Place {
+    let allocatable = capacity::allocatable_of(&kubelet.config, &kubelet.machine);
     Place {
         pod_ips: pod_ips.to_vec(),
         host_ips: kubelet.host_ips.clone(),
-        node_cpu: kubelet.node_cpu_milli,
-        node_memory: i128::from(kubelet.node_memory),
+        node_cpu: allocatable.cpu,
+        node_memory: allocatable.memory,
+        node_storage: capacity::allocatable_storage(&kubelet.config, kubelet.disk()),
     }
 }
 

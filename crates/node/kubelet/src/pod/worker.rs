@@ -3,6 +3,7 @@
 mod act;
 mod done;
 mod end;
+mod enter;
 mod grant;
 mod hold;
 mod report;
@@ -16,17 +17,17 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::admit::claim::Claim;
+use super::clean;
 use super::ledger::Refusal;
+use super::manager::Manager;
 use super::memory::Memory;
 use super::observe::{Observed, observe};
 use super::resize::{self, Allocation};
 use super::step::{Intent, step};
-use super::{admit, clean};
-use crate::evict;
 use crate::kubelet::Kubelet;
 use crate::names::PodKey;
 use crate::probe::Probes;
-use crate::resources;
 use crate::volumes::{Volumes, payload::Tokens};
 use done::Done;
 use end::MEASURE;
@@ -43,8 +44,21 @@ pub struct Wanted {
     pub api_uid: Option<String>,
     /// From a file.
     pub is_static: bool,
-    /// The node runs short and this pod is to go: the message of its eviction.
-    pub evicted: Option<String>,
+    /// The node ends this pod.
+    pub evicted: Option<Eviction>,
+}
+
+/// Why the node ends a pod, and how fast.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Eviction {
+    /// Reason of the pod's status and of the event.
+    pub reason: &'static str,
+    /// Message of both.
+    pub message: String,
+    /// Message of the condition `DisruptionTarget`.
+    pub disruption: String,
+    /// Seconds until the pod's processes are killed; the pod's own time where there is none.
+    pub grace: Option<i64>,
 }
 
 /// Without news a pod is looked at again after this.
@@ -54,6 +68,7 @@ const RESYNC: Duration = Duration::from_secs(60);
 pub struct Worker {
     kubelet: Arc<Kubelet>,
     key: PodKey,
+    manager: Manager,
     wanted: watch::Receiver<Wanted>,
     poke: Arc<Notify>,
     memory: Memory,
@@ -70,10 +85,12 @@ pub struct Worker {
     /// Something volumes are made from changed while they were being made.
     stale: bool,
     verdict: Option<(String, String)>,
-    /// The message of the condition `DisruptionTarget`: the node ends the pod, at once.
-    disruption: Option<String>,
+    /// The node ends the pod.
+    disruption: Option<Eviction>,
     last: Option<PodStatus>,
     backing_off: BTreeSet<String>,
+    /// When the pod was first seen; nothing once it has run.
+    unstarted: Option<tokio::time::Instant>,
     measured: Option<tokio::time::Instant>,
     /// Cancelled once the pod is to end, for good.
     ending: CancellationToken,
@@ -90,14 +107,19 @@ enum Round {
 }
 
 impl Worker {
-    /// A worker for a pod that has just been seen.
-    pub fn new(kubelet: Arc<Kubelet>, key: PodKey, wanted: watch::Receiver<Wanted>, poke: Arc<Notify>) -> Self {
+    /// A worker for a pod that has just been seen. One that runs already has its room from now on.
+    pub fn new(manager: Manager, key: PodKey, wanted: watch::Receiver<Wanted>, poke: Arc<Notify>) -> Self {
+        let kubelet = manager.kubelet.clone();
         let longest = kubelet.config.crash_loop_back_off.max_container_restart_period;
         let pod = wanted.borrow().pod.clone();
         let probes = Probes::new(poke.clone(), pod.status.as_ref());
         let allocation = grant::known(&kubelet, &key, &pod);
         let granted = Arc::new(resize::with(&pod, &allocation));
+        if phase(&pod) == Some("Running") {
+            kubelet.ledger.enter(&key.uid, Claim::of(&granted));
+        }
         Self {
+            manager,
             allocation,
             refusal: None,
             was_resizing: false,
@@ -112,6 +134,7 @@ impl Worker {
             pod: granted,
             last: pod.status.clone().filter(|s| s.start_time.is_some()),
             backing_off: BTreeSet::new(),
+            unstarted: (phase(&pod) != Some("Running")).then(tokio::time::Instant::now),
             measured: None,
             ending: CancellationToken::new(),
             stale: false,
@@ -128,19 +151,24 @@ impl Worker {
     /// Runs to the pod's end.
     pub async fn run(mut self) {
         let pod = self.wanted.borrow().pod.clone();
-        // What ran before this kubelet started goes on, whatever would be refused today.
-        let ran = self.last.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Running"));
-        if !ran && let Err((reason, message)) = self.admit(&pod).await {
+        // What ran before this kubelet started goes on, whatever would be refused today; what has ended is not asked
+        // for.
+        if !matches!(phase(&pod), Some("Running" | "Succeeded" | "Failed"))
+            && let Err((reason, message)) = self.admit(&pod).await
+        {
             self.kubelet.events.pod(&pod, None, true, &reason, &message);
-            self.verdict = Some((reason, message));
+            self.kubelet.metrics.refused(&reason);
+            self.verdict = Some((reason, format!("Pod was rejected: {message}")));
         }
         self.hold(&pod);
-        let ended = self.last.as_ref().is_some_and(|s| matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")));
-        if !ended && self.verdict.is_none() {
-            self.kubelet.ledger.enter(&self.key.uid, resources::asked(&self.pod));
-        }
+        let mut operation = "create";
         loop {
-            let wake = match self.round().await {
+            let begun = tokio::time::Instant::now();
+            let round = self.round().await;
+            let what = if self.ending.is_cancelled() { "kill" } else { operation };
+            self.kubelet.metrics.worked(what, begun.elapsed());
+            operation = "sync";
+            let wake = match round {
                 Round::End => return,
                 Round::Again => continue,
                 Round::Wait(wake) => wake,
@@ -166,22 +194,19 @@ impl Worker {
         }
     }
 
-    async fn admit(&self, pod: &Pod) -> Result<(), (String, String)> {
-        let lasting = self.kubelet.config.eviction_pressure_transition_period;
-        evict::admit(pod, &self.kubelet.pressure.conditions(lasting))?;
-        admit::admit(pod, &admit::Host::look(&self.kubelet.runtime).await)
-    }
-
     async fn round(&mut self) -> Round {
         let wanted = self.wanted.borrow_and_update().clone();
-        if let Some(message) = wanted.evicted.clone().filter(|_| self.verdict.is_none()) {
-            self.kubelet.events.pod(&wanted.pod, None, true, "Evicted", &message);
-            self.verdict = Some(("Evicted".to_owned(), message.clone()));
-            self.disruption = Some(message);
+        if let Some(eviction) = wanted.evicted.clone().filter(|_| self.verdict.is_none()) {
+            self.kubelet.events.pod(&wanted.pod, None, true, eviction.reason, &eviction.message);
+            self.verdict = Some((eviction.reason.to_owned(), eviction.message.clone()));
+            self.disruption = Some(eviction);
         }
         let intent = self.intent(&wanted);
         let pod = self.granted(&wanted.pod, &intent);
-        self.pod = pod.clone();
+        let before = std::mem::replace(&mut self.pod, pod.clone());
+        if self.held_downward() && hold::told_differently(&before, &pod) {
+            self.mount_again();
+        }
         let seen = match observe(&self.kubelet.runtime, &self.key.uid).await {
             Ok(seen) => seen,
             Err(error) => {
@@ -230,6 +255,14 @@ impl Worker {
         self.memory.started = started;
         self.memory.condemned = condemned;
     }
+}
+
+#[cfg(test)]
+mod tests;
+
+/// The phase that the API knows.
+fn phase(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref().and_then(|s| s.phase.as_deref())
 }
 
 fn instant(at: Timestamp) -> tokio::time::Instant {

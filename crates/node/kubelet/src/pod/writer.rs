@@ -10,6 +10,7 @@ use super::status::{CONDITIONS, RESIZE_IN_PROGRESS, RESIZE_PENDING};
 use crate::drift::{differences, version};
 use crate::pace::Repairs;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kinit_component_base::supervise;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use parking_lot::Mutex;
@@ -157,7 +158,7 @@ impl Writer {
                     entry.in_flight = true;
                 }
                 let (writer, client) = (self.clone(), client.clone());
-                tokio::spawn(async move {
+                supervise::spawn("status", async move {
                     writer.send(&key, client).await;
                     drop(permit);
                 });

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus, Probe};
 use k8s_openapi::jiff::Timestamp;
+use kinit_component_base::supervise;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -178,7 +179,7 @@ impl Probes {
                 results: self.results.clone(),
                 poke: self.poke.clone(),
             };
-            self.tasks.insert(key, tokio::spawn(prober.run()));
+            self.tasks.insert(key, tokio::spawn(prober.keep_on()));
         }
     }
 
@@ -217,7 +218,12 @@ fn seconds(value: Option<i32>, default: u64) -> Duration {
 }
 
 impl Prober {
-    async fn run(self) {
+    /// Probes to the end. A panic is this container's trouble alone; without its prober it would never become ready.
+    async fn keep_on(self) {
+        supervise::persist(seconds(None, 60), || self.run()).await;
+    }
+
+    async fn run(&self) {
         let initial = seconds(self.probe.initial_delay_seconds, 0);
         let up = self
             .since

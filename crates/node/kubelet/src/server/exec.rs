@@ -1,12 +1,15 @@
 //! exec and attach. WebSocket clients are pumped to the runtime's SPDY streams; SPDY clients are passed through.
 
+use std::time::Duration;
+
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use kinit_cri::v1::{AttachRequest, ExecRequest};
-use kinit_streaming::channels;
+use kinit_streaming::channels::{self, Protocol};
 use kinit_streaming::exec::{Streams, pump};
+use kinit_streaming::idle::Noted;
 use kinit_streaming::spdy::Session;
 
 use super::route::Query;
@@ -55,11 +58,12 @@ pub async fn serve(
         Ok(url) => url,
         Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, error),
     };
+    let idle = server.kubelet.config.streaming_connection_idle_timeout;
     if upgrade::is_websocket(&request) {
-        return websocket(&url, streams, request).await;
+        return websocket(&url, streams, idle, request).await;
     }
     if upgrade::is_spdy(&request) {
-        return spdy(&url, request).await;
+        return spdy(&url, idle, request).await;
     }
     bad("Upgrade request required")
 }
@@ -91,7 +95,7 @@ async fn url(server: &Server, what: What, id: String, cmd: Vec<String>, streams:
     answer.map_err(|e| e.to_string())
 }
 
-async fn websocket(url: &str, streams: Streams, mut request: Request<Incoming>) -> Response<Body> {
+async fn websocket(url: &str, streams: Streams, idle: Duration, mut request: Request<Incoming>) -> Response<Body> {
     let (response, protocol) = match upgrade::accept(&request, &channels::PROTOCOLS) {
         Ok(accepted) => accepted,
         Err(message) => return text(StatusCode::BAD_REQUEST, format!("{message}\n")),
@@ -100,27 +104,39 @@ async fn websocket(url: &str, streams: Streams, mut request: Request<Incoming>) 
         Ok((upgraded, _)) => upgraded,
         Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, error),
     };
-    tracing::debug!(protocol, ?streams, "stream");
+    let protocol = protocol.and_then(Protocol::named).unwrap_or_default();
+    tracing::debug!(?protocol, ?streams, "stream");
     let taken = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let client = match taken.await {
             Ok(client) => upgrade::websocket(client).await,
             Err(error) => return tracing::debug!(%error, "take over a connection"),
         };
-        let (session, _incoming) = Session::start(TokioIo::new(runtime), true);
-        if let Err(error) = pump(client, session, streams).await {
-            tracing::debug!(%error, "stream");
+        // The runtime's end counts: clients and their pings are there whether or not anything is said.
+        let (runtime, quiet) = Noted::new(TokioIo::new(runtime));
+        let (session, _incoming) = Session::start(runtime, true);
+        let end = session.clone();
+        tokio::select! {
+            done = pump(client, protocol, session, streams) => {
+                if let Err(error) = done {
+                    tracing::debug!(%error, "stream");
+                }
+            }
+            () = quiet.lasts(idle) => {
+                tracing::debug!(?idle, "a stream was idle for too long");
+                end.close();
+            }
         }
     });
     response
 }
 
-async fn spdy(url: &str, mut request: Request<Incoming>) -> Response<Body> {
+async fn spdy(url: &str, idle: Duration, mut request: Request<Incoming>) -> Response<Body> {
     let offered = request.headers().get_all("x-stream-protocol-version");
     let versions: Vec<String> = offered.into_iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect();
     let versions: Vec<&str> = versions.iter().map(String::as_str).collect();
-    let (mut runtime, version) = match upgrade::to_runtime(url, &versions).await {
-        Ok((upgraded, version)) => (TokioIo::new(upgraded), version),
+    let ((mut runtime, quiet), version) = match upgrade::to_runtime(url, &versions).await {
+        Ok((upgraded, version)) => (Noted::new(TokioIo::new(upgraded)), version),
         Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, error),
     };
     let mut response = upgrade::switching("SPDY/3.1");
@@ -129,7 +145,11 @@ async fn spdy(url: &str, mut request: Request<Incoming>) -> Response<Body> {
     let taken = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         if let Ok(client) = taken.await {
-            let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut runtime).await;
+            let mut client = TokioIo::new(client);
+            tokio::select! {
+                _ = tokio::io::copy_bidirectional(&mut client, &mut runtime) => {}
+                () = quiet.lasts(idle) => tracing::debug!(?idle, "a stream was idle for too long"),
+            }
         }
     });
     response

@@ -12,8 +12,10 @@ use hyper_util::rt::TokioIo;
 use kinit_cri::v1::PodSandboxStatusRequest;
 use kinit_streaming::channels::TUNNEL;
 use kinit_streaming::forward;
+use kinit_streaming::idle::Noted;
 use kinit_streaming::spdy::Session;
 use kinit_streaming::tunnel::Tunnel;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::{Body, Server, text, upgrade};
@@ -27,6 +29,7 @@ pub async fn serve(server: &Server, namespace: &str, pod: &str, mut request: Req
         Ok(path) => path,
         Err((status, message)) => return text(status, message),
     };
+    let idle = server.kubelet.config.streaming_connection_idle_timeout;
     let dial = move |port: u16| dial(namespace_file.clone(), port);
     if upgrade::is_websocket(&request) {
         let (response, _) = match upgrade::accept(&request, &[TUNNEL]) {
@@ -36,9 +39,7 @@ pub async fn serve(server: &Server, namespace: &str, pod: &str, mut request: Req
         let taken = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
             if let Ok(client) = taken.await {
-                let tunnel = Tunnel::new(upgrade::websocket(client).await);
-                let (session, streams) = Session::start(tunnel, false);
-                forward::serve(session, streams, dial).await;
+                carry(Tunnel::new(upgrade::websocket(client).await), idle, dial).await;
             }
         });
         return response;
@@ -51,11 +52,28 @@ pub async fn serve(server: &Server, namespace: &str, pod: &str, mut request: Req
     let taken = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         if let Ok(client) = taken.await {
-            let (session, streams) = Session::start(TokioIo::new(client), false);
-            forward::serve(session, streams, dial).await;
+            carry(TokioIo::new(client), idle, dial).await;
         }
     });
     response
+}
+
+/// Serves a client until it leaves, or says nothing for too long.
+async fn carry<D, F>(client: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, idle: Duration, dial: D)
+where
+    D: Fn(u16) -> F + Send + Sync + 'static,
+    F: Future<Output = io::Result<TcpStream>> + Send + 'static,
+{
+    let (client, quiet) = Noted::new(client);
+    let (session, streams) = Session::start(client, false);
+    let end = session.clone();
+    tokio::select! {
+        () = forward::serve(session, streams, dial) => {}
+        () = quiet.lasts(idle) => {
+            tracing::debug!(?idle, "a port-forward was idle for too long");
+            end.close();
+        }
+    }
 }
 
 /// The pod's network namespace; `None` is the host's.

@@ -3,7 +3,7 @@
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use kinit_component_base::metrics;
-use kinit_cri::v1::{ContainerState, ListContainersRequest};
+use kinit_cri::v1::{ContainerState, ListContainersRequest, ListPodSandboxRequest, PodSandboxState};
 use serde_json::json;
 
 use super::{Body, Server, exec, follow, forward, stats, text, typed};
@@ -64,9 +64,17 @@ pub async fn route(server: &Server, request: Request<Incoming>) -> Response<Body
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let query = Query::parse(request.uri().query().unwrap_or(""));
     let get = request.method() == Method::GET;
+    if server.kubelet.config.enable_debugging_handlers == Some(false)
+        && matches!(parts.as_slice(), ["containerLogs" | "exec" | "attach" | "portForward" | "runningpods", ..])
+    {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n");
+    }
     match parts.as_slice() {
         ["healthz"] if get => text(StatusCode::OK, "ok"),
-        ["metrics"] if get => typed(StatusCode::OK, metrics::CONTENT_TYPE, metrics::global().render()),
+        ["metrics"] if get => {
+            count(server).await;
+            typed(StatusCode::OK, metrics::CONTENT_TYPE, metrics::global().render())
+        }
         ["metrics", "resource"] if get => stats::resource(server).await,
         ["stats", "summary"] if get => stats::summary(server).await,
         ["pods"] if get => pods(server),
@@ -94,6 +102,23 @@ fn list(items: Vec<serde_json::Value>) -> Response<Body> {
 
 fn pods(server: &Server) -> Response<Body> {
     list(server.manager.pods().into_iter().filter_map(|p| serde_json::to_value(p).ok()).collect())
+}
+
+/// Looks at what runs, for `/metrics`. What the runtime does not tell stays as it was.
+async fn count(server: &Server) {
+    let runtime = &server.kubelet.runtime;
+    let containers = runtime.list_containers(ListContainersRequest::default()).await;
+    let sandboxes = runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await;
+    let (Ok(containers), Ok(sandboxes)) = (containers, sandboxes) else { return };
+    let ready = sandboxes.items.iter().filter(|s| s.state == PodSandboxState::SandboxReady as i32).count();
+    let of = |state: ContainerState| containers.containers.iter().filter(|c| c.state == state as i32).count();
+    let states = [
+        ("created", ContainerState::ContainerCreated),
+        ("exited", ContainerState::ContainerExited),
+        ("running", ContainerState::ContainerRunning),
+        ("unknown", ContainerState::ContainerUnknown),
+    ];
+    server.kubelet.metrics.running(ready, states.map(|(name, state)| (name, of(state))));
 }
 
 /// Pods by what the runtime runs, not by what is wanted.

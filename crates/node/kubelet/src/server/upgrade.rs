@@ -1,54 +1,38 @@
 //! Taking over connections: WebSocket from clients, SPDY towards the runtime.
 
-use base64::Engine;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderValue};
 use hyper::upgrade::Upgraded;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use kinit_streaming::channels;
+use kinit_streaming::handshake;
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::Body;
 
 /// A client's connection after the upgrade.
 pub type Client = TokioIo<Upgraded>;
 
-fn has(headers: &HeaderMap, name: header::HeaderName, word: &str) -> bool {
-    let values = headers.get_all(name).into_iter().filter_map(|v| v.to_str().ok());
-    values.flat_map(|v| v.split(',')).any(|v| v.trim().eq_ignore_ascii_case(word))
-}
-
 /// Whether the client asks for a WebSocket.
 pub fn is_websocket<B>(request: &Request<B>) -> bool {
-    has(request.headers(), header::UPGRADE, "websocket")
+    handshake::is_asked_for(request.headers())
 }
 
 /// Whether the client asks for SPDY.
 pub fn is_spdy<B>(request: &Request<B>) -> bool {
-    has(request.headers(), header::UPGRADE, "spdy/3.1")
+    handshake::lists(request.headers(), header::UPGRADE, "spdy/3.1")
 }
 
 /// The 101 answer to a WebSocket request, with the best sub-protocol of `known`; an error says why not.
-pub fn accept<B>(request: &Request<B>, known: &[&'static str]) -> Result<(Response<Body>, &'static str), &'static str> {
-    let headers = request.headers();
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or("Sec-WebSocket-Key is missing")?;
-    let valid = base64::engine::general_purpose::STANDARD.decode(key.as_bytes()).is_ok_and(|k| k.len() == 16);
-    if !valid || headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|v| v != "13") {
-        return Err("not a WebSocket handshake of version 13");
-    }
-    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
-    let offered: Vec<&str> = offered.into_iter().filter_map(|v| v.to_str().ok()).collect();
-    let protocol =
-        channels::choose(offered.iter().copied(), known).ok_or("none of the offered sub-protocols is served")?;
+pub fn accept<B>(
+    request: &Request<B>,
+    known: &[&'static str],
+) -> Result<(Response<Body>, Option<&'static str>), &'static str> {
+    let (headers, protocol) = handshake::accept(request.headers(), known)?;
     let mut response = switching("websocket");
-    let answer = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| "Sec-WebSocket-Key")?;
-    response.headers_mut().insert(header::SEC_WEBSOCKET_ACCEPT, answer);
-    response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    response.headers_mut().extend(headers);
     Ok((response, protocol))
 }
 
@@ -63,7 +47,7 @@ pub fn switching(to: &'static str) -> Response<Body> {
 
 /// The server's end of a WebSocket on an upgraded connection.
 pub async fn websocket(upgraded: Upgraded) -> WebSocketStream<Client> {
-    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await
+    handshake::server(TokioIo::new(upgraded)).await
 }
 
 /// Connects to a runtime's streaming URL and switches to SPDY; also tells which protocol version the runtime chose.

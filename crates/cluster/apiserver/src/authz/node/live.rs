@@ -130,6 +130,8 @@ impl Source {
             (EventKind::Delete, _) => (self.delete)(graph, now),
             (EventKind::Put, Some(before)) if (self.keeps)(before, now) => {}
             (EventKind::Put, _) => (self.put)(graph, now, &now.value()),
+            // What it refers to now nobody can tell; what it referred to stays.
+            (EventKind::Unreadable, _) => {}
         }
     }
 }

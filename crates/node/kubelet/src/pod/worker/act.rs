@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
+use kinit_component_base::supervise;
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::Worker;
 use super::done::Done;
 use crate::pod::observe::Observed;
-use crate::pod::start::{self, Start};
+use crate::pod::start::{self, Start, StartError};
 use crate::pod::step::Action;
 use crate::pod::{enforce, ephemeral, kill};
 
@@ -27,34 +29,35 @@ impl Worker {
                 self.memory.mounting = true;
                 self.memory.limits = Some(crate::resources::pod(&pod));
                 let tokens = self.tokens.clone();
-                tokio::spawn(async move {
-                    let result = start::mount(&kubelet, &pod, &key, &ips, tokens).await;
-                    let _ = done.send(Done::Mounted(result));
+                perform(done, |lost| Done::Mounted(Err(lost)), async move {
+                    Done::Mounted(start::mount(&kubelet, &pod, &key, &ips, tokens).await)
                 });
             }
             Action::CreateSandbox { attempt } => {
                 self.memory.creating_sandbox = true;
-                tokio::spawn(async move {
-                    let _ = done.send(Done::Sandbox(start::sandbox(&kubelet, &pod, &key, attempt).await));
+                perform(done, |lost| Done::Sandbox(Err(lost)), async move {
+                    Done::Sandbox(start::sandbox(&kubelet, &pod, &key, attempt).await)
                 });
             }
             Action::StopSandbox { id } => {
                 self.memory.stopping.insert(id.clone());
-                tokio::spawn(async move {
+                let stopped = id.clone();
+                perform(done, |_| Done::Stopped(stopped), async move {
                     let request = kinit_cri::v1::StopPodSandboxRequest { pod_sandbox_id: id.clone() };
                     if let Err(error) = kubelet.runtime.stop_pod_sandbox(request).await {
                         tracing::warn!(pod = %key, %error, "stop the sandbox");
                         tokio::time::sleep(Duration::from_secs(2)).await;
                     }
-                    let _ = done.send(Done::Stopped(id));
+                    Done::Stopped(id)
                 });
             }
             Action::Start { container, attempt } => self.start(pod, seen, container, attempt, ips),
             Action::Resize(change) => {
                 self.memory.resizing = true;
-                tokio::spawn(async move {
+                let meant = change.clone();
+                perform(done, |lost| Done::Resized(meant, Err(lost)), async move {
                     let result = enforce::enforce(&kubelet, &pod, &key, &change).await;
-                    let _ = done.send(Done::Resized(change, result));
+                    Done::Resized(change, result)
                 });
             }
             Action::Kill { id, container, message, grace, renew } => {
@@ -62,9 +65,10 @@ impl Worker {
                     self.memory.renewed.insert(id.clone());
                 }
                 self.memory.killing.insert(id.clone(), grace);
-                tokio::spawn(async move {
+                let killed = id.clone();
+                perform(done, |_| Done::Killed(killed), async move {
                     kill::kill(&kubelet, &pod, &container, &id, &message, grace, ips.first().map(String::as_str)).await;
-                    let _ = done.send(Done::Killed(id));
+                    Done::Killed(id)
                 });
             }
         }
@@ -88,9 +92,12 @@ impl Worker {
             target: ephemeral::target(&pod, &container).and_then(|t| seen.latest(&t).map(|c| c.id.clone())),
         };
         let (kubelet, key, done) = (self.kubelet.clone(), self.key.clone(), self.done.0.clone());
-        tokio::spawn(async move {
+        let meant = container.clone();
+        let lost =
+            |message| Done::Started(meant, Err(StartError { reason: "CreateContainerError", message, created: false }));
+        perform(done, lost, async move {
             let result = start::container(&kubelet, &pod, &key, &spec, &start).await;
-            let _ = done.send(Done::Started(container, result));
+            Done::Started(container, result)
         });
     }
 
@@ -98,7 +105,7 @@ impl Worker {
         self.tearing = true;
         self.probes.stop();
         let (kubelet, key, pod, done) = (self.kubelet.clone(), self.key.clone(), pod.clone(), self.done.0.clone());
-        tokio::spawn(async move {
+        perform(done, |lost| Done::TornDown(Err(lost)), async move {
             let directory = kubelet.paths.pod(&key.uid);
             let result = tokio::task::spawn_blocking(move || {
                 // Last words of containers stay readable until the pod is gone.
@@ -116,7 +123,39 @@ impl Worker {
             if let Err(error) = kubelet.cgroups.remove(&pod, &key).await {
                 tracing::debug!(pod = %key, error = format!("{error:#}"), "remove the pod's cgroup");
             }
-            let _ = done.send(Done::TornDown(result));
+            Done::TornDown(result)
         });
+    }
+}
+
+/// Does something in a task of its own and reports what came of it; `lost` makes the report when it panicked. Without
+/// one the pod would wait for ever.
+pub(super) fn perform(
+    done: UnboundedSender<Done>,
+    lost: impl FnOnce(String) -> Done + Send + 'static,
+    work: impl Future<Output = Done> + Send + 'static,
+) {
+    tokio::spawn(async move {
+        let report = supervise::outcome(work).await.unwrap_or_else(|panic| {
+            tracing::error!(panic, "an action panicked");
+            lost(format!("internal error: {panic}"))
+        });
+        // A worker that has ended needs no report.
+        let _ = done.send(report);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_reported_as_a_failure() {
+        let (sender, mut reports) = tokio::sync::mpsc::unbounded_channel();
+        perform(sender, |lost| Done::Sandbox(Err(lost)), async { unreachable!("no such sandbox") });
+        match reports.recv().await {
+            Some(Done::Sandbox(Err(message))) => assert!(message.contains("no such sandbox"), "{message}"),
+            _ => unreachable!("a sandbox that could not be made"),
+        }
     }
 }

@@ -7,6 +7,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 
+use super::act::perform;
 use super::done::Done;
 use super::{Round, Wanted, Worker};
 use crate::pod::clean;
@@ -27,9 +28,8 @@ impl Worker {
                 grace: pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| grace_of(pod)),
             };
         }
-        if self.disruption.is_some() {
-            // Upstream's immediateEvictionGracePeriodSeconds: what is short cannot wait for preStop hooks.
-            return Intent::Terminate { grace: 1 };
+        if let Some(eviction) = &self.disruption {
+            return Intent::Terminate { grace: eviction.grace.unwrap_or_else(|| grace_of(pod)) };
         }
         if self.verdict.is_some() || ended { Intent::Terminate { grace: grace_of(pod) } } else { Intent::Run }
     }
@@ -60,9 +60,12 @@ impl Worker {
             return;
         }
         self.measured = Some(tokio::time::Instant::now());
-        let done = self.done.0.clone();
-        tokio::task::spawn_blocking(move || {
-            let _ = done.send(Done::Exceeded(limit::exceeded(&limited)));
+        perform(self.done.0.clone(), |_| Done::Exceeded(None), async move {
+            let measured = tokio::task::spawn_blocking(move || limit::exceeded(&limited)).await;
+            Done::Exceeded(measured.unwrap_or_else(|error| {
+                tracing::error!(%error, "measure volumes");
+                None
+            }))
         });
     }
 

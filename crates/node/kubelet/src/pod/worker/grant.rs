@@ -19,6 +19,11 @@ fn file(kubelet: &crate::kubelet::Kubelet, key: &PodKey) -> PathBuf {
     kubelet.paths.pod(&key.uid).join("allocated.json")
 }
 
+/// Whether a grant of the pod is on file: it was admitted before this process started.
+pub(super) fn is_kept(kubelet: &crate::kubelet::Kubelet, key: &PodKey) -> bool {
+    file(kubelet, key).exists()
+}
+
 /// What the pod was granted before this process started, or all it asks for.
 pub(super) fn known(kubelet: &crate::kubelet::Kubelet, key: &PodKey, pod: &Pod) -> Allocation {
     let path = file(kubelet, key);

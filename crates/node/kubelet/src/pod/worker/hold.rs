@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Volume};
+use kinit_component_base::supervise;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
+use super::act::perform;
 use super::done::Done;
 use crate::objects::{Changes, Handle};
 use crate::pod::memory::VOLUMES;
-use crate::pod::start;
+use crate::pod::{resize, start};
 use crate::references;
 
 /// Objects a pod holds.
@@ -44,10 +46,10 @@ impl Worker {
 
     pub(super) fn held_downward(&self) -> bool {
         let pod = self.wanted.borrow().pod.clone();
-        pod.spec
-            .iter()
-            .flat_map(|s| s.volumes.iter().flatten())
-            .any(|v| v.downward_api.is_some() || v.projected.is_some())
+        let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+        let parts =
+            |v: &Volume| v.projected.iter().flat_map(|p| p.sources.iter().flatten()).any(|s| s.downward_api.is_some());
+        volumes.into_iter().any(|v| v.downward_api.is_some() || parts(v))
     }
 
     /// Brings live volumes up to date, in a task of its own: the API may be slow to answer.
@@ -69,18 +71,26 @@ impl Worker {
         let (pod, mut tokens) = (self.pod.clone(), self.tokens.clone());
         let ips: Vec<String> =
             self.last.iter().flat_map(|s| s.pod_ips.iter().flatten()).map(|ip| ip.ip.clone()).collect();
-        tokio::spawn(async move {
+        let kept = tokens.clone();
+        perform(done, |lost| Done::Refreshed(kept, Err(lost)), async move {
             let place = start::place(&kubelet, &ips);
             let result = crate::volumes::set_up(&kubelet, &pod, &key, &place, &mut tokens).await;
-            let _ = done.send(Done::Refreshed(tokens, result));
+            Done::Refreshed(tokens, result)
         });
     }
+}
+
+/// Whether downward API volumes say something else of these two states of a pod: what may change is labels, annotations
+/// and resources.
+pub(super) fn told_differently(before: &Pod, now: &Pod) -> bool {
+    let told = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone(), resize::of(pod));
+    told(before) != told(now)
 }
 
 /// Passes changes of an object on until `stop`.
 fn follow<K: Send + Sync + 'static>(mut changes: Changes<K>, refresh: &Arc<Notify>, stop: &CancellationToken) {
     let (refresh, stop) = (refresh.clone(), stop.clone());
-    tokio::spawn(async move {
+    supervise::spawn("object changes", async move {
         loop {
             tokio::select! { () = stop.cancelled() => return, () = changes.next() => refresh.notify_one() }
         }

@@ -49,7 +49,7 @@ impl Worker {
             verdict: self.verdict.clone(),
             pending_resize: self.refusal.clone().filter(|_| !over).map(|r| (r.reason.to_owned(), r.message)),
             resizing,
-            disruption: self.disruption.clone(),
+            disruption: self.disruption.as_ref().map(|e| e.disruption.clone()),
             renewed: self.memory.renewed.clone(),
             old: old.as_ref(),
         };
@@ -59,6 +59,11 @@ impl Worker {
             new.phase = self.last.as_ref().and_then(|l| l.phase.clone()).or(new.phase);
             new.reason = None;
             new.message = None;
+        }
+        if new.phase.as_deref() == Some("Running")
+            && let Some(seen) = self.unstarted.take()
+        {
+            self.kubelet.metrics.pod_started(seen.elapsed());
         }
         if self.last.as_ref() != Some(&new) || !wanted.removed {
             self.kubelet.writer.set(
