@@ -11,6 +11,8 @@ use crate::error::Error;
 use crate::store::{ROOT, Store, in_time};
 
 const PAGE: i64 = 1000;
+/// Below the root, where no resource is.
+const MARK: &str = "kinit-progress";
 
 impl Store {
     /// Feeds the caches until `shutdown`: a first picture, then every change, resuming after a lost connection.
@@ -56,18 +58,20 @@ impl Store {
         }
         let from = self.revision() + 1;
         let options = WatchOptions::new().with_prefix().with_start_revision(from.cast_signed()).with_progress_notify();
+        let sound = self.progress_is_sound().await?;
         let mut watches = self.client().await?.watch_client().max_decoding_message_size(256 << 20);
         let mut stream = in_time(watches.watch(ROOT, Some(options))).await?;
         loop {
             tokio::select! {
                 // A request for progress must not starve the events, nor the other way round.
                 message = stream.message() => match message? {
-                    Some(message) => self.absorb(&message)?,
+                    Some(message) => self.absorb(&message, sound)?,
                     None => return Ok(()),
                 },
-                () = self.0.progress.notified() => {
-                    in_time(stream.request_progress()).await?;
-                }
+                () = self.0.progress.notified() => match sound {
+                    true => in_time(stream.request_progress()).await?,
+                    false => self.mark().await?,
+                },
             }
         }
     }
@@ -120,7 +124,23 @@ impl Store {
         Ok(revision)
     }
 
-    fn absorb(&self, message: &WatchResponse) -> Result<(), Error> {
+    /// Whether a progress notification of this etcd comes after all events up to its revision. Those of older releases may
+    /// overtake events (`storage/feature.RequestWatchProgress` of upstream; fixed in etcd 3.4.25 and 3.5.8).
+    async fn progress_is_sound(&self) -> Result<bool, Error> {
+        let status = in_time(self.client().await?.maintenance_client().status()).await?;
+        let sound = reports_sound_progress(status.version());
+        if !sound {
+            tracing::warn!(version = status.version(), "this etcd's progress notifications are not reliable; reads are ordered by writes");
+        }
+        Ok(sound)
+    }
+
+    /// Writes a key whose event follows all that was committed before: what a progress notification should tell.
+    async fn mark(&self) -> Result<(), Error> {
+        in_time(self.kv().await?.put(format!("{ROOT}{MARK}"), "", None)).await.map(drop)
+    }
+
+    fn absorb(&self, message: &WatchResponse, sound: bool) -> Result<(), Error> {
         if message.canceled() {
             if message.compact_revision() > 0 {
                 return Err(Error::Compacted);
@@ -148,7 +168,7 @@ impl Store {
         let last = message.events().iter().filter_map(|e| e.kv()).map(|kv| kv.mod_revision()).max();
         match (last, message.header()) {
             (Some(revision), _) => self.reached(revision.cast_unsigned()),
-            (None, Some(header)) if !message.created() => self.reached(header.revision().cast_unsigned()),
+            (None, Some(header)) if sound && !message.created() => self.reached(header.revision().cast_unsigned()),
             _ => {}
         }
         Ok(())
@@ -178,5 +198,37 @@ impl Store {
             }
         }
         None
+    }
+}
+
+/// By the version that etcd tells; one that cannot be read is trusted with nothing.
+fn reports_sound_progress(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
+    match (numbers.next(), numbers.next(), numbers.next()) {
+        (Some(3), Some(4), Some(patch)) => patch >= 25,
+        (Some(3), Some(5), Some(patch)) => patch >= 8,
+        (Some(major), Some(minor), _) => (major, minor) > (3, 5),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn old_releases_are_not_trusted() {
+        for (version, sound) in [
+            ("3.4.23", false),
+            ("3.4.25", true),
+            ("3.5.7", false),
+            ("3.5.8", true),
+            ("3.5.16", true),
+            ("3.6.0-rc.1", true),
+            ("4.0.0", true),
+            ("3.3.27", false),
+            ("", false),
+            ("main", false),
+        ] {
+            assert_eq!(super::reports_sound_progress(version), sound, "{version}");
+        }
     }
 }

@@ -10,8 +10,10 @@ fn template() -> Value {
     json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
 }
 
-/// Minimal objects: path, object, and what is read back of it.
-fn table() -> Vec<(&'static str, Value, Vec<(&'static str, Value)>)> {
+/// A path of a collection, a minimal object for it, and what is read back of that, by JSON pointer.
+type Row = (&'static str, Value, Vec<(&'static str, Value)>);
+
+fn table() -> Vec<Row> {
     let selector = json!({"matchLabels": {"a": "b"}});
     vec![
         (
