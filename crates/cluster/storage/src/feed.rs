@@ -130,7 +130,10 @@ impl Store {
         let status = in_time(self.client().await?.maintenance_client().status()).await?;
         let sound = reports_sound_progress(status.version());
         if !sound {
-            tracing::warn!(version = status.version(), "this etcd's progress notifications are not reliable; reads are ordered by writes");
+            tracing::warn!(
+                version = status.version(),
+                "this etcd's progress notifications are not reliable; reads are ordered by writes"
+            );
         }
         Ok(sound)
     }

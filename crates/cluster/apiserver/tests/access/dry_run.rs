@@ -65,7 +65,8 @@ impl Walk<'_> {
     /// Every verb of a kind, of which one object is stored.
     async fn kind(&mut self, desc: &Descriptor, stored: &Value) {
         let path = collection(desc, false);
-        let named = format!("{path}/kept");
+        let kept = objects::name(desc, "kept");
+        let named = format!("{path}/{kept}");
         let object = objects::of(desc, "tried");
         let mut again = objects::of(desc, "kept");
         self.expect(201, "POST", &path, Some(("application/json", &object))).await;
@@ -84,8 +85,8 @@ impl Walk<'_> {
         again["kind"] = desc.kind.clone().into();
         let applied = format!("{named}?fieldManager=m&force=true");
         self.expect(200, "PATCH", &applied, Some((APPLY, &again))).await;
-        again["metadata"]["name"] = "tried".into();
-        let applied = format!("{path}/tried?fieldManager=m&force=true");
+        again["metadata"]["name"] = objects::name(desc, "tried").into();
+        let applied = format!("{path}/{}?fieldManager=m&force=true", objects::name(desc, "tried"));
         self.expect(201, "PATCH", &applied, Some((APPLY, &again))).await;
         for sub in &desc.subresources {
             self.sub(desc, sub.name, sub.verbs, &named, &changed).await;
@@ -158,10 +159,10 @@ async fn nothing_of_any_kind_is_written() {
     for desc in api.server.server.registry.all().iter().filter(|d| !d.prefix.is_empty()) {
         let path = collection(desc, false);
         // Two faces of one stored kind share the object.
-        if api.get(ADMIN, &format!("{path}/kept")).await.code == 404 {
+        if api.get(ADMIN, &format!("{path}/{}", objects::name(desc, "kept"))).await.code == 404 {
             api.create(&path, &objects::of(desc, "kept")).await;
         }
-        let mut stored = api.get(ADMIN, &format!("{path}/kept")).await.body;
+        let mut stored = api.get(ADMIN, &format!("{path}/{}", objects::name(desc, "kept"))).await.body;
         if !stored["metadata"]["labels"].is_object() {
             stored["metadata"]["labels"] = json!({});
         }

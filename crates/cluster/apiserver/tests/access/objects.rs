@@ -25,8 +25,16 @@ pub fn of(desc: &Descriptor, name: &str) -> Value {
         | "CSIDriver") => volume(kind, name),
         kind => other(kind, &desc.group, name),
     };
-    object["metadata"]["name"] = name.into();
+    object["metadata"]["name"] = self::name(desc, name).into();
     object
+}
+
+/// A name as the kind takes it: addresses are named by addresses.
+pub fn name(desc: &Descriptor, name: &str) -> String {
+    match desc.kind.as_str() {
+        "IPAddress" => format!("2001:db8::{:x}", name.bytes().map(u32::from).sum::<u32>()),
+        _ => name.to_owned(),
+    }
 }
 
 fn workload(kind: &str) -> Value {

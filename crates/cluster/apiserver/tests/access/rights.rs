@@ -22,13 +22,14 @@ fn requests(desc: &Descriptor) -> Vec<(&'static str, String)> {
             ("POST", path),
         ]);
     }
-    let named = format!("{path}/held");
+    let held = objects::name(desc, "held");
+    let named = format!("{path}/{held}");
     out.push(("GET", format!("{path}?fieldSelector=metadata.name%3Dheld")));
     out.push(("GET", format!("{path}?watch=1&fieldSelector=metadata.name%3Dheld")));
     let watch = collection(desc, true);
     out.extend([
         ("GET", watch.clone()),
-        ("GET", format!("{watch}/held")),
+        ("GET", format!("{watch}/{held}")),
         ("GET", watch.replace("/namespaces/default", "")),
     ]);
     let subs = desc.subresources.iter().map(|s| format!("{named}/{}", s.name));
@@ -46,7 +47,9 @@ async fn without_rights_there_is_nothing() {
     api.default_account().await;
     let (mut wrong, mut sent) = (Vec::new(), 0);
     for desc in &api.server.server.registry.all() {
-        if !desc.prefix.is_empty() && api.get(ADMIN, &format!("{}/held", collection(desc, false))).await.code == 404 {
+        if !desc.prefix.is_empty()
+            && api.get(ADMIN, &format!("{}/{}", collection(desc, false), objects::name(desc, "held"))).await.code == 404
+        {
             let mut object = objects::of(desc, "held");
             object["metadata"]["annotations"] = json!({"example.com/leak": "do-not-show"});
             api.create(&collection(desc, false), &object).await;
@@ -57,7 +60,7 @@ async fn without_rights_there_is_nothing() {
             }
             let body = matches!(method, "PUT" | "PATCH" | "POST").then(|| {
                 let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-                (media, json!({"metadata": {"name": "held"}}).to_string())
+                (media, json!({"metadata": {"name": objects::name(desc, "held")}}).to_string())
             });
             let answer = api.ask("nobody", method, &path, body).await;
             sent += 1;

@@ -47,18 +47,19 @@ async fn every_kind_is_watched_by_name() {
     let mut watches = Vec::new();
     for desc in api.server.server.registry.all().iter().filter(|d| d.verbs.contains(&"watch")) {
         for name in ["w-one", "w-two"] {
-            let path = collection(desc, false);
+            let (path, full) = (collection(desc, false), objects::name(desc, name));
             // Two faces of one stored kind share the object.
-            if api.get(ADMIN, &format!("{path}/{name}")).await.code == 404 {
+            if api.get(ADMIN, &format!("{path}/{full}")).await.code == 404 {
                 api.create(&path, &objects::of(desc, name)).await;
             }
         }
-        watches.push((desc.namespaced, format!("{}/w-one", collection(desc, true))));
+        let name = objects::name(desc, "w-one");
+        watches.push((format!("{}/{name}", collection(desc, true)), name));
     }
     assert!(watches.len() > 50, "{} kinds", watches.len());
-    let asked = watches.iter().map(|(_, path)| api.watched(ADMIN, path));
-    for ((_, path), got) in watches.iter().zip(futures::future::join_all(asked).await) {
-        assert_eq!(got, (200, vec!["w-one".to_owned()]), "{path}");
+    let asked = watches.iter().map(|(path, _)| api.watched(ADMIN, path));
+    for ((path, name), got) in watches.iter().zip(futures::future::join_all(asked).await) {
+        assert_eq!(got, (200, vec![name.clone()]), "{path}");
     }
 }
 

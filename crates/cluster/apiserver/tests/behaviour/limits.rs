@@ -34,7 +34,17 @@ async fn token(api: &Api) -> String {
     // There is no controller here to make it.
     api.create(accounts, json!({"metadata": {"name": "default"}})).await;
     let answer = api.create(&format!("{accounts}/default/token"), json!({"spec": {"audiences": []}})).await;
-    answer["status"]["token"].as_str().unwrap().to_owned()
+    let token = answer["status"]["token"].as_str().unwrap().to_owned();
+    // The binding counts as soon as the server's own watch has brought it.
+    let client = api.server.stranger().unwrap().build().unwrap();
+    let allowed = async || {
+        let request = client.get(format!("{}{MAPS}", api.server.plane.url())).bearer_auth(&token);
+        request.send().await.unwrap().status().as_u16() == 200
+    };
+    while !allowed().await {
+        tokio::task::yield_now().await;
+    }
+    token
 }
 
 #[tokio::test(flavor = "multi_thread")]
