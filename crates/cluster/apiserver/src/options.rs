@@ -95,6 +95,9 @@ pub struct Options {
     /// Accept bootstrap tokens of kube-system
     #[arg(long, action = ArgAction::Set, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
     pub enable_bootstrap_token_auth: bool,
+    /// Static tokens: lines of token,user,uid,"group1,group2"
+    #[arg(long)]
+    pub token_auth_file: Option<PathBuf>,
     /// Allow privileged containers
     #[arg(long, action = ArgAction::Set, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
     pub allow_privileged: bool,

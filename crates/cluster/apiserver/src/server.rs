@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use crate::admission::webhook::Webhooks;
 use crate::authn::anonymous::Anonymous;
 use crate::authn::keys::Keys;
+use crate::authn::token_file::TokenFile;
 use crate::authz::rbac::{Rbac, Rule};
 use crate::inflight::Limit;
 use crate::metrics::Metrics;
@@ -41,6 +42,8 @@ pub struct Server {
     pub anonymous: Anonymous,
     /// Keys of service account tokens.
     pub keys: Keys,
+    /// Static tokens.
+    pub token_file: TokenFile,
     /// Roles and bindings.
     pub rbac: Rbac,
     /// Rules of every node.
@@ -99,6 +102,7 @@ impl Server {
             trust,
             anonymous,
             keys,
+            token_file: options.token_auth_file.as_deref().map(TokenFile::load).transpose()?.unwrap_or_default(),
             rbac: Rbac::default(),
             node_rules: authz::node::rules(),
             nodes: authz::node::Live::default(),

@@ -28,7 +28,9 @@ pub(crate) const REQUEST: Duration = Duration::from_secs(10);
 /// An etcd election ends within this (`--election-timeout` of 1 s, up to twice that by chance, and the vote), or not soon.
 const ELECTION: Duration = Duration::from_secs(3);
 const BETWEEN: Duration = Duration::from_millis(50);
-const PROBE: Duration = Duration::from_secs(1);
+const PROBE: Duration = Duration::from_millis(500);
+/// A member answers what it knows by itself within this, election or not, or it hangs.
+const ALONE: Duration = Duration::from_secs(1);
 const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// A resource the store keeps.
@@ -116,13 +118,15 @@ impl Store {
         self.0.healthy.load(Ordering::Relaxed)
     }
 
-    /// Asks etcd every second whether it still answers, until `shutdown`: what readiness goes by.
+    /// Asks etcd twice a second whether it still answers, until `shutdown`: what readiness goes by.
     ///
     /// A silence as long as an election does not count: it is the same for all servers, and were they all to say that they
-    /// are not ready, a balancer would have nobody left to send requests to that only have to wait.
+    /// are not ready, a balancer would have nobody left to send requests to that only have to wait. A member that does not
+    /// even tell what it knows by itself does not wait for an election: it hangs, and others do not.
     pub(crate) async fn probe(&self, shutdown: &CancellationToken) {
         loop {
-            let healthy = tokio::time::timeout(ELECTION, self.answered()).await.is_ok();
+            let healthy = matches!(tokio::time::timeout(ALONE, self.answers_alone()).await, Ok(Ok(())))
+                && tokio::time::timeout(ELECTION, self.answered()).await.is_ok();
             if self.0.healthy.swap(healthy, Ordering::Relaxed) && !healthy {
                 tracing::warn!("etcd does not answer");
             }
@@ -138,6 +142,13 @@ impl Store {
         }
     }
 
+    /// A read that needs no other member.
+    async fn answers_alone(&self) -> Result<(), Error> {
+        let options = GetOptions::new().with_count_only().with_serializable();
+        let mut kv = self.kv().await?;
+        in_time(kv.get(format!("{ROOT}consistent-read"), Some(options))).await.map(drop)
+    }
+
     /// Waits for an answer of etcd's quorum.
     async fn answered(&self) {
         while self.current_revision().await.is_err() {
@@ -145,8 +156,8 @@ impl Store {
         }
     }
 
-    /// Runs a request; one that did not leave, because its endpoint is gone or has no leader, is tried again on the next
-    /// endpoint until an election has had the time to end.
+    /// Runs a request that may be made twice: a read, or a write without a guard. One that was not answered, because its endpoint
+    /// is gone or its leader has changed, is tried again on the next endpoint until an election has had the time to end.
     async fn run_kv<T>(&self, work: impl Fn(KvClient) -> Answer<T> + Send) -> Result<T, Error> {
         let deadline = Instant::now() + ELECTION;
         loop {
@@ -154,7 +165,7 @@ impl Store {
             match result {
                 Err(error @ Error::Unavailable(_)) => {
                     self.0.etcd.failed();
-                    if !error.is_unsent() || Instant::now() >= deadline {
+                    if Instant::now() >= deadline {
                         return Err(error);
                     }
                     tokio::time::sleep(BETWEEN).await;

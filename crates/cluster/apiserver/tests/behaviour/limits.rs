@@ -95,3 +95,16 @@ async fn a_timeout_of_the_client_counts() {
     assert_eq!(response.status().as_u16(), 200);
     response.text().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn static_tokens_authenticate() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tokens.csv");
+    std::fs::write(&file, "letmein,alice,u1,\"system:masters\"\n").unwrap();
+    let api = Api::start_with(&[&format!("--token-auth-file={}", file.display())]).await;
+    let client = api.server.stranger().unwrap().build().unwrap();
+    for (token, code) in [("letmein", 200), ("letmeout", 401)] {
+        let request = client.get(format!("{}{MAPS}", api.server.plane.url())).bearer_auth(token);
+        assert_eq!(request.send().await.unwrap().status().as_u16(), code, "{token}");
+    }
+}
