@@ -27,7 +27,8 @@ use crate::serving::{SecurePort, serve_secure};
 /// A little longer than the release of a lease may take.
 const RELEASE: Duration = Duration::from_millis(1200);
 
-/// Flags that upstream's `kube-controller-manager` and `kube-scheduler` share, but for `--secure-port`, whose default is each one's own.
+/// Flags that upstream's `kube-controller-manager` and `kube-scheduler` share, but for `--secure-port`, whose default
+/// is each one's own.
 #[derive(clap::Args, Debug, Clone)]
 pub struct ComponentArgs {
     /// Kubeconfig with the API server's address and this component's identity
@@ -91,7 +92,8 @@ where
 
 /// Serves the secure port, waits to lead, then runs the tasks that `start` spawns until `shutdown`.
 ///
-/// Errors when leadership is lost or a task fails, so that the process ends: what acts without the lease acts beside another leader.
+/// Errors when leadership is lost or a task fails, so that the process ends: what acts without the lease acts beside
+/// another leader.
 pub async fn lead<Fut>(
     name: &'static str,
     args: &ComponentArgs,

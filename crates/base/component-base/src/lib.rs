@@ -4,11 +4,10 @@
 //! main ─ runtime::run ──┬─ logs      tracing to stderr, verbosity as upstream's -v
 //!                       ├─ Shutdown  SIGTERM/SIGINT → one token everybody watches
 //!                       └─ your async fn
-//!                            ├─ supervise  tasks whose panic ends the process, or is told
+//!                            ├─ supervise  tasks that must not end unseen: a panic ends the process, or is told
 //!                            ├─ tls    certificates that reload when their files change
 //!                            ├─ unverified  TLS to pods' own servers, the one place without verification
-//!                            ├─ serve  HTTP/1.1 + HTTP/2 over TLS (or plain, loopback), peer certificates as an extension
-//!                            ├─ supervise tasks that must not end unseen
+//!                            ├─ serve  HTTP/1.1 + HTTP/2 over TLS (or plain, loopback), with peers' certificates
 //!                            ├─ health /healthz /livez /readyz with upstream's verbose form
 //!                            └─ metrics /metrics
 //! ```

@@ -113,7 +113,8 @@ pub struct Options {
     /// Audit log, - for standard output
     #[arg(long)]
     pub audit_log_path: Option<PathBuf>,
-    /// How the audit log is written: blocking (answers wait for their event), blocking-strict (and what cannot be logged is refused)
+    /// How the audit log is written: blocking (answers wait for their event), blocking-strict (and what cannot be
+    /// logged is refused)
     #[arg(long, default_value = "blocking")]
     pub audit_log_mode: String,
     /// Days to keep rotated audit logs, 0 for ever

@@ -150,7 +150,8 @@ fn amount(value: &IntOrString, total: i32) -> i32 {
     }
 }
 
-/// The status that says how many may go. `scaled` is what workloads want, `unmanaged` how many pods no scalable workload owns.
+/// The status that says how many may go. `scaled` is what workloads want, `unmanaged` how many pods no scalable
+/// workload owns.
 fn status(
     budget: &PodDisruptionBudget,
     pods: &[Arc<Pod>],

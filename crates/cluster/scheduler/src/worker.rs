@@ -197,7 +197,8 @@ impl Worker {
         Ok(())
     }
 
-    /// The selector of the Services, ReplicaSet, ReplicationController or StatefulSet the pod belongs to (`helper.DefaultSelector`).
+    /// The selector of the Services, ReplicaSet, ReplicationController or StatefulSet the pod belongs to
+    /// (`helper.DefaultSelector`).
     fn workload(&self, pod: &Pod) -> Option<Selector> {
         let namespace = pod.namespace().unwrap_or_default();
         let mut selector = Selector::default();

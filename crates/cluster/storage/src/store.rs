@@ -25,7 +25,8 @@ use crate::settle::Settled;
 /// Root of all keys, as upstream's `--etcd-prefix`.
 pub const ROOT: &str = "/registry/";
 pub(crate) const REQUEST: Duration = Duration::from_secs(10);
-/// An etcd election ends within this (`--election-timeout` of 1 s, up to twice that by chance, and the vote), or not soon.
+/// An etcd election ends within this (`--election-timeout` of 1 s, up to twice that by chance, and the vote), or not
+/// soon.
 const ELECTION: Duration = Duration::from_secs(3);
 const BETWEEN: Duration = Duration::from_millis(50);
 const PROBE: Duration = Duration::from_secs(1);
@@ -118,8 +119,8 @@ impl Store {
 
     /// Asks etcd every second whether it still answers, until `shutdown`: what readiness goes by.
     ///
-    /// A silence as long as an election does not count: it is the same for all servers, and were they all to say that they
-    /// are not ready, a balancer would have nobody left to send requests to that only have to wait.
+    /// A silence as long as an election does not count: it is the same for all servers, and were they all to say that
+    /// they are not ready, a balancer would have nobody left to send requests to that only have to wait.
     pub(crate) async fn probe(&self, shutdown: &CancellationToken) {
         loop {
             let healthy = tokio::time::timeout(ELECTION, self.answered()).await.is_ok();
@@ -145,8 +146,8 @@ impl Store {
         }
     }
 
-    /// Runs a request; one that did not leave, because its endpoint is gone or has no leader, is tried again on the next
-    /// endpoint until an election has had the time to end.
+    /// Runs a request; one that did not leave, because its endpoint is gone or has no leader, is tried again on the
+    /// next endpoint until an election has had the time to end.
     async fn run_kv<T>(&self, work: impl Fn(KvClient) -> Answer<T> + Send) -> Result<T, Error> {
         let deadline = Instant::now() + ELECTION;
         loop {
@@ -345,7 +346,8 @@ impl Store {
     pub async fn raw_swap(&self, key: &str, expected: u64, value: Vec<u8>) -> Result<bool, Error> {
         let key = format!("{ROOT}{key}");
         let op = TxnOp::put(key.as_str(), value, None);
-        // Another server may write the very same bytes, so what is found does not tell whose they are: a write in doubt counts as lost.
+        // Another server may write the very same bytes, so what is found does not tell whose they are: a write in doubt
+        // counts as lost.
         let nobodys = Some([].as_slice());
         Ok(matches!(self.settle(&key, expected, op, nobodys).await?, Settled::Done(_)))
     }

@@ -54,7 +54,8 @@ pub(crate) fn observe_module(name: &str) -> Result<Observed> {
     Ok(if feature_shows(name) { Observed::AsWanted } else { Observed::Missing })
 }
 
-/// Loads a module. kmod's own rules (aliases, blacklists, options) are the system's; there is no protocol but the program.
+/// Loads a module. kmod's own rules (aliases, blacklists, options) are the system's; there is no protocol but the
+/// program.
 pub(crate) async fn load_module(name: &str) -> Result<()> {
     let output = Command::new("modprobe").arg(name).output().await.context("start modprobe")?;
     if !output.status.success() {

@@ -14,7 +14,8 @@ use crate::cgroup;
 use crate::disk::Disk;
 use crate::state::Playground;
 
-/// Settings that are the whole machine's, or that a network namespace may not change: each host gets a private file to read and write.
+/// Settings that are the whole machine's, or that a network namespace may not change: each host gets a private file to
+/// read and write.
 const GLOBAL_SYSCTLS: &[&str] = &[
     "kernel/panic",
     "kernel/panic_on_oops",

@@ -1,9 +1,9 @@
-//! Node-pressure eviction (`pkg/kubelet/eviction`): when memory, disk or process ids run short, unused images go first where
-//! that helps, then one pod at a time.
+//! Node-pressure eviction (`pkg/kubelet/eviction`): when memory, disk or process ids run short, unused images go first
+//! where that helps, then one pod at a time.
 //!
 //! ```text
 //! measure ─▶ rank::crossed ─▶ Pressure (what the node's conditions and admission read)
-//!                 └─▶ disk: remove what is unused ─▶ still crossed? ─▶ rank::first ─▶ its worker ends it: Failed, Evicted
+//!                 └─▶ disk: remove what is unused ─▶ still crossed? ─▶ rank::first ─▶ its worker ends it: Evicted
 //! ```
 
 pub mod measure;

@@ -81,7 +81,8 @@ impl Nftables {
         Fd(self.socket.as_raw_fd())
     }
 
-    /// The FORCE options pass the system's limit but want CAP_NET_ADMIN in the first user namespace; the plain ones are the second best.
+    /// The FORCE options pass the system's limit but want CAP_NET_ADMIN in the first user namespace; the plain ones are
+    /// the second best.
     fn force(&self, bytes: usize, buffer: Buffer) {
         let fd = self.fd();
         let forced = match buffer {
@@ -101,7 +102,8 @@ impl Nftables {
 
     /// Makes the kernel's table what `new` says, given that it is `old` now; all at once.
     ///
-    /// When the table is not what `old` says ([`Error::is_surprise`]) it is made anew. Returns how many changes were sent.
+    /// When the table is not what `old` says ([`Error::is_surprise`]) it is made anew. Returns how many changes were
+    /// sent.
     pub fn apply(&self, old: Option<&Table>, new: &Table) -> Result<usize, Error> {
         let changes = diff(old, new);
         match self.commit(new.family, &new.name, &changes) {

@@ -63,8 +63,8 @@ pub fn ephemeral_update(new: &Value, old: &Value) -> Value {
     out
 }
 
-/// `pods/resize`: the resources of containers, and how they are changed. Containers that are not those of the pod are taken as
-/// they are: the validation refuses them.
+/// `pods/resize`: the resources of containers, and how they are changed. Containers that are not those of the pod are
+/// taken as they are: the validation refuses them.
 pub fn resize_update(new: &Value, old: &Value) -> Value {
     let mut out = with_metadata_of(new, old);
     for list in ["containers", "initContainers"] {

@@ -1,4 +1,5 @@
-//! `taint-eviction`: deletes pods that do not tolerate their node's `NoExecute` taints, at once or when their time is up.
+//! `taint-eviction`: deletes pods that do not tolerate their node's `NoExecute` taints, at once or when their time is
+//! up.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -56,8 +57,8 @@ fn no_execute(node: &Node) -> Vec<Taint> {
     taints.filter(|t| t.effect == "NoExecute").cloned().collect()
 }
 
-/// When the pod must go: `None` for never. Of several taints, each with the shortest of its tolerations, the earliest counts.
-/// A taint that does not say since when counts from `first`, when the pod was first seen with it.
+/// When the pod must go: `None` for never. Of several taints, each with the shortest of its tolerations, the earliest
+/// counts. A taint that does not say since when counts from `first`, when the pod was first seen with it.
 fn deadline(taints: &[Taint], tolerations: &[Toleration], first: Timestamp, now: Timestamp) -> Option<Timestamp> {
     taints
         .iter()

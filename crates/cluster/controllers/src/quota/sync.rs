@@ -153,7 +153,8 @@ impl Controller {
         used
     }
 
-    /// How many objects of a resource the quota's namespace has; `None` for a resource that the API server does not have.
+    /// How many objects of a resource the quota's namespace has; `None` for a resource that the API server does not
+    /// have.
     async fn count(&self, quota: &ResourceQuota, plural: &str, group: &str) -> Result<Option<i64>> {
         let key = (plural.to_owned(), group.to_owned());
         let known = self.counted.lock().get(&key).cloned();

@@ -100,7 +100,8 @@ fn tagged(image: &str) -> String {
     if name.contains(':') || image.contains('@') { image.to_owned() } else { format!("{image}:latest") }
 }
 
-/// ImageLocality: how much of the pod's images is there already, less where few nodes have them (so that not all pods go there).
+/// ImageLocality: how much of the pod's images is there already, less where few nodes have them (so that not all pods
+/// go there).
 pub fn image_locality(pod: &PodInfo, node: &NodeInfo, holders: &BTreeMap<String, usize>, nodes: usize) -> i64 {
     const MB: i64 = 1024 * 1024;
     let containers =

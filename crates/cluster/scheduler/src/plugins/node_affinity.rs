@@ -1,4 +1,5 @@
-//! NodeAffinity: `spec.nodeSelector` and `spec.affinity.nodeAffinity` (`k8s.io/component-helpers/scheduling/corev1/nodeaffinity`).
+//! NodeAffinity: `spec.nodeSelector` and `spec.affinity.nodeAffinity`
+//! (`k8s.io/component-helpers/scheduling/corev1/nodeaffinity`).
 
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
 

@@ -1,6 +1,8 @@
-//! The one way statuses leave the node: the newest per pod, several pods at a time, never two writes of one pod at once.
+//! The one way statuses leave the node: the newest per pod, several pods at a time, never two writes of one pod at
+//! once.
 //!
-//! A status is due when it is new, and when the API shows another than was last written (`status_manager.go: needsReconcile`).
+//! A status is due when it is new, and when the API shows another than was last written (`status_manager.go:
+//! needsReconcile`).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -238,7 +240,8 @@ fn drift(pod: &Pod, status: &PodStatus) -> BTreeSet<String> {
     differences(&json!(pod.status), &body)
 }
 
-/// A strategic merge patch: our conditions by type, lists of addresses as a whole, and null for what is no longer there.
+/// A strategic merge patch: our conditions by type, lists of addresses as a whole, and null for what is no longer
+/// there.
 fn patch(uid: Option<&str>, status: &PodStatus) -> Value {
     let mut value = serde_json::to_value(status).unwrap_or_else(|_| json!({}));
     if let Value::Object(fields) = &mut value {

@@ -6,7 +6,8 @@
 //!                                                              └─────────────────┘
 //! ```
 //!
-//! The charge comes before the object is written. When that fails, the quota controller counts again and takes the charge back.
+//! The charge comes before the object is written. When that fails, the quota controller counts again and takes the
+//! charge back.
 
 mod check;
 mod ledger;

@@ -107,7 +107,8 @@ fn beyond_surge(set: &DaemonSet, running: &[&Arc<Pod>], hash: &str, now: Timesta
     beyond
 }
 
-/// The next step of a rolling update (`daemon.rollingUpdate`): old pods to delete, or nodes that get a new pod beside the old one.
+/// The next step of a rolling update (`daemon.rollingUpdate`): old pods to delete, or nodes that get a new pod beside
+/// the old one.
 pub fn roll(
     set: &DaemonSet,
     nodes: &[Arc<Node>],

@@ -217,8 +217,8 @@ impl Controller {
         Ok(())
     }
 
-    /// Revision and copied annotations of the new set, sizes of all: written only where they differ. `sets` and the answer have
-    /// then what was written, for the writes that follow.
+    /// Revision and copied annotations of the new set, sizes of all: written only where they differ. `sets` and the
+    /// answer have then what was written, for the writes that follow.
     async fn refresh_annotations<'a>(
         &self,
         deployment: &'a Deployment,
@@ -256,8 +256,8 @@ impl Controller {
         }
     }
 
-    /// Writes the revision's number; the Deployment as it is stored then, for the writes that follow. Its role may update
-    /// Deployments, not patch them.
+    /// Writes the revision's number; the Deployment as it is stored then, for the writes that follow. Its role may
+    /// update Deployments, not patch them.
     async fn set_revision<'a>(&self, deployment: &'a Deployment, number: i64) -> Result<Cow<'a, Deployment>> {
         if revision(deployment.annotations()) == number {
             return Ok(Cow::Borrowed(deployment));

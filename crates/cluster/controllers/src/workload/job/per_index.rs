@@ -1,7 +1,8 @@
 //! Indexed Jobs whose indexes fail each on its own (`backoffLimitPerIndex`). No IO.
 //!
-//! How often an index has failed stands in an annotation of its newest pod. So the last failed pod of an index keeps its
-//! finalizer until the next one, which carries the count on, was made (upstream: `getPodsWithDelayedDeletionPerIndex`).
+//! How often an index has failed stands in an annotation of its newest pod. So the last failed pod of an index keeps
+//! its finalizer until the next one, which carries the count on, was made (upstream:
+//! `getPodsWithDelayedDeletionPerIndex`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,7 +39,8 @@ pub fn next_failures(spec: &JobSpec, failed: Option<&Pod>) -> (i32, i32) {
     }
 }
 
-/// The indexes that failed for good: those known before and those of pods that failed once too often, or whose failure is final.
+/// The indexes that failed for good: those known before and those of pods that failed once too often, or whose failure
+/// is final.
 pub fn failed(spec: &JobSpec, pods: &[Arc<Pod>], limit: i32, mut known: BTreeSet<i32>) -> BTreeSet<i32> {
     for pod in pods.iter().filter(|p| has_failed(spec, p)) {
         let over = match meaning(spec, pod) {

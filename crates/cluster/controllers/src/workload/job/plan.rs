@@ -34,7 +34,8 @@ pub struct Plan {
     pub create: Vec<NewPod>,
     /// Pods to delete.
     pub delete: Vec<Arc<Pod>>,
-    /// Whether the deleted are to lose their finalizer first, so that they count for nothing: they were too many, or the Job is suspended.
+    /// Whether the deleted are to lose their finalizer first, so that they count for nothing: they were too many, or
+    /// the Job is suspended.
     pub uncounted: bool,
     /// When to look again without an event.
     pub again: Option<jiff::SignedDuration>,

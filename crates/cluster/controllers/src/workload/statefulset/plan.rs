@@ -144,7 +144,8 @@ fn some_at_once<'a>(
     steps
 }
 
-/// How many pods may be out during an update (MaxUnavailableStatefulSet, on by default since v1.35); `None` for one, strictly in order.
+/// How many pods may be out during an update (MaxUnavailableStatefulSet, on by default since v1.35); `None` for one,
+/// strictly in order.
 fn max_unavailable(set: &StatefulSet) -> Option<usize> {
     let spec = set.spec.as_ref()?;
     let rolling = spec.update_strategy.as_ref()?.rolling_update.as_ref()?;
