@@ -1,7 +1,7 @@
 //! Process plumbing that every component shares, and nothing else.
 //!
 //! ```text
-//! main ─ runtime::run ──┬─ logs      tracing to stderr, verbosity as upstream's -v
+//! main ─ runtime::main ─┬─ logs      tracing to stderr, verbosity as upstream's -v
 //!                       ├─ Shutdown  SIGTERM/SIGINT → one token everybody watches
 //!                       └─ your async fn
 //!                            ├─ supervise  tasks that must not end unseen: a panic ends the process, or is told
@@ -23,4 +23,4 @@ pub mod tls;
 pub mod unverified;
 pub mod version;
 
-pub use runtime::{Shutdown, run};
+pub use runtime::{Shutdown, main, run};
