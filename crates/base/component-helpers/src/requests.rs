@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
-use crate::quantity::Quantity;
+use kinit_apimachinery::quantity::Quantity;
 
 /// Amounts by name.
 pub type Amounts = BTreeMap<String, Quantity>;

@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 
 use super::names::{HUGE_PAGES, is_extended};
-use crate::quantity::Quantity;
 use crate::requests::{Amounts, Half, amounts, of_pod as asked_by};
+use kinit_apimachinery::quantity::Quantity;
 
 /// A count as an amount.
 pub fn number(count: usize) -> Quantity {

@@ -2,8 +2,8 @@
 
 use kinit_apimachinery::meta::Meta;
 use kinit_apimachinery::quantity::Quantity;
-use kinit_apimachinery::quota::SCOPES;
 use kinit_apimachinery::status::FieldErrors;
+use kinit_component_helpers::quota::SCOPES;
 use serde_json::Value;
 
 use super::tools::items;

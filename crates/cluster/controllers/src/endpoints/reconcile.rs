@@ -6,12 +6,12 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kinit_component_helpers::pod::node_name;
 use kube::ResourceExt;
 
 use super::hints::hints;
 use super::pods::{self, Port, is_headless};
 use crate::object::owner::controller_ref;
-use crate::object::pod::node_name;
 
 /// Label: who keeps the slice.
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";

@@ -11,15 +11,16 @@ use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use kinit_client::events::Recorder;
 use kinit_client::informer::{Store, key_of};
 use kinit_client::queue::Queue;
+use kinit_component_helpers::pod::node_name;
+use kinit_component_helpers::taints::tolerates;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::json;
 
 use super::ACCOUNT;
-use super::taints::tolerates;
 use crate::context::Context;
-use crate::object::pod::{BY_NODE, node_index, node_name};
+use crate::object::pod::{BY_NODE, node_index};
 use crate::object::{ignore_gone, now};
 
 /// Runs the controller.

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaStatus};
-use kinit_apimachinery::requests::{Amounts, amounts};
 use kinit_client::informer::{Change, key_of};
+use kinit_component_helpers::requests::{Amounts, amounts};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 

@@ -3,8 +3,7 @@
 use std::cmp::{Ordering, Reverse};
 
 use k8s_openapi::api::core::v1::Pod;
-
-use crate::object::pod::{is_ready, max_restarts, node_name, phase, ready_since};
+use kinit_component_helpers::pod::{is_ready, max_restarts, node_name, phase, ready_since};
 
 /// Annotation by which users say which pods they can do without.
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";

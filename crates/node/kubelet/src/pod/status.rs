@@ -9,10 +9,11 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use kinit_component_helpers::pod::is_over;
+use kinit_component_helpers::qos;
 
 use super::observe::{Container, Life, Observed, time};
 use super::policy::{is_sidecar, restarts};
-use crate::resources;
 
 /// What the status is made from, beside the pod and what runs.
 #[derive(Debug, Clone, Default)]
@@ -97,7 +98,7 @@ pub fn status(pod: &Pod, seen: &Observed, facts: &Facts<'_>, now: Timestamp) -> 
         start_time: facts.old.and_then(|o| o.start_time.clone()).or(Some(Time(now))),
         resources: spec.resources.clone(),
         allocated_resources: spec.resources.as_ref().and_then(|r| r.requests.clone()),
-        qos_class: Some(resources::qos(pod).name().to_owned()),
+        qos_class: Some(qos::of_pod(pod).name().to_owned()),
         container_statuses: Some(statuses),
         ephemeral_container_statuses: Some(ephemeral_statuses).filter(|l| !l.is_empty()),
         init_container_statuses: Some(init_statuses).filter(|l| !l.is_empty()),
@@ -261,7 +262,7 @@ fn ended(container: &Container) -> ContainerState {
 
 fn conditions(pod: &Pod, seen: &Observed, status: &PodStatus, facts: &Facts<'_>, now: Timestamp) -> Vec<PodCondition> {
     let spec = pod.spec.clone().unwrap_or_default();
-    let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let over = is_over(Some(status));
     let succeeded = status.phase.as_deref() == Some("Succeeded");
     let done = || Some("PodCompleted".to_owned());
     let incomplete: Vec<String> = spec

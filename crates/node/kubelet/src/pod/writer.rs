@@ -13,6 +13,7 @@ use crate::drift::{differences, version};
 use crate::pace::Repairs;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kinit_component_base::supervise;
+use kinit_component_helpers::pod::is_over;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use parking_lot::Mutex;
@@ -228,8 +229,7 @@ impl Writer {
 
 /// Where the API's pod differs from `status` in what is the kubelet's own.
 fn drift(pod: &Pod, status: &PodStatus) -> BTreeSet<String> {
-    let over = |s: Option<&PodStatus>| matches!(s.and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
-    if over(pod.status.as_ref()) && !over(Some(status)) {
+    if is_over(pod.status.as_ref()) && !is_over(Some(status)) {
         // Somebody else ended it for good, and the end is not taken back.
         return BTreeSet::new();
     }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaSpec};
 use kinit_apimachinery::quantity::Quantity;
-use kinit_apimachinery::quota::Subject;
-use kinit_apimachinery::requests::{Amounts, add, amounts};
+use kinit_component_helpers::quota::Subject;
+use kinit_component_helpers::requests::{Amounts, add, amounts};
 
 /// A quota as the controller and earlier charges left it.
 #[derive(Debug, Clone)]

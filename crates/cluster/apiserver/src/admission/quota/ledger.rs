@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kinit_apimachinery::meta::Meta;
-use kinit_apimachinery::requests::Amounts;
 use kinit_apimachinery::{ApiError, apply, time};
+use kinit_component_helpers::requests::Amounts;
 use kinit_storage::Updated;
 use parking_lot::Mutex;
 use serde::Deserialize;

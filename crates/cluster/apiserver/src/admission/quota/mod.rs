@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use kinit_apimachinery::ApiError;
 use kinit_apimachinery::meta::Meta;
-use kinit_apimachinery::quota::Subject;
+use kinit_component_helpers::quota::Subject;
 use serde_json::Value;
 
 use super::{Attributes, Operation};

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kinit_client::events::Recorder;
 use kinit_client::informer::{Change, Store, key_of, split_key};
 use kinit_client::queue::Queue;
+use kinit_component_helpers::pod::is_terminal;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
 
@@ -19,7 +20,6 @@ use super::plan::{self, Scale, desired, is_rolling, is_scaling_event, new_set_re
 use super::status::{self, condition, counts, deadline, is_complete, set_condition};
 use crate::context::Context;
 use crate::object::owner::{claim_all, controller_of};
-use crate::object::pod::is_terminal;
 use crate::object::{ignore_gone, is_status, now, selector};
 use crate::workload::pods::{brief, is_terminating};
 use crate::workload::written::Written;

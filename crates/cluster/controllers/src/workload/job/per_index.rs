@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::JobSpec;
 use k8s_openapi::api::core::v1::Pod;
+use kinit_component_helpers::pod::is_active;
 use kube::ResourceExt;
 
 use super::plan::index_of;
 use super::policy::{Meaning, has_failed, meaning};
-use crate::object::pod::is_active;
 
 /// Annotation: how many pods of this index failed before this one, and counted.
 pub const FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";

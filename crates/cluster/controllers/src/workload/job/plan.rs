@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kinit_component_helpers::pod::{is_active, is_ready, is_terminal};
 use kube::ResourceExt;
 
 use super::conditions::{condition, is_finished, set_condition};
@@ -12,7 +13,6 @@ use super::manage::{View, deadline, manage};
 use super::tally::{is_tracked, tally, uncounted};
 use super::verdict::{Verdict, decided, verdict};
 use super::{INDEX, indexes};
-use crate::object::pod::{is_active, is_ready, is_terminal};
 
 /// A pod to create.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus, UncountedTerminatedPods};
 use k8s_openapi::api::core::v1::Pod;
+use kinit_component_helpers::pod::{is_terminal, phase};
 
 use super::plan::{Plan, index_of, indexed};
 use super::policy::{Meaning, has_failed, meaning};
 use super::{FINALIZER, indexes, per_index};
-use crate::object::pod::{is_terminal, phase};
 
 /// What the pods add up to.
 #[derive(Debug, Default)]
