@@ -4,6 +4,7 @@
 //! files            sizes, sizes of mains, marks of unfinished work, width of comments
 //! functions        length, with a list of known offenders that may only shrink
 //! edges            who uses whom, against the table in docs/architecture.md
+//! lints            the workspace's, everywhere
 //! licences         of every dependency, against deny.toml
 //! ```
 
@@ -11,6 +12,7 @@ mod comments;
 mod edges;
 mod functions;
 mod licences;
+mod lints;
 mod metadata;
 
 use std::path::{Path, PathBuf};
@@ -37,7 +39,13 @@ pub fn run() -> Result<()> {
     }
     problems.extend(functions::compare(&long));
     let metadata = metadata::load()?;
-    problems.extend(edges::check(&read(&root.join("docs/architecture.md"))?, &metadata.crates(&root))?);
+    let crates = metadata.crates(&root);
+    problems.extend(edges::check(&read(&root.join("docs/architecture.md"))?, &crates)?);
+    let workspace = read(&root.join("Cargo.toml"))?;
+    for one in &crates {
+        let manifest = read(&root.join(&one.dir).join("Cargo.toml"))?;
+        problems.extend(lints::check(&one.dir, &manifest, &workspace));
+    }
     problems.extend(licences::check(&read(&root.join("deny.toml"))?, &metadata)?);
     if problems.is_empty() {
         return Ok(());

@@ -32,8 +32,8 @@ pub fn of_pod(pod: &Pod) -> Qos {
     pod.spec.as_ref().map_or(Qos::BestEffort, of_spec)
 }
 
-/// The class (`ComputePodQOS`). Resources of the pod as a whole count instead of the containers'. A limit stands in for a
-/// request that is not given, as the API server defaults it: pods from files come here without its defaults.
+/// The class (`ComputePodQOS`). Resources of the pod as a whole count instead of the containers'. A limit stands in for
+/// a request that is not given, as the API server defaults it: pods from files come here without its defaults.
 pub fn of_spec(spec: &PodSpec) -> Qos {
     let (mut requests, mut limits, mut complete) = (Amounts::new(), Amounts::new(), true);
     let mut count = |resources: Option<&ResourceRequirements>| {

@@ -2,8 +2,8 @@
 
 use k8s_openapi::api::core::v1::{Node, Taint, Toleration};
 
-/// Whether a toleration covers a taint (`v1.Toleration.ToleratesTaint`). The operators `Lt` and `Gt` belong to a feature
-/// that is off by default in v1.36 (TaintTolerationComparisonOperators) and cover nothing.
+/// Whether a toleration covers a taint (`v1.Toleration.ToleratesTaint`). The operators `Lt` and `Gt` belong to a
+/// feature that is off by default in v1.36 (TaintTolerationComparisonOperators) and cover nothing.
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let effect = toleration.effect.as_deref().unwrap_or("");
     let key = toleration.key.as_deref().unwrap_or("");

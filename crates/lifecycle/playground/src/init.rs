@@ -162,6 +162,7 @@ fn control_groups(root: &Path) -> Result<()> {
 }
 
 /// The clock, the kernel's modules and raw devices are the machine's: no host may touch them.
+#[expect(unsafe_code, reason = "prctl has no safe form")]
 fn drop_global_powers() -> Result<()> {
     const SYS_MODULE: u64 = 16;
     const SYS_RAWIO: u64 = 17;

@@ -47,6 +47,7 @@ pub struct Args {
     /// Remove the routes and the CNI configuration this program made, then end
     #[arg(long)]
     pub cleanup: bool,
+    /// What is logged.
     #[command(flatten)]
     pub logging: LoggingArgs,
 }

@@ -10,8 +10,11 @@ fn template() -> Value {
     json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
 }
 
-/// Minimal objects: path, object, and what is read back of it.
-fn table() -> Vec<(&'static str, Value, Vec<(&'static str, Value)>)> {
+/// Path, object, and what is read back of it: JSON pointers with their values.
+type Row = (&'static str, Value, Vec<(&'static str, Value)>);
+
+/// Minimal objects.
+fn table() -> Vec<Row> {
     let selector = json!({"matchLabels": {"a": "b"}});
     vec![
         (
