@@ -1,4 +1,5 @@
-//! `kill -9` of kinit at random moments: the same command finishes the cluster every time, and reset leaves nothing of it.
+//! `kill -9` of kinit at random moments: the same command finishes the cluster every time, and reset leaves nothing of
+//! it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -42,7 +42,8 @@ pub fn any_control_plane_may_die(lab: &Lab) {
     callers.end(lab);
 }
 
-/// The worst control plane to lose sight of: etcd's leader, which the balancer still reaches. Its API server must step aside by itself.
+/// The worst control plane to lose sight of: etcd's leader, which the balancer still reaches. Its API server must step
+/// aside by itself.
 pub fn etcds_leader_may_be_cut_off_from_its_peers(lab: &Lab) {
     /// Silence that an election may explain is waited for before a server says that it is not ready.
     const OUTAGE: Duration = Duration::from_secs(8);
@@ -76,7 +77,8 @@ fn leads_etcd(lab: &Lab, host: &str) -> Result<bool> {
     Ok(lab.ssh(host, metrics)?.lines().any(|line| line.trim_end() == "etcd_server_is_leader 1"))
 }
 
-/// A worker whose cable is pulled for longer than the grace period is given up; with the cable back in, it and its pods serve at once.
+/// A worker whose cable is pulled for longer than the grace period is given up; with the cable back in, it and its pods
+/// serve at once.
 pub fn a_worker_is_cut_off_and_comes_back(lab: &Lab) {
     /// Connections and watches are made anew, and what was written about the node is put right.
     const BACK: Duration = Duration::from_secs(15);

@@ -1,4 +1,5 @@
-//! A highly available cluster from its birth to its reset, as its operator sees it. One test, because the steps build on each other.
+//! A highly available cluster from its birth to its reset, as its operator sees it. One test, because the steps build
+//! on each other.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -10,7 +11,8 @@ use std::time::Instant;
 
 use ansible_free_tests::{Kubectl, Lab};
 
-/// With `KINIT_LAB` (a playground's name) and `KINIT_PART` set, that part alone runs on a cluster that stands: for work on the part.
+/// With `KINIT_LAB` (a playground's name) and `KINIT_PART` set, that part alone runs on a cluster that stands: for work
+/// on the part.
 #[test]
 fn a_cluster_lives() {
     let (standing, only) = (Lab::standing(), std::env::var("KINIT_PART").ok());

@@ -1,4 +1,5 @@
-//! A writer, a reader and a watcher, unmodified client libraries all, that keep going through the load balancer while things break.
+//! A writer, a reader and a watcher, unmodified client libraries all, that keep going through the load balancer while
+//! things break.
 
 use std::collections::BTreeSet;
 use std::path::Path;

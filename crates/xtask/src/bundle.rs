@@ -21,7 +21,8 @@ const DEMO_TOOLS: &[&str] = &[
 fn build() -> Result<PathBuf> {
     let programs = ["kinit", "hyperkube", "pause", "kube-dns"];
     let mut command = cargo();
-    // The whole workspace is selected, so that its crates have the features the tests built them with: nothing is compiled twice.
+    // The whole workspace is selected, so that its crates have the features the tests built them with: nothing is
+    // compiled twice.
     command.args(["build", "--quiet", "--workspace"]).args(programs.iter().flat_map(|p| ["--bin", p]));
     run_program(&mut command)?;
     Ok(target_dir().join(TARGET).join("debug"))

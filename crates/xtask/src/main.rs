@@ -43,7 +43,7 @@ enum Chore {
     Demo,
     /// Run all tests, end-to-end ones included
     Test(test::Args),
-    /// Check what lints cannot say: crate edges, file sizes, marks of unfinished work
+    /// Check what lints cannot say: crate edges, sizes, comments, licences, marks of unfinished work
     Tidy,
     /// Make docs/cli.md anew from kinit's own verbs and flags
     Docs,

@@ -1,4 +1,19 @@
 //! What lints cannot say.
+//!
+//! ```text
+//! files            sizes, sizes of mains, marks of unfinished work, width of comments
+//! functions        length, with a list of known offenders that may only shrink
+//! edges            who uses whom, against the table in docs/architecture.md
+//! lints            the workspace's, everywhere
+//! licences         of every dependency, against deny.toml
+//! ```
+
+mod comments;
+mod edges;
+mod functions;
+mod licences;
+mod lints;
+mod metadata;
 
 use std::path::{Path, PathBuf};
 
@@ -9,31 +24,48 @@ use crate::run::root;
 const MAX_LINES: usize = 800;
 const MAX_MAIN_LINES: usize = 60;
 
-/// Which crates a room may use, beyond its own and base. `lifecycle`, `cluster` and `node` know nothing of each other.
-const ROOMS: &[&str] = &["lifecycle", "cluster", "node"];
-
 /// `cargo xtask tidy`.
 pub fn run() -> Result<()> {
     let root = root();
     let mut problems = Vec::new();
-    let mut sources = Vec::new();
-    for dir in ["cmd", "crates", "ansible-free-tests"] {
-        collect(&root.join(dir), &mut sources)?;
+    let mut long = Vec::new();
+    let width = comments::max_width(&read(&root.join("rustfmt.toml"))?)?;
+    for path in sources(&root)? {
+        let shown = path.strip_prefix(&root).unwrap_or(&path).display().to_string();
+        let text = read(&path)?;
+        source(&shown, &text, &mut problems);
+        problems.extend(comments::too_wide(&shown, &text, width));
+        long.extend(functions::too_long(&shown, &text));
     }
-    for path in &sources {
-        let shown = path.strip_prefix(&root).unwrap_or(path).display().to_string();
-        let text = std::fs::read_to_string(path).with_context(|| format!("read {shown}"))?;
-        match path.extension().and_then(|e| e.to_str()) {
-            Some("rs") => source(&shown, &text, &mut problems),
-            Some("toml") => edges(&shown, &text, &mut problems),
-            _ => {}
-        }
+    problems.extend(functions::compare(&long));
+    let metadata = metadata::load()?;
+    let crates = metadata.crates(&root);
+    problems.extend(edges::check(&read(&root.join("docs/architecture.md"))?, &crates)?);
+    let workspace = read(&root.join("Cargo.toml"))?;
+    for one in &crates {
+        let manifest = read(&root.join(&one.dir).join("Cargo.toml"))?;
+        problems.extend(lints::check(&one.dir, &manifest, &workspace));
     }
+    problems.extend(licences::check(&read(&root.join("deny.toml"))?, &metadata)?);
     if problems.is_empty() {
         return Ok(());
     }
     problems.sort();
     bail!("{} problem(s):\n{}", problems.len(), problems.join("\n"))
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}
+
+/// All Rust files of the workspace.
+fn sources(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for dir in ["cmd", "crates", "ansible-free-tests"] {
+        collect(&root.join(dir), &mut files)?;
+    }
+    files.retain(|file| file.extension().is_some_and(|e| e == "rs"));
+    Ok(files)
 }
 
 fn collect(dir: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
@@ -61,50 +93,5 @@ fn source(shown: &str, text: &str, problems: &mut Vec<String>) {
         for (i, _) in text.lines().enumerate().filter(|(_, l)| l.contains(mark)) {
             problems.push(format!("{shown}:{}: {mark}", i + 1));
         }
-    }
-}
-
-/// A manifest's dependencies on crates of other rooms.
-fn edges(shown: &str, text: &str, problems: &mut Vec<String>) {
-    let Some(room) = room(shown) else { return };
-    let mine = crate_room(shown);
-    for dependency in
-        text.lines().filter_map(|l| l.strip_prefix("kinit-")).filter_map(|l| l.split(['.', ' ', '=']).next())
-    {
-        let theirs = ROOMS.iter().find(|r| root().join("crates").join(r).join(dependency).is_dir());
-        if theirs.is_some_and(|t| *t != room) {
-            problems.push(format!("{shown}: {room} may not use {dependency} of {}", theirs.unwrap_or(&"")));
-        }
-        if dependency == "storage" && mine != "apiserver" {
-            problems.push(format!("{shown}: only apiserver uses storage"));
-        }
-    }
-}
-
-fn room(shown: &str) -> Option<&str> {
-    let mut parts = shown.strip_prefix("crates/")?.split('/');
-    let room = parts.next()?;
-    (ROOMS.contains(&room) || room == "base").then_some(room)
-}
-
-fn crate_room(shown: &str) -> &str {
-    shown.split('/').nth(2).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn forbidden_edges_are_found() {
-        let mut problems = Vec::new();
-        edges(
-            "crates/node/kubelet/Cargo.toml",
-            "kinit-client.workspace = true\nkinit-config.workspace = true\n",
-            &mut problems,
-        );
-        assert_eq!(problems, ["crates/node/kubelet/Cargo.toml: node may not use config of lifecycle"]);
-        edges("crates/cluster/scheduler/Cargo.toml", "kinit-storage.workspace = true\n", &mut problems);
-        assert_eq!(problems.len(), 2);
     }
 }

@@ -1,8 +1,9 @@
 //! Fields that Go writes even when they are empty, zero or null.
 //!
-//! `encoding/json` leaves a field out only when its tag says `omitempty` and its type has an empty value: a struct has none, so
-//! `resources: {}` and `lastTimestamp: null` are written in spite of the tag. Typed clients rely on it: a DaemonSet whose
-//! status has no `numberReady` cannot be decoded by some. Which fields these are follows from the types' declarations.
+//! `encoding/json` leaves a field out only when its tag says `omitempty` and its type has an empty value: a struct has
+//! none, so `resources: {}` and `lastTimestamp: null` are written in spite of the tag. Typed clients rely on it: a
+//! DaemonSet whose status has no `numberReady` cannot be decoded by some. Which fields these are follows from the
+//! types' declarations.
 
 use std::sync::LazyLock;
 

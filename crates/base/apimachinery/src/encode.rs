@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-/// Escapes `<`, `>`, `&` and the two line separators of Unicode in strings, as `encoding/json` does: whoever keeps a part of
-/// an answer as bytes (a ControllerRevision's `data`) compares it with what a Go program would have written.
+/// Escapes `<`, `>`, `&` and the two line separators of Unicode in strings, as `encoding/json` does: whoever keeps a
+/// part of an answer as bytes (a ControllerRevision's `data`) compares it with what a Go program would have written.
 struct Go;
 
 impl Formatter for Go {

@@ -10,7 +10,6 @@
 //! selector labels and fields          status   upstream's Status answers
 //! quantity resource.Quantity          names    DNS names, labels; generateName
 //! meta     typed looks into an object's metadata
-//! requests what the containers of a pod ask for  quota  what a ResourceQuota counts
 //! ```
 
 pub mod apply;
@@ -23,8 +22,6 @@ pub mod names;
 pub mod patch;
 pub mod proto;
 pub mod quantity;
-pub mod quota;
-pub mod requests;
 pub mod schema;
 pub mod selector;
 pub mod status;

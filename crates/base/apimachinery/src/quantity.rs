@@ -37,8 +37,13 @@ impl Quantity {
 
     /// Rounded up to thousandths (`Quantity.MilliValue`).
     pub fn milli(&self) -> i64 {
+        clamp(self.thousandths())
+    }
+
+    /// Rounded up to thousandths, whatever the size: bytes in thousandths leave `i64` behind at 8 PiB.
+    pub fn thousandths(&self) -> i128 {
         let unit = NANO / 1000;
-        clamp(self.nano.div_euclid(unit) + i128::from(self.nano.rem_euclid(unit) > 0))
+        self.nano.div_euclid(unit) + i128::from(self.nano.rem_euclid(unit) > 0)
     }
 
     /// From thousandths.

@@ -3,7 +3,8 @@
 //! A field is one string there: `name number type flags... m=KEY s=STRATEGY l=LIST d=DEFAULT`. Types are `s` string,
 //! `i` int32, `l` int64, `b` bool, `d` double, `y` bytes, `q` Quantity, `x` IntOrString, `t` Time, `u` MicroTime,
 //! `D` Duration, `r` RawExtension, `f` FieldsV1, `S` a list of strings that protobuf wraps in a message, a type's
-//! name, `[]T` or `{}T` (a map from strings). Flags: `p` pointer, `o` omitempty, `r` required, `i` inlined, `z` omitzero.
+//! name, `[]T` or `{}T` (a map from strings). Flags: `p` pointer, `o` omitempty, `r` required, `i` inlined, `z`
+//! omitzero.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

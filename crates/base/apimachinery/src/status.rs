@@ -193,7 +193,8 @@ impl ApiError {
         Self::new(504, "Timeout", format!("Timeout: {}", message.into()))
     }
 
-    /// 504 for a resource version that is not there yet (`NewTooLargeResourceVersionError`); clients know it by its cause.
+    /// 504 for a resource version that is not there yet (`NewTooLargeResourceVersionError`); clients know it by its
+    /// cause.
     pub fn version_too_large(wanted: u64, current: u64) -> Self {
         let text = format!("Too large resource version: {wanted}, current: {current}");
         let cause = Cause {

@@ -1,18 +1,16 @@
 //! What every component that leads by election is started with, and how it starts.
 //!
 //! ```text
-//! command line ─▶ main ─▶ the component's own preparation ─▶ lead ─┬─ secure port (health, metrics)
+//! command line ─▶ component_base::main ─▶ the component's own preparation ─▶ lead ─┬─ secure port (health, metrics)
 //!                                                                  └─ elected ─▶ its tasks, until shutdown or loss
 //! ```
 
-use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use clap::{ArgAction, Parser};
+use clap::ArgAction;
 use kinit_component_base::Shutdown;
 use kinit_component_base::flags::only_false;
 use kinit_component_base::health::Checks;
@@ -27,7 +25,8 @@ use crate::serving::{SecurePort, serve_secure};
 /// A little longer than the release of a lease may take.
 const RELEASE: Duration = Duration::from_millis(1200);
 
-/// Flags that upstream's `kube-controller-manager` and `kube-scheduler` share, but for `--secure-port`, whose default is each one's own.
+/// Flags that upstream's `kube-controller-manager` and `kube-scheduler` share, but for `--secure-port`, whose default
+/// is each one's own.
 #[derive(clap::Args, Debug, Clone)]
 pub struct ComponentArgs {
     /// Kubeconfig with the API server's address and this component's identity
@@ -66,32 +65,10 @@ pub struct ComponentArgs {
     pub logging: LoggingArgs,
 }
 
-/// A component's main: parses `args` (the program's name first) and runs `run` until it ends or a signal comes.
-pub fn main<A, Fut>(
-    name: &'static str,
-    args: Vec<OsString>,
-    common: impl Fn(&A) -> &ComponentArgs,
-    run: impl FnOnce(A, Shutdown) -> Fut,
-) -> ExitCode
-where
-    A: Parser,
-    Fut: Future<Output = Result<()>>,
-{
-    let args = match A::try_parse_from(args) {
-        Ok(args) => args,
-        Err(error) => {
-            // Help and version come this way too; they are no failure.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
-        }
-    };
-    let logging = common(&args).logging.clone();
-    kinit_component_base::run(name, &logging, move |shutdown| run(args, shutdown))
-}
-
 /// Serves the secure port, waits to lead, then runs the tasks that `start` spawns until `shutdown`.
 ///
-/// Errors when leadership is lost or a task fails, so that the process ends: what acts without the lease acts beside another leader.
+/// Errors when leadership is lost or a task fails, so that the process ends: what acts without the lease acts beside
+/// another leader.
 pub async fn lead<Fut>(
     name: &'static str,
     args: &ComponentArgs,
@@ -168,6 +145,7 @@ async fn serve(name: &'static str, args: ComponentArgs, secure_port: u16, shutdo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
 
     /// Does things
     #[derive(Parser)]

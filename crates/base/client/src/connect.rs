@@ -20,7 +20,8 @@ use rustls::sign::CertifiedKey;
 use tower::{ServiceBuilder, ServiceExt};
 
 const CONNECT: Duration = Duration::from_secs(4);
-/// For the whole of a connection's beginning: a server that stops in the middle of a handshake sends nothing more, and no ping runs yet.
+/// For the whole of a connection's beginning: a server that stops in the middle of a handshake sends nothing more, and
+/// no ping runs yet.
 const HANDSHAKE: Duration = Duration::from_secs(6);
 /// A dead server answers no ping: with these two its connection, and every watch on it, ends within five seconds.
 const PING_INTERVAL: Duration = Duration::from_secs(3);
@@ -28,8 +29,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A client for `component` from a kubeconfig's current context.
 ///
-/// A client certificate that the kubeconfig names by file is read again when the file changes (the kubelet's rotation needs
-/// no new client); one embedded in the kubeconfig is fixed.
+/// A client certificate that the kubeconfig names by file is read again when the file changes (the kubelet's rotation
+/// needs no new client); one embedded in the kubeconfig is fixed.
 pub async fn from_kubeconfig(path: &Path, component: &str) -> Result<Client> {
     let config = config_from_kubeconfig(path, component).await?;
     from_config(config).with_context(|| format!("build a client from {}", path.display()))
@@ -45,7 +46,8 @@ pub async fn config_from_kubeconfig(path: &Path, component: &str) -> Result<Conf
     Ok(config)
 }
 
-/// A client from the service account mounted into a pod (`/var/run/secrets/kubernetes.io/serviceaccount`); its token is read again when it changes.
+/// A client from the service account mounted into a pod (`/var/run/secrets/kubernetes.io/serviceaccount`); its token is
+/// read again when it changes.
 pub fn in_cluster(component: &str) -> Result<Client> {
     let mut config = Config::incluster_env().context("read the pod's service account")?;
     config.headers.push(agent_header(component)?);
@@ -94,7 +96,8 @@ pub fn with_token_source(config: &Config, component: &str, source: TokenSource) 
     })
 }
 
-/// Builds the client: HTTP/2 where the server has it, pings, no read timeout (watches are long; a dead server is found by the pings).
+/// Builds the client: HTTP/2 where the server has it, pings, no read timeout (watches are long; a dead server is found
+/// by the pings).
 pub fn from_config(config: Config) -> Result<Client> {
     build(config, |request| request)
 }

@@ -8,7 +8,8 @@ use kube::runtime::events::{Event, EventType, Recorder as Publisher, Reporter};
 use kube::{Client, Resource};
 use tokio::sync::mpsc;
 
-/// Queues events and publishes them in the background; when the queue is full the newest is dropped, as upstream's broadcaster does.
+/// Queues events and publishes them in the background; when the queue is full the newest is dropped, as upstream's
+/// broadcaster does.
 #[derive(Clone, Debug)]
 pub struct Recorder(mpsc::Sender<(ObjectReference, Event)>);
 
@@ -22,8 +23,8 @@ impl Recorder {
         let (sender, mut receiver) = mpsc::channel::<(ObjectReference, Event)>(QUEUE);
         let reporter = Reporter { controller: component.to_owned(), instance: Some(instance.to_owned()) };
         tokio::spawn(async move {
-            // A publisher counts events of one reason as one, whatever they say: with one publisher a text, only what says
-            // the same is counted, as upstream's correlator does.
+            // A publisher counts events of one reason as one, whatever they say: with one publisher a text, only what
+            // says the same is counted, as upstream's correlator does.
             let mut publishers: HashMap<Option<String>, Publisher> = HashMap::new();
             while let Some((object, event)) = receiver.recv().await {
                 if publishers.len() >= TEXTS {

@@ -137,7 +137,8 @@ where
         objects.indexes.insert(name, Index { values_of: Box::new(values_of), keys });
     }
 
-    /// Adds a handler, which is called at once with `Added` for each object that is there. It must not block, nor add handlers to this store.
+    /// Adds a handler, which is called at once with `Added` for each object that is there. It must not block, nor add
+    /// handlers to this store.
     pub fn on_change(&self, handler: impl Fn(&Change<K>) + Send + Sync + 'static) {
         let mut handlers = self.handlers.lock();
         for object in self.list() {
@@ -246,7 +247,8 @@ where
         old
     }
 
-    /// Keeps the store current with a watch until `shutdown`. After a failure it tries again, with the pauses of [`Rewatch`].
+    /// Keeps the store current with a watch until `shutdown`. After a failure it tries again, with the pauses of
+    /// [`Rewatch`].
     pub async fn feed(self: Arc<Self>, api: Api<K>, config: watcher::Config, shutdown: CancellationToken)
     where
         K: DeserializeOwned + Debug,
@@ -310,8 +312,8 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Starts a watch of all objects `api` reaches and returns the store it feeds. A handler's panic ends the process: a store
-/// that is no longer fed is worse than none.
+/// Starts a watch of all objects `api` reaches and returns the store it feeds. A handler's panic ends the process: a
+/// store that is no longer fed is worse than none.
 pub fn spawn<K>(api: Api<K>, config: watcher::Config, shutdown: &CancellationToken) -> Arc<Store<K>>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,

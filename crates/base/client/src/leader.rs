@@ -1,8 +1,8 @@
 //! Leader election on a Lease, compatible with `k8s.io/client-go/tools/leaderelection`.
 //!
-//! A candidate judges another's lease by its own clock, from the moment it *saw* the lease change, so that hosts' clocks need not
-//! agree. The leader gives up when it could not renew for `renew_deadline`, which is shorter than `lease_duration`:
-//! there is never a moment with two.
+//! A candidate judges another's lease by its own clock, from the moment it *saw* the lease change, so that hosts'
+//! clocks need not agree. The leader gives up when it could not renew for `renew_deadline`, which is shorter than
+//! `lease_duration`: there is never a moment with two.
 
 use std::time::{Duration, Instant};
 
@@ -122,7 +122,8 @@ impl Leadership {
     }
 }
 
-/// Waits until this candidate leads, then keeps renewing in the background. `shutdown` releases the lease, so that the next leader need not wait.
+/// Waits until this candidate leads, then keeps renewing in the background. `shutdown` releases the lease, so that the
+/// next leader need not wait.
 pub async fn elect(client: Client, election: Election, shutdown: CancellationToken) -> Result<Option<Leadership>> {
     election.validate()?;
     let api: Api<Lease> = Api::namespaced(client, &election.namespace);
@@ -181,8 +182,8 @@ async fn keep(
     }
 }
 
-/// How long a candidate waits: the retry period, a little longer by chance, but not past the moment at which the lease that it
-/// has seen unchanged for so long becomes free.
+/// How long a candidate waits: the retry period, a little longer by chance, but not past the moment at which the lease
+/// that it has seen unchanged for so long becomes free.
 fn pause(election: &Election, seen: Option<(&Lease, Duration)>, jitter: f32) -> Duration {
     let usual = election.retry_period.mul_f32(1.0 + jitter * 0.2);
     let Some((lease, unchanged_for)) = seen else { return usual };

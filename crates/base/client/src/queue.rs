@@ -176,8 +176,9 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
 }
 
 impl<K: Clone + Eq + Hash + Display + Send + Sync + 'static> Queue<K> {
-    /// Works on due keys with `workers` concurrent calls of `work` until `shutdown`. A key whose work fails, or panics, is
-    /// retried after its back-off; `Ok(Some(delay))` makes it due again after `delay`. `name` is the queue's in metrics.
+    /// Works on due keys with `workers` concurrent calls of `work` until `shutdown`. A key whose work fails, or panics,
+    /// is retried after its back-off; `Ok(Some(delay))` makes it due again after `delay`. `name` is the queue's in
+    /// metrics.
     pub async fn run<F, Fut>(self: Arc<Self>, name: &'static str, workers: usize, shutdown: CancellationToken, work: F)
     where
         F: Fn(K) -> Fut + Send + Sync + 'static,

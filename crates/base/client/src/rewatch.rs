@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use kube::runtime::utils::Backoff;
 
-/// Pauses of a broken watch: 0.2 s to 2 s, for `WatchStreamExt::backoff`. kube's default goes up to 30 s; who was cut off
-/// must hear sooner what became of the world.
+/// Pauses of a broken watch: 0.2 s to 2 s, for `WatchStreamExt::backoff`. kube's default goes up to 30 s; who was cut
+/// off must hear sooner what became of the world.
 #[derive(Debug)]
 pub struct Rewatch(Duration);
 

@@ -1,5 +1,5 @@
-//! A component's own secure port: `/healthz`, `/livez`, `/readyz` for everybody, `/metrics` and all else for whom the API
-//! server allows it.
+//! A component's own secure port: `/healthz`, `/livez`, `/readyz` for everybody, `/metrics` and all else for whom the
+//! API server allows it.
 //!
 //! ```text
 //! client certificate ─▶ --client-ca-file (or kube-system/extension-apiserver-authentication) ─▶ CN, O

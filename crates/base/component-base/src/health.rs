@@ -32,7 +32,8 @@ impl Checks {
         self.0.write().push((name.to_owned(), Arc::new(check)));
     }
 
-    /// Answers `/NAME`, `/NAME?verbose` and `?exclude=CHECK`; `only` restricts to one check (`/NAME/CHECK`), `None` if there is none of that name.
+    /// Answers `/NAME`, `/NAME?verbose` and `?exclude=CHECK`; `only` restricts to one check (`/NAME/CHECK`), `None` if
+    /// there is none of that name.
     pub fn answer(&self, path_name: &str, query: &str, only: Option<&str>) -> Option<Answer> {
         let excluded: Vec<&str> = query.split('&').filter_map(|p| p.strip_prefix("exclude=")).collect();
         let verbose = query.split('&').any(|p| p == "verbose" || p.starts_with("verbose="));

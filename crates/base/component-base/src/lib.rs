@@ -1,14 +1,13 @@
 //! Process plumbing that every component shares, and nothing else.
 //!
 //! ```text
-//! main ─ runtime::run ──┬─ logs      tracing to stderr, verbosity as upstream's -v
+//! main ─ runtime::main ─┬─ logs      tracing to stderr, verbosity as upstream's -v
 //!                       ├─ Shutdown  SIGTERM/SIGINT → one token everybody watches
 //!                       └─ your async fn
-//!                            ├─ supervise  tasks whose panic ends the process, or is told
+//!                            ├─ supervise  tasks that must not end unseen: a panic ends the process, or is told
 //!                            ├─ tls    certificates that reload when their files change
 //!                            ├─ unverified  TLS to pods' own servers, the one place without verification
-//!                            ├─ serve  HTTP/1.1 + HTTP/2 over TLS (or plain, loopback), peer certificates as an extension
-//!                            ├─ supervise tasks that must not end unseen
+//!                            ├─ serve  HTTP/1.1 + HTTP/2 over TLS (or plain, loopback), with peers' certificates
 //!                            ├─ health /healthz /livez /readyz with upstream's verbose form
 //!                            └─ metrics /metrics
 //! ```
@@ -24,4 +23,4 @@ pub mod tls;
 pub mod unverified;
 pub mod version;
 
-pub use runtime::{Shutdown, run};
+pub use runtime::{Shutdown, main, run};

@@ -1,14 +1,43 @@
 //! From `main` to an async function with a shutdown token, and back to an exit code.
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::process::ExitCode;
 
+use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
 use crate::logs::{self, LoggingArgs};
 
 /// Cancelled on SIGTERM or SIGINT. Clone it into every task; `shutdown.cancelled().await` to wait.
 pub type Shutdown = CancellationToken;
+
+/// A component's main: parses `args` (the program's name first), then runs the component to its end as [`run`] does.
+/// `logging` finds the logging flags among the component's own.
+///
+/// Exit codes as upstream's components have them (`k8s.io/component-base/cli`): 0 after help, version or a clean end, 1
+/// after a wrong command line or an error.
+pub fn main<A, Fut>(
+    name: &'static str,
+    args: Vec<OsString>,
+    logging: impl FnOnce(&A) -> &LoggingArgs,
+    f: impl FnOnce(A, Shutdown) -> Fut,
+) -> ExitCode
+where
+    A: Parser,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let args = match A::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version come this way too; clap knows which stream each belongs to.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    let logging = logging(&args).clone();
+    run(name, &logging, move |shutdown| f(args, shutdown))
+}
 
 /// Runs a component to its end.
 ///
@@ -64,4 +93,40 @@ fn watch_signals(token: CancellationToken) -> anyhow::Result<()> {
 fn fail(name: &str, error: &anyhow::Error) -> ExitCode {
     eprintln!("{name}: error: {error:#}");
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Flags of a component.
+    #[derive(Parser)]
+    #[command(version = "1")]
+    struct Args {
+        /// How it ends
+        #[arg(long)]
+        fails: bool,
+        #[command(flatten)]
+        logging: LoggingArgs,
+    }
+
+    async fn work(args: Args, _: Shutdown) -> anyhow::Result<()> {
+        anyhow::ensure!(!args.fails, "it fails");
+        Ok(())
+    }
+
+    #[test]
+    fn exit_codes_as_upstream() {
+        for (flags, code) in [
+            (&["x"][..], ExitCode::SUCCESS),
+            (&["x", "--help"], ExitCode::SUCCESS),
+            (&["x", "--version"], ExitCode::SUCCESS),
+            (&["x", "--fails"], ExitCode::from(1)),
+            (&["x", "--unknown"], ExitCode::from(1)),
+            (&["x", "--v=many"], ExitCode::from(1)),
+        ] {
+            let args = flags.iter().map(OsString::from).collect();
+            assert_eq!(main("x", args, |args: &Args| &args.logging, work), code, "{flags:?}");
+        }
+    }
 }

@@ -132,7 +132,8 @@ fn tune(stream: &TcpStream) {
     }
 }
 
-/// Serves `/healthz`, `/livez`, `/readyz` (with single checks below them) and `/metrics` in plain HTTP; for loopback and node-health ports.
+/// Serves `/healthz`, `/livez`, `/readyz` (with single checks below them) and `/metrics` in plain HTTP; for loopback
+/// and node-health ports.
 pub async fn serve_health(address: SocketAddr, checks: Checks, shutdown: Shutdown) -> anyhow::Result<()> {
     use anyhow::Context;
     let listener =

@@ -4,13 +4,13 @@
 //! outcome(work)                  a panic becomes an error for who waits
 //! guarded(task, work)            the same, logged and counted
 //! persist(longest, make)         the work is begun again after a panic, with a growing pause
-//! spawn(task, work)              a panic ends `runtime::run` with an error, and the service manager starts the process again;
+//! spawn(task, work)              a panic ends `runtime::run` with an error; systemd starts the process again;
 //!                                returning is allowed: a task that watches for the shutdown does so
 //! vital(task, shutdown, work)    the same, and returning before the shutdown is no better than a panic
 //! ```
 //!
-//! A task spawned without any of these leaves the process running, and healthy by its checks, on a cache nobody feeds or a key
-//! nobody gives back.
+//! A task spawned without any of these leaves the process running, and healthy by its checks, on a cache nobody feeds
+//! or a key nobody gives back.
 
 use std::any::Any;
 use std::future::Future;
@@ -62,8 +62,8 @@ fn message(payload: &(dyn Any + Send)) -> String {
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
-/// Runs `work` to its end; an error is the message of its panic. State that `work` shares with others has to be sound at each
-/// of its steps: locks are released by the unwinding and not poisoned.
+/// Runs `work` to its end; an error is the message of its panic. State that `work` shares with others has to be sound
+/// at each of its steps: locks are released by the unwinding and not poisoned.
 pub async fn outcome<T>(work: impl Future<Output = T>) -> Result<T, String> {
     AssertUnwindSafe(work).catch_unwind().await.map_err(|payload| message(&*payload))
 }

@@ -8,7 +8,8 @@ pub const MAJOR: &str = "1";
 /// The API's minor version.
 pub const MINOR: &str = "36";
 
-/// `NAME/v1.36.0+kinit.0.1.0 (linux/amd64) kinit`, the shape of upstream's user agents (`rest.DefaultKubernetesUserAgent`).
+/// `NAME/v1.36.0+kinit.0.1.0 (linux/amd64) kinit`, the shape of upstream's user agents
+/// (`rest.DefaultKubernetesUserAgent`).
 pub fn user_agent(component: &str) -> String {
     format!("{component}/{GIT_VERSION} (linux/amd64) kinit")
 }

@@ -1,7 +1,7 @@
 //! An etcd client over mutual TLS that outlives certificate rotation.
 //!
 //! ```text
-//! Options (endpoints, files) ─ Etcd::connect ─ client() ── a connection to the current endpoint while the files stay the same,
+//! Options (endpoints, files) ─ Etcd::connect ─ client() ── a connection to the current endpoint until files change,
 //!                                                      └── a new one after they changed
 //!                                            ─ failed() ── the next endpoint becomes the current one
 //! ```

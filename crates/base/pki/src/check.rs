@@ -42,7 +42,8 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// Compares a certificate with what it should be. `authority` is the issuer's certificate; `margin` is how long before its end it counts as ending.
+/// Compares a certificate with what it should be. `authority` is the issuer's certificate; `margin` is how long before
+/// its end it counts as ending.
 pub fn check(
     cert_pem: &str,
     authority: &str,

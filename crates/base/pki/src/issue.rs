@@ -152,7 +152,8 @@ pub fn request(key_pem: &str, subject: &Subject) -> Result<String, Error> {
     request.pem().map_err(because("encode a certificate signing request"))
 }
 
-/// Signs the request's public key. The request's signature is verified; its subject, names and usages are ignored: they come from `subject`.
+/// Signs the request's public key. The request's signature is verified; its subject, names and usages are ignored: they
+/// come from `subject`.
 pub fn issue(authority: &Pair, request_pem: &str, subject: &Subject, now: OffsetDateTime) -> Result<String, Error> {
     let request = CertificateSigningRequestParams::from_pem(request_pem)
         .map_err(because("read a certificate signing request"))?;

@@ -1,4 +1,5 @@
-//! kubeadm's certificate tree, declared (`cmd/kubeadm/app/phases/certs/certlist.go`; subjects and names as the kubeadm implementation page lists them).
+//! kubeadm's certificate tree, declared (`cmd/kubeadm/app/phases/certs/certlist.go`; subjects and names as the kubeadm
+//! implementation page lists them).
 
 use std::net::IpAddr;
 
@@ -110,7 +111,8 @@ impl Leaf {
         Self::ApiServerEtcdClient,
     ];
 
-    /// File name without extension below the pki folder, or the kubeconfig's name without `.conf`. Also the name for `certs renew`.
+    /// File name without extension below the pki folder, or the kubeconfig's name without `.conf`. Also the name for
+    /// `certs renew`.
     pub fn stem(self) -> &'static str {
         match self {
             Self::ApiServer => "apiserver",

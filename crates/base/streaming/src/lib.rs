@@ -7,7 +7,8 @@
 //! clients ◄══ WebSocket [base64.]binary.k8s.io ══ reader ◄── a log
 //! ```
 //!
-//! SPDY/3.1 is what CRI runtimes' streaming servers speak with half-close of stdin; WebSocket's older protocols lose it.
+//! SPDY/3.1 is what CRI runtimes' streaming servers speak with half-close of stdin; WebSocket's older protocols lose
+//! it.
 
 pub mod channels;
 pub mod exec;

@@ -1,7 +1,7 @@
 //! The audit log: JSON lines (`audit.k8s.io/v1 Event`), by the rules of a policy.
 //!
 //! ```text
-//! request ── policy: level ──> Record ── RequestReceived ─ ResponseStarted (long-running) ─ ResponseComplete | Panic ──> Log
+//! request ── policy: level ──> Record ── RequestReceived ─ ResponseStarted (long-running) ─ Complete | Panic ──> Log
 //! ```
 //! The answer waits until its event is written (`--audit-log-mode=blocking`).
 

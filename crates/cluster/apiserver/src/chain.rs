@@ -1,4 +1,5 @@
-//! The one chain every request goes through: authentication, audit, impersonation, limits, authorization, then the verb.
+//! The one chain every request goes through: authentication, audit, impersonation, limits, authorization, then the
+//! verb.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,8 +131,8 @@ async fn inner(
     }
 }
 
-/// Ends a request that is not long-running when its time is over (`WithTimeoutForNonLongRunningRequests`): its body is part of that
-/// time.
+/// Ends a request that is not long-running when its time is over (`WithTimeoutForNonLongRunningRequests`): its body is
+/// part of that time.
 async fn timed(
     server: &Arc<Server>,
     request: HttpRequest<Incoming>,

@@ -1,7 +1,8 @@
-//! Limits on requests that are handled at the same time (`--max-requests-inflight`, `--max-mutating-requests-inflight`).
+//! Limits on requests that are handled at the same time (`--max-requests-inflight`,
+//! `--max-mutating-requests-inflight`).
 //!
-//! A permit is taken when the whole request has arrived: whoever sends slowly, or nothing, holds none. One user holds at most
-//! half of them, so that no single client can keep all others waiting.
+//! A permit is taken when the whole request has arrived: whoever sends slowly, or nothing, holds none. One user holds
+//! at most half of them, so that no single client can keep all others waiting.
 
 use std::collections::HashMap;
 use std::sync::Arc;

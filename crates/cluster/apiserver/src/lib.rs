@@ -42,23 +42,16 @@ pub mod trust;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
+use kinit_component_base::Shutdown;
 
 pub use options::Options;
 pub use server::Server;
 
 /// The program.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let options = match Options::try_parse_from(args) {
-        Ok(options) => options,
-        Err(error) => {
-            // Help and version are answers, everything else is a mistake; clap prints either where it belongs.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
-        }
-    };
-    let logging = options.logging.clone();
-    kinit_component_base::run("kube-apiserver", &logging, |shutdown| async move {
-        Server::build(options, shutdown).await?.run().await
-    })
+    kinit_component_base::main("kube-apiserver", args, |options: &Options| &options.logging, serve)
+}
+
+async fn serve(options: Options, shutdown: Shutdown) -> anyhow::Result<()> {
+    Server::build(options, shutdown).await?.run().await
 }

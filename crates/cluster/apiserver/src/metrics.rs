@@ -75,7 +75,8 @@ impl Metrics {
         out
     }
 
-    /// Counts a request. Labels come from what is served, never from the path as it was sent: anybody may ask for anything.
+    /// Counts a request. Labels come from what is served, never from the path as it was sent: anybody may ask for
+    /// anything.
     pub fn request(&self, info: &RequestInfo, served: Option<&Descriptor>, code: u16, seconds: f64, long: bool) {
         let verb = info.verb.to_uppercase();
         let known = served.filter(|desc| info.subresource.is_empty() || desc.sub(&info.subresource).is_some());

@@ -14,8 +14,8 @@ use kinit_component_base::logs::LoggingArgs;
 #[derive(Parser, Debug, Clone)]
 #[command(name = "kube-apiserver", about = "Serves the Kubernetes API", version = kinit_component_base::version::GIT_VERSION)]
 pub struct Options {
+    /// What is logged.
     #[command(flatten)]
-    #[allow(missing_docs)]
     pub logging: LoggingArgs,
     /// Address that other members of the cluster reach this server at
     #[arg(long)]
@@ -86,7 +86,7 @@ pub struct Options {
     /// Authorizers, in this order: Node, RBAC
     #[arg(long, value_delimiter = ',', default_value = "Node,RBAC")]
     pub authorization_mode: Vec<String>,
-    /// Admission plugins beyond the default ones
+    /// Admission plugins to turn on beyond the default ones
     #[arg(long, value_delimiter = ',')]
     pub enable_admission_plugins: Vec<String>,
     /// Default admission plugins to leave out
@@ -116,7 +116,8 @@ pub struct Options {
     /// Audit log, - for standard output
     #[arg(long)]
     pub audit_log_path: Option<PathBuf>,
-    /// How the audit log is written: blocking (answers wait for their event), blocking-strict (and what cannot be logged is refused)
+    /// How the audit log is written: blocking (answers wait for their event), blocking-strict (and what cannot be
+    /// logged is refused)
     #[arg(long, default_value = "blocking")]
     pub audit_log_mode: String,
     /// Days to keep rotated audit logs, 0 for ever
@@ -146,10 +147,10 @@ pub struct Options {
     /// Headers with a user's name
     #[arg(long, value_delimiter = ',')]
     pub requestheader_username_headers: Vec<String>,
-    /// Client certificate towards extension API servers
+    /// Client certificate towards extension API servers; there are none, so the flag is refused
     #[arg(long)]
     pub proxy_client_cert_file: Option<PathBuf>,
-    /// Key of that certificate
+    /// Key of --proxy-client-cert-file; refused as well
     #[arg(long)]
     pub proxy_client_key_file: Option<PathBuf>,
     /// Longest time of a request that is not long-running, as 1m0s; its body is part of it
@@ -173,7 +174,8 @@ fn port_range(text: &str) -> Result<(u16, u16), String> {
     if low == 0 || low > high { Err("want 0 < LOW <= HIGH".into()) } else { Ok((low, high)) }
 }
 
-/// Plugins that are always on here and may be named in `--enable-admission-plugins`.
+/// Admission plugins of this server. NodeRestriction is on when `--enable-admission-plugins` names it; the others are
+/// on unless `--disable-admission-plugins` does.
 pub const PLUGINS: &[&str] = &[
     "NamespaceLifecycle",
     "LimitRanger",
@@ -220,8 +222,10 @@ impl Options {
         if self.kubelet_client_certificate.is_some() != self.kubelet_client_key.is_some() {
             bail!("--kubelet-client-certificate and --kubelet-client-key go together");
         }
-        if self.proxy_client_cert_file.is_some() != self.proxy_client_key_file.is_some() {
-            bail!("--proxy-client-cert-file and --proxy-client-key-file go together");
+        if self.proxy_client_cert_file.is_some() || self.proxy_client_key_file.is_some() {
+            bail!(
+                "--proxy-client-cert-file and --proxy-client-key-file are not supported: no API is served by extension API servers"
+            );
         }
         if self.service_cluster_ip_range.is_empty() || self.service_cluster_ip_range.len() > 2 {
             bail!("--service-cluster-ip-range takes one range, or one IPv4 and one IPv6 range");
@@ -273,5 +277,49 @@ impl Options {
             None if self.bind_address.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
             None => self.bind_address,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(flags: &[&str]) -> Options {
+        let needed = [
+            "kube-apiserver",
+            "--etcd-servers=https://127.0.0.1:2379",
+            "--client-ca-file=/ca",
+            "--tls-cert-file=/crt",
+            "--tls-private-key-file=/key",
+            "--service-account-issuer=https://issuer",
+            "--service-account-key-file=/sa",
+            "--service-account-signing-key-file=/sa",
+        ];
+        Options::try_parse_from(needed.iter().chain(flags)).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_honoured_is_refused() {
+        for (flags, mistake) in [
+            (&[][..], ""),
+            (&["--disable-admission-plugins=CertificateSigning"], ""),
+            (&["--disable-admission-plugins=Other"], "admission plugin Other is not supported"),
+            (&["--proxy-client-cert-file=/c", "--proxy-client-key-file=/k"], "--proxy-client-cert-file"),
+            (&["--proxy-client-key-file=/k"], "--proxy-client-cert-file"),
+            (&["--profiling=true"], "--profiling=true"),
+            (&["--audit-log-mode=batch"], "--audit-log-mode=batch"),
+        ] {
+            let told = options(flags).validate().err().map_or_else(String::new, |e| e.to_string());
+            assert_eq!(told.is_empty(), mistake.is_empty(), "{flags:?}: {told}");
+            assert!(told.starts_with(mistake), "{flags:?}: {told}");
+        }
+    }
+
+    #[test]
+    fn plugins_are_on_unless_left_out() {
+        let options = options(&["--disable-admission-plugins=CertificateApproval"]);
+        let on: Vec<&str> = PLUGINS.iter().copied().filter(|p| options.has_plugin(p)).collect();
+        let off: Vec<&str> = PLUGINS.iter().copied().filter(|p| !on.contains(p)).collect();
+        assert_eq!(off, ["CertificateApproval", "NodeRestriction"]);
     }
 }

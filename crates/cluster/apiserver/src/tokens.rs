@@ -15,7 +15,8 @@ use crate::registry::{Request, options, present};
 
 const SHORTEST: i64 = 600;
 const LONGEST: i64 = 1 << 32;
-/// What projected volumes of old clients ask for, and what they are really given (`WarnOnlyBoundTokenExpirationPeriod`).
+/// What projected volumes of old clients ask for, and what they are really given
+/// (`WarnOnlyBoundTokenExpirationPeriod`).
 const WARN_AFTER: i64 = 3607;
 const EXTENDED: i64 = 31_536_000;
 

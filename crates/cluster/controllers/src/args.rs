@@ -12,6 +12,7 @@ use kinit_component_base::flags::{boolean, duration};
 #[derive(Parser, Debug, Clone)]
 #[command(name = "kube-controller-manager", version = kinit_component_base::version::GIT_VERSION)]
 pub struct Args {
+    /// Flags that components which lead by election share.
     #[command(flatten)]
     pub component: ComponentArgs,
     /// Port for health checks and metrics over TLS

@@ -7,12 +7,12 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kinit_client::informer::{Change, Store, key_of, split_key};
 use kinit_client::queue::Queue;
+use kinit_component_helpers::pod::node_name;
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 
 use crate::context::Context;
 use crate::object::ignore_gone;
-use crate::object::pod::node_name;
 
 const FINALIZER: &str = "kubernetes.io/pvc-protection";
 

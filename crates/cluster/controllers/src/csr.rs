@@ -1,7 +1,8 @@
-//! Certificate signing requests: approved when a kubelet asks for itself, signed by the cluster's CA, swept up after a while.
+//! Certificate signing requests: approved when a kubelet asks for itself, signed by the cluster's CA, swept up after a
+//! while.
 //!
-//! Upstream: `k8s.io/kubernetes/pkg/controller/certificates`. Beyond it, `kubelet-serving` requests are approved when every
-//! name and address in them is one that the Node object declares.
+//! Upstream: `k8s.io/kubernetes/pkg/controller/certificates`. Beyond it, `kubelet-serving` requests are approved when
+//! every name and address in them is one that the Node object declares.
 
 pub mod approve;
 pub mod clean;

@@ -13,13 +13,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kinit_client::informer::{Store, key_of};
 use kinit_client::queue::Queue;
+use kinit_component_helpers::pod::{is_active, is_ready};
 use kube::api::{Api, PostParams};
 use kube::core::{Selector, SelectorExt};
 use kube::{Client, ResourceExt};
 
 use crate::context::Context;
 use crate::object::owner::controller_of;
-use crate::object::pod::{is_active, is_ready};
 use crate::object::{ignore_gone, now};
 
 /// An eviction that was granted but not seen within this time did not happen.
@@ -150,7 +150,8 @@ fn amount(value: &IntOrString, total: i32) -> i32 {
     }
 }
 
-/// The status that says how many may go. `scaled` is what workloads want, `unmanaged` how many pods no scalable workload owns.
+/// The status that says how many may go. `scaled` is what workloads want, `unmanaged` how many pods no scalable
+/// workload owns.
 fn status(
     budget: &PodDisruptionBudget,
     pods: &[Arc<Pod>],

@@ -1,6 +1,7 @@
 //! Where a Service's pods are: EndpointSlices, and the older Endpoints.
 //!
-//! Upstream: `k8s.io/endpointslice`, `pkg/controller/endpointslice`, `pkg/controller/endpoint`, `pkg/controller/endpointslicemirroring`.
+//! Upstream: `k8s.io/endpointslice`, `pkg/controller/endpointslice`, `pkg/controller/endpoint`,
+//! `pkg/controller/endpointslicemirroring`.
 
 mod hints;
 pub mod legacy;

@@ -5,8 +5,8 @@
 //!                                 └─ all listed? ─ gate ────────────────────────▶┘
 //! ```
 //!
-//! Nobody acts before all watches have had their first list: an owner whose dependents are not known yet would be let go
-//! as one that has none.
+//! Nobody acts before all watches have had their first list: an owner whose dependents are not known yet would be let
+//! go as one that has none.
 
 mod absent;
 mod collector;

@@ -1,7 +1,7 @@
 //! The controller manager's loops.
 //!
 //! ```text
-//! args ─▶ run ─▶ leader election ─▶ Context ─┬─ store::<K>()    one shared informer a resource (the process's identity)
+//! args ─▶ run ─▶ leader election ─▶ Context ─┬─ store::<K>()    one shared informer a resource (process's identity)
 //!                                            ├─ client(NAME)    a client as service account kube-system/NAME
 //!                                            └─ recorder(NAME)  events
 //! registry: name ─▶ one folder (or file) a controller: handlers fill a queue, workers compare and fix

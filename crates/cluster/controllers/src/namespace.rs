@@ -5,7 +5,8 @@
 //!              └── watch them ── gone ─▶ again      └── watch what is left ── gone ─▶ again
 //! ```
 //!
-//! Pods go first, so that none of them runs on without the NetworkPolicy or Secret it was given (OrderedNamespaceDeletion).
+//! Pods go first, so that none of them runs on without the NetworkPolicy or Secret it was given
+//! (OrderedNamespaceDeletion).
 
 mod conditions;
 mod remains;
@@ -106,7 +107,8 @@ impl Deletion {
         Ok(None)
     }
 
-    /// Deletes what is in the namespace, as far as it is its turn; what was found and which resources have objects left.
+    /// Deletes what is in the namespace, as far as it is its turn; what was found and which resources have objects
+    /// left.
     async fn empty(&self, namespace: &str) -> Result<(Findings, Vec<ApiResource>)> {
         let discovered = discover(&self.client).await.context("list the API groups")?;
         let mut findings = Findings { discovery: discovered.failures, ..Default::default() };

@@ -1,7 +1,6 @@
 //! Rules about objects that several controllers share.
 
 pub mod owner;
-pub mod placement;
 pub mod pod;
 pub mod selector;
 

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kinit_client::informer::Store;
+use kinit_component_helpers::pod::{is_terminal, node_name};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
 use crate::context::Context;
 use crate::node::taints::{OUT_OF_SERVICE, condition_status};
-use crate::object::pod::{is_terminal, node_name};
 use crate::object::{ignore_gone, now};
 
 const PERIOD: Duration = Duration::from_secs(20);

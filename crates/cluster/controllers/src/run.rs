@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use kinit_client::component::{self, lead};
+use kinit_client::component::lead;
 use kinit_client::{config_from_kubeconfig, from_config};
 use kinit_component_base::Shutdown;
 
@@ -17,7 +17,7 @@ const NAME: &str = "kube-controller-manager";
 
 /// The program. `args` holds the program's name first.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    component::main(NAME, args, |args: &Args| &args.component, run)
+    kinit_component_base::main(NAME, args, |args: &Args| &args.component.logging, run)
 }
 
 /// Runs the selected controllers until `shutdown`.

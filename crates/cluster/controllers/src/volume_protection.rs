@@ -34,8 +34,8 @@ pub async fn run(ctx: Context) -> Result<()> {
 
 /// The finalizers the volume is to have, when it has others.
 ///
-/// Admission gives a new volume its finalizer; here it is given to volumes that came before that, and taken from those that
-/// are deleted and not bound, by the phase that whoever binds claims writes.
+/// Admission gives a new volume its finalizer; here it is given to volumes that came before that, and taken from those
+/// that are deleted and not bound, by the phase that whoever binds claims writes.
 fn due(volume: &PersistentVolume) -> Option<Vec<String>> {
     let mut finalizers = volume.finalizers().to_vec();
     let protected = finalizers.iter().any(|f| f == FINALIZER);

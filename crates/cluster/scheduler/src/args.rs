@@ -7,6 +7,7 @@ use kinit_client::component::ComponentArgs;
 #[derive(Parser, Debug, Clone)]
 #[command(name = "kube-scheduler", version = kinit_component_base::version::GIT_VERSION)]
 pub struct Args {
+    /// Flags that components which lead by election share.
     #[command(flatten)]
     pub component: ComponentArgs,
     /// Port for health checks and metrics over TLS

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! informers ─▶ Cache (nodes, their pods, assumed pods) ──snapshot──▶ schedule: plugins filter, then score ─▶ a node
-//!      └─────▶ Queue (active · back-off · unschedulable) ──a pod──▶     └ nothing fits: condition, event, back to the queue
+//!      └─────▶ Queue (active · back-off · unschedulable) ──a pod──▶     └ nothing fits: condition, event, queue again
 //!                                                                       └ assume ─▶ bind in the background
 //! ```
 //!

@@ -98,7 +98,8 @@ fn already_waits(pod: &PodInfo, snapshot: &Snapshot) -> bool {
 /// A pod and its key.
 type Placed = (String, Arc<PodInfo>);
 
-/// What is compared: how many victims a budget would keep, the most important victim, the sum of their importance, their number, and last how long they ran.
+/// What is compared: how many victims a budget would keep, the most important victim, the sum of their importance,
+/// their number, and last how long they ran.
 type Cost = (usize, i32, i64, usize, Reverse<Option<jiff::Timestamp>>);
 
 fn on_node(
@@ -145,7 +146,8 @@ fn on_node(
     Some((cost, Preemption { node: node.name(), victims }))
 }
 
-/// Splits pods, in their order, into those whose end would be more than a budget allows and the others (`filterPodsWithPDBViolation`).
+/// Splits pods, in their order, into those whose end would be more than a budget allows and the others
+/// (`filterPodsWithPDBViolation`).
 fn by_budget(pods: Vec<Placed>, budgets: &[Budget]) -> (Vec<Placed>, Vec<Placed>) {
     let mut left: Vec<i32> = budgets.iter().map(|b| b.allowed).collect();
     pods.into_iter().partition(|(_, pod)| {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use kinit_apimachinery::quantity::Quantity;
-use kinit_apimachinery::requests::{self, Half, of_pod_at_least};
+use kinit_component_helpers::requests::{self, Half, of_pod_at_least};
 
 /// What a container without requests is taken to need when nodes are scored.
 const DEFAULT_MILLI_CPU: i64 = 100;

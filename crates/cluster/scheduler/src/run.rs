@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
-use kinit_client::component::{self, lead};
+use kinit_client::component::lead;
 use kinit_client::events::Recorder;
 use kinit_client::from_kubeconfig;
 use kinit_client::informer::spawn;
@@ -20,7 +20,7 @@ const NAME: &str = "kube-scheduler";
 
 /// The program. `args` holds the program's name first.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    component::main(NAME, args, |args: &Args| &args.component, run)
+    kinit_component_base::main(NAME, args, |args: &Args| &args.component.logging, run)
 }
 
 /// Waits to lead, then schedules until `shutdown`.

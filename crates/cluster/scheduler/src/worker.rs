@@ -13,6 +13,7 @@ use kinit_client::events::Recorder;
 use kinit_client::informer::{Change, Store, key_of};
 use kinit_component_base::Shutdown;
 use kinit_component_base::supervise::{guarded, guarded_sync};
+use kinit_component_helpers::pod::{is_terminal, node_name};
 use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{Expression, Selector};
 use kube::{Client, ResourceExt};
@@ -197,7 +198,8 @@ impl Worker {
         Ok(())
     }
 
-    /// The selector of the Services, ReplicaSet, ReplicationController or StatefulSet the pod belongs to (`helper.DefaultSelector`).
+    /// The selector of the Services, ReplicaSet, ReplicationController or StatefulSet the pod belongs to
+    /// (`helper.DefaultSelector`).
     fn workload(&self, pod: &Pod) -> Option<Selector> {
         let namespace = pod.namespace().unwrap_or_default();
         let mut selector = Selector::default();
@@ -306,15 +308,7 @@ fn wants_node(pod: &Pod) -> bool {
     let unassigned = spec.node_name.as_deref().unwrap_or("").is_empty();
     let ours = spec.scheduler_name.as_deref().unwrap_or(PROFILE) == PROFILE;
     let gated = spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
-    unassigned && ours && !gated && pod.metadata.deletion_timestamp.is_none() && !is_over(pod)
-}
-
-fn is_over(pod: &Pod) -> bool {
-    matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
-}
-
-fn node_of(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref().filter(|n| !n.is_empty())
+    unassigned && ours && !gated && pod.metadata.deletion_timestamp.is_none() && !is_terminal(pod)
 }
 
 fn watch_nodes(nodes: &Arc<Store<Node>>, cache: &Arc<Cache>, queue: &Arc<Queue>) {
@@ -343,23 +337,23 @@ fn watch_pods(pods: &Arc<Store<Pod>>, cache: &Arc<Cache>, queue: &Arc<Queue>) {
     pods.on_change(move |change| {
         let pod = change.object();
         let key = key_of(&**pod);
-        let gone = matches!(change, Change::Deleted(_)) || is_over(pod);
+        let gone = matches!(change, Change::Deleted(_)) || is_terminal(pod);
         let before = change.old();
         if gone {
             cache.remove_pod(&key);
             queue.remove(&key);
-            let was_there = node_of(pod).is_some() && before.is_none_or(|old| !is_over(old));
+            let was_there = node_name(pod).is_some() && before.is_none_or(|old| !is_terminal(old));
             if was_there {
                 queue.happened(Happening::PodGone);
             }
             return;
         }
-        match node_of(pod) {
+        match node_name(pod) {
             Some(node) => {
                 cache.set_pod(pod, node);
                 queue.remove(&key);
                 let fresh =
-                    before.is_none_or(|old| node_of(old).is_none() || old.metadata.labels != pod.metadata.labels);
+                    before.is_none_or(|old| node_name(old).is_none() || old.metadata.labels != pod.metadata.labels);
                 if fresh {
                     queue.happened(Happening::PodAssigned);
                 }

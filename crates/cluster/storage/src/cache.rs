@@ -29,8 +29,8 @@ pub struct Event {
     pub revision: u64,
     /// What happened.
     pub kind: EventKind,
-    /// The object after it; for a delete its last state, at the delete's revision; when it is unreadable its last readable
-    /// state, or only its name if there was none.
+    /// The object after it; for a delete its last state, at the delete's revision; when it is unreadable its last
+    /// readable state, or only its name if there was none.
     pub current: Arc<Entry>,
     /// The object before it.
     pub previous: Option<Arc<Entry>>,
@@ -78,8 +78,8 @@ impl Cache {
         (items.collect(), seen.max(inner.last_event))
     }
 
-    /// An error that names an object whose key starts with `prefix` and that cannot be read, if there is one. Whoever shows
-    /// a list to a client asks this after it: an object that cannot be decoded is not an object that is gone.
+    /// An error that names an object whose key starts with `prefix` and that cannot be read, if there is one. Whoever
+    /// shows a list to a client asks this after it: an object that cannot be decoded is not an object that is gone.
     pub fn check_readable(&self, prefix: &str) -> Result<(), Error> {
         let inner = self.inner.read();
         let range = inner.unreadable.range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded));

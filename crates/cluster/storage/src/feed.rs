@@ -104,7 +104,8 @@ impl Store {
                 let picture = found.entry(prefix).or_default();
                 match decoded {
                     Ok(entry) => picture.entries.push(entry),
-                    // One unreadable object must not keep the whole server from starting: lists that would hold it fail.
+                    // One unreadable object must not keep the whole server from starting: lists that would hold it
+                    // fail.
                     Err(error) => {
                         tracing::error!(%error, "an object cannot be read");
                         picture.unreadable.insert(key.into(), error.reason());

@@ -1,7 +1,7 @@
 //! The last events of one resource, bounded by age and by bytes.
 //!
-//! A watcher that comes back finds at least what happened in the last 75 seconds (`eventFreshDuration` of upstream's watch
-//! cache), unless that is more than [`MOST`]. What is older stays only while it is little.
+//! A watcher that comes back finds at least what happened in the last 75 seconds (`eventFreshDuration` of upstream's
+//! watch cache), unless that is more than [`MOST`]. What is older stays only while it is little.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

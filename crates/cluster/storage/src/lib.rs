@@ -6,9 +6,9 @@
 //!         ├─ leases  time to live of events
 //!         ├─ compact etcd's history, five minutes behind
 //!         └─ feed    one etcd watch over /registry/ ─> Cache per resource
-//!                                                       ├─ map         key -> Arc<Entry> (encoded bytes, labels, fields)
-//!                                                       ├─ unreadable  keys that cannot be decoded: listing them is an error
-//!                                                       └─ history     the last events, which watchers read at their own pace
+//!                                                       ├─ map         key -> Arc<Entry> (bytes, labels, fields)
+//!                                                       ├─ unreadable  undecodable keys: listing them is an error
+//!                                                       └─ history     the last events; watchers have their own pace
 //! ```
 //!
 //! A consistent read asks etcd for its revision and waits until the feed has seen it (requesting progress), then reads

@@ -1,10 +1,10 @@
 //! Writes whose outcome is known even when the answer is lost.
 //!
 //! A write that a follower has passed on to a leader that died is answered by etcd only after seven seconds
-//! (`ReqTimeout`: 5 s and two election timeouts), though a new leader is there after one. All our writes are guarded by the
-//! key's revision, so a second one cannot do it twice: whichever commits first makes the other's guard fail, and the
-//! value that is then found tells whether it was ours. A key that is gone does not tell who deleted it: two that delete
-//! the same revision in such a moment may both hear that they did, which is what both wanted.
+//! (`ReqTimeout`: 5 s and two election timeouts), though a new leader is there after one. All our writes are guarded by
+//! the key's revision, so a second one cannot do it twice: whichever commits first makes the other's guard fail, and
+//! the value that is then found tells whether it was ours. A key that is gone does not tell who deleted it: two that
+//! delete the same revision in such a moment may both hear that they did, which is what both wanted.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,8 @@ pub(crate) enum Settled {
 }
 
 impl Store {
-    /// Writes `value` to a key, or deletes it (`None`), if the key is at `expected` (0: absent). `op` is the operation itself.
+    /// Writes `value` to a key, or deletes it (`None`), if the key is at `expected` (0: absent). `op` is the operation
+    /// itself.
     pub(crate) async fn settle(
         &self,
         etcd_key: &str,

@@ -25,7 +25,8 @@ use crate::settle::Settled;
 /// Root of all keys, as upstream's `--etcd-prefix`.
 pub const ROOT: &str = "/registry/";
 pub(crate) const REQUEST: Duration = Duration::from_secs(10);
-/// An etcd election ends within this (`--election-timeout` of 1 s, up to twice that by chance, and the vote), or not soon.
+/// An etcd election ends within this (`--election-timeout` of 1 s, up to twice that by chance, and the vote), or not
+/// soon.
 const ELECTION: Duration = Duration::from_secs(3);
 const BETWEEN: Duration = Duration::from_millis(50);
 const PROBE: Duration = Duration::from_millis(500);
@@ -356,7 +357,8 @@ impl Store {
     pub async fn raw_swap(&self, key: &str, expected: u64, value: Vec<u8>) -> Result<bool, Error> {
         let key = format!("{ROOT}{key}");
         let op = TxnOp::put(key.as_str(), value, None);
-        // Another server may write the very same bytes, so what is found does not tell whose they are: a write in doubt counts as lost.
+        // Another server may write the very same bytes, so what is found does not tell whose they are: a write in doubt
+        // counts as lost.
         let nobodys = Some([].as_slice());
         Ok(matches!(self.settle(&key, expected, op, nobodys).await?, Settled::Done(_)))
     }

@@ -64,7 +64,8 @@ pub struct Busy;
 
 /// Longer than the agent waits for its lock.
 const START: Duration = Duration::from_secs(150);
-/// The longest single step, installing packages over a slow line, is well below; a dead connection ends much earlier, by keepalives.
+/// The longest single step, installing packages over a slow line, is well below; a dead connection ends much earlier,
+/// by keepalives.
 const ANSWER: Duration = Duration::from_secs(1800);
 const CHUNK: usize = 256 << 10;
 /// Exit status of a shell that found no such program.
@@ -73,8 +74,9 @@ const NOT_FOUND: u32 = 127;
 const NOT_EXECUTABLE: u32 = 126;
 
 impl Agent {
-    /// Starts the agent on a host; `program` (kinit itself) is copied there first when this very build is not there yet.
-    /// `waiting` is called when another agent works there, whose end is waited for; should it not end, the error is [`Busy`].
+    /// Starts the agent on a host; `program` (kinit itself) is copied there first when this very build is not there
+    /// yet. `waiting` is called when another agent works there, whose end is waited for; should it not end, the error
+    /// is [`Busy`].
     pub async fn start(
         host: &str,
         transport: Box<dyn Transport>,
@@ -275,8 +277,8 @@ impl Agent {
         }
     }
 
-    /// Gives the host back as it was; returns what is left all the same. A host of a cluster with another authority than the given
-    /// one (`sha256:...` of its public key) refuses.
+    /// Gives the host back as it was; returns what is left all the same. A host of a cluster with another authority
+    /// than the given one (`sha256:...` of its public key) refuses.
     pub async fn reset(&self, authority: Option<&str>) -> Result<Vec<String>> {
         match self.ask(&Request::Reset { authority: authority.map(str::to_owned) }).await? {
             Reply::Names(residue) => Ok(residue),

@@ -79,8 +79,8 @@ fn cluster() -> Option<String> {
     Some(value.get("cluster")?.as_str()?.to_owned())
 }
 
-/// Tells the cluster of this host from any other: the hash of its authority's public key. A reset that was interrupted may have
-/// removed the certificate already; the ledger knows it then.
+/// Tells the cluster of this host from any other: the hash of its authority's public key. A reset that was interrupted
+/// may have removed the certificate already; the ledger knows it then.
 pub(crate) fn authority() -> Result<Option<String>> {
     match std::fs::read_to_string("/etc/kubernetes/pki/ca.crt") {
         Ok(text) => Ok(kinit_pki::public_key_hash(&text)),

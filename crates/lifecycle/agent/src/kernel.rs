@@ -54,7 +54,8 @@ pub(crate) fn observe_module(name: &str) -> Result<Observed> {
     Ok(if feature_shows(name) { Observed::AsWanted } else { Observed::Missing })
 }
 
-/// Loads a module. kmod's own rules (aliases, blacklists, options) are the system's; there is no protocol but the program.
+/// Loads a module. kmod's own rules (aliases, blacklists, options) are the system's; there is no protocol but the
+/// program.
 pub(crate) async fn load_module(name: &str) -> Result<()> {
     let output = Command::new("modprobe").arg(name).output().await.context("start modprobe")?;
     if !output.status.success() {
@@ -77,6 +78,7 @@ pub(crate) fn observe_swap() -> Result<Observed> {
 const SWAP_TARGET: &str = "/etc/systemd/system/swap.target";
 
 /// Stops using swap, now and after the next boot. fstab is left alone.
+#[expect(unsafe_code, reason = "swapoff has no safe form")]
 pub(crate) fn swap_off() -> Result<()> {
     // Masked first: a run that dies in between finds swap in use, and comes back here.
     if std::fs::symlink_metadata(SWAP_TARGET).is_err() {
@@ -95,6 +97,7 @@ pub(crate) fn swap_off() -> Result<()> {
     Ok(())
 }
 
+#[expect(unsafe_code, reason = "swapon has no safe form")]
 pub(crate) fn swap_on(swap: &str) -> Result<()> {
     let path = std::ffi::CString::new(swap).context("a swap area's path")?;
     // SAFETY: swapon reads a path that lives until it returns.

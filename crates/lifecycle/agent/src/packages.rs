@@ -38,7 +38,8 @@ fn parse(status: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Installs what is missing, with `hold` masked meanwhile. The package index is fetched only when it does not know a package.
+/// Installs what is missing, with `hold` masked meanwhile. The package index is fetched only when it does not know a
+/// package.
 pub(crate) async fn install(names: &[String], hold: &[String]) -> Result<()> {
     // A run that was killed in the middle leaves packages unpacked but not configured.
     run("dpkg", &["--configure", "-a", "--force-confdef", "--force-confold"])
@@ -80,7 +81,8 @@ fn mask_path(unit: &str) -> String {
     format!("/etc/systemd/system/{unit}")
 }
 
-/// Keeps a package's scripts from starting a unit (deb-systemd-invoke(1) leaves masked units alone). A unit file of ours stays.
+/// Keeps a package's scripts from starting a unit (deb-systemd-invoke(1) leaves masked units alone). A unit file of
+/// ours stays.
 fn mask(unit: &str) -> Result<()> {
     let path = mask_path(unit);
     if std::fs::symlink_metadata(&path).is_ok() {

@@ -62,8 +62,8 @@ pub(crate) async fn run(authority: Option<&str>) -> Result<Vec<String>> {
     Ok(failures)
 }
 
-/// Whether an earlier reset, interrupted after it had purged kinit's packages, took the file's folder along: then the file
-/// was the package's, and not the host's own.
+/// Whether an earlier reset, interrupted after it had purged kinit's packages, took the file's folder along: then the
+/// file was the package's, and not the host's own.
 fn went_with_its_package(path: &str, purged: bool) -> bool {
     purged && !Path::new(path).parent().is_some_and(Path::exists)
 }

@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use crate::ledger::Ledger;
 use crate::{packages, systemd};
 
-/// Below these only kinit's components, and the runtime for them, mount anything: containers of others live beside them.
+/// Below these only kinit's components, and the runtime for them, mount anything: containers of others live beside
+/// them.
 const MOUNTED_BELOW: &[&str] = &[
     "/var/lib/kubelet/",
     "/run/netns/cni-",

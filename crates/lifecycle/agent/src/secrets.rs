@@ -29,7 +29,8 @@ fn read_optional(path: &str) -> Result<Option<String>> {
     }
 }
 
-/// Identifies a shared secret without telling it. Where only one half of it is, it is not whole, and not missing either.
+/// Identifies a shared secret without telling it. Where only one half of it is, it is not whole, and not missing
+/// either.
 pub(crate) fn observe(shared: Shared, place: Place) -> Result<Observed> {
     let (public, private) = shared.files();
     let secret = read_optional(&path(&private))?;
@@ -66,7 +67,8 @@ pub(crate) fn generate(shared: Shared, algorithm: KeyAlgorithm, days: u32) -> Re
     write(shared, &pair.with_context(|| format!("make {}", shared.name()))?, false)
 }
 
-/// An EncryptionConfiguration for Secrets (apiserver.config.k8s.io/v1): a fresh AES-GCM key to write with; what was stored plain stays readable.
+/// An EncryptionConfiguration for Secrets (apiserver.config.k8s.io/v1): a fresh AES-GCM key to write with; what was
+/// stored plain stays readable.
 fn encryption_config() -> Result<String> {
     let mut key = [0u8; 32];
     rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty()).context("get random bytes for a key")?;

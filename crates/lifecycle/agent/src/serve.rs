@@ -24,8 +24,8 @@ pub(crate) struct State {
 /// Serves one desk on these streams until they close.
 pub async fn serve(mut from: impl AsyncRead + Unpin + Send + 'static, mut to: impl AsyncWrite + Unpin) -> Result<()> {
     send_hello(&mut to).await?;
-    // Reading goes on while the lock is waited for and a request is worked on, so that the desk's end is noticed: at once when the
-    // channel is closed, after a silence when its connection is dead.
+    // Reading goes on while the lock is waited for and a request is worked on, so that the desk's end is noticed: at
+    // once when the channel is closed, after a silence when its connection is dead.
     let (sender, mut frames) = mpsc::channel(4);
     let gone = CancellationToken::new();
     let ended = gone.clone().drop_guard();

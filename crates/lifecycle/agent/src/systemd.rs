@@ -166,7 +166,8 @@ pub(crate) async fn apply(name: &str, wanted: &UnitState) -> Result<()> {
     let unit = systemd.unit(name).await?;
     let active = unit.active_state().await? == "active";
     let enabled = systemd.enabled(name).await;
-    // Nothing of kinit's has started it before it is in the ledger: what runs now ran before, and is started again at reset.
+    // Nothing of kinit's has started it before it is in the ledger: what runs now ran before, and is started again at
+    // reset.
     let before = active && enabled;
     Ledger::note(|l| {
         l.units.entry(name.to_owned()).or_insert(before);

@@ -72,7 +72,8 @@ pub struct ResetArgs {
     /// Do not ask
     #[arg(long)]
     force: bool,
-    /// The administrator's kubeconfig, which tells the cluster from others [default: admin.conf beside the cluster file]
+    /// The administrator's kubeconfig, which tells the cluster from others [default: admin.conf beside the cluster
+    /// file]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Hash of the cluster authority's public key, instead of the kubeconfig: sha256:HEX
@@ -213,8 +214,8 @@ fn known_authority(kubeconfig: &Path, hash: Option<&str>) -> Result<Option<Strin
     authority.map(Some).with_context(|| format!("{} names no certificate authority", kubeconfig.display()))
 }
 
-/// Removes the kubeconfig of a cluster that is gone: it opens nothing any more, and the next cluster would be taken for a
-/// stranger by it.
+/// Removes the kubeconfig of a cluster that is gone: it opens nothing any more, and the next cluster would be taken for
+/// a stranger by it.
 fn forget(kubeconfig: &Path, authority: Option<&str>) -> Result<()> {
     let known = known_authority(kubeconfig, None).ok().flatten();
     if known.is_none() || known.as_deref() != authority {

@@ -59,7 +59,8 @@ pub fn main() -> ExitCode {
     result.unwrap_or_else(|error| errors::report(&error))
 }
 
-/// Ends the process on SIGINT or SIGTERM with a word about what that means, and with the code shells give for the signal.
+/// Ends the process on SIGINT or SIGTERM with a word about what that means, and with the code shells give for the
+/// signal.
 ///
 /// The connections end with the process; an agent on a host notices, finishes the step it is at and goes.
 ///

@@ -25,8 +25,8 @@ impl std::error::Error for PreflightFailed {}
 pub struct Usage(pub String);
 
 /// Prints the failure with all its causes and, where there is one, a hint; returns the code of its family:
-/// 1 anything else, 2 usage (most of it clap's), 3 cluster file, 4 hosts not reached, 5 preflight, 6 conflict, 7 a step failed.
-/// A run that a signal ends has the shell's code for it: 130 for SIGINT, 143 for SIGTERM.
+/// 1 anything else, 2 usage (most of it clap's), 3 cluster file, 4 hosts not reached, 5 preflight, 6 conflict, 7 a step
+/// failed. A run that a signal ends has the shell's code for it: 130 for SIGINT, 143 for SIGTERM.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     tell!("error: {error:#}");
     let (code, hint) = classify(error);

@@ -35,7 +35,8 @@ pub enum Verb {
         #[arg(long, hide = true)]
         owner: Option<u32>,
     },
-    /// Build what hosts are made of, and download what they install, once for all playgrounds (`up` does it when needed)
+    /// Build what hosts are made of, and download what they install, once for all playgrounds (`up` does it when
+    /// needed)
     Cache,
     /// Show the hosts
     Status {

@@ -1,5 +1,6 @@
-//! Words for the user. A reader that goes away (`kinit ... | head -1`) ends no run: a cluster is not left half built for it.
-//! Much of it quotes hosts and files: what would move a terminal's cursor or change its title is shown, not obeyed.
+//! Words for the user. A reader that goes away (`kinit ... | head -1`) ends no run: a cluster is not left half built
+//! for it. Much of it quotes hosts and files: what would move a terminal's cursor or change its title is shown, not
+//! obeyed.
 
 /// A line to standard output.
 macro_rules! say {

@@ -1,4 +1,5 @@
-//! What names, labels and paths look like. Everything that reaches a unit file, a template or a certificate passes here first.
+//! What names, labels and paths look like. Everything that reaches a unit file, a template or a certificate passes here
+//! first.
 
 use std::net::IpAddr;
 

@@ -48,7 +48,8 @@ pub struct Spec {
     /// Version of Kubernetes' API; this kinit brings v1.36.
     #[serde(default = "version")]
     pub kubernetes_version: String,
-    /// `HOST[:PORT]` where clients reach the API. Default: the first load balancer's address (without one: the first control plane's), port 6443.
+    /// `HOST[:PORT]` where clients reach the API. Default: the first load balancer's address (without one: the first
+    /// control plane's), port 6443.
     #[serde(default)]
     pub control_plane_endpoint: String,
     /// Subnets and names.
@@ -149,7 +150,8 @@ pub struct Kubelet {
     /// Flags added to kinit's, or in their place where the name is the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra_args: Vec<Arg>,
-    /// When pods are evicted: signals (`nodefs.available`) and quantities or percentages. Replaces the kubelet's defaults as a whole.
+    /// When pods are evicted: signals (`nodefs.available`) and quantities or percentages. Replaces the kubelet's
+    /// defaults as a whole.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub eviction_hard: BTreeMap<String, String>,
     /// Disk usage in percent above which unused images are removed; 100 is never. Default 85.

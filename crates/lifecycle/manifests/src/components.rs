@@ -84,8 +84,6 @@ pub fn api_server(cluster: &Cluster, host: &HostSpec) -> Vec<Arg> {
         ("requestheader-extra-headers-prefix", "X-Remote-Extra-".to_owned()),
         ("requestheader-group-headers", "X-Remote-Group".to_owned()),
         ("requestheader-username-headers", "X-Remote-User".to_owned()),
-        ("proxy-client-cert-file", pki("front-proxy-client.crt")),
-        ("proxy-client-key-file", pki("front-proxy-client.key")),
     ]);
     merge(ours, &cluster.spec.api_server.extra_args)
 }

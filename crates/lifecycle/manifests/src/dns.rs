@@ -107,7 +107,8 @@ fn dns_pod(cluster: &Cluster) -> PodSpec {
         topology_key: "kubernetes.io/hostname".to_owned(),
         ..Default::default()
     };
-    // Lookups and the API should not fail together: until a dead host's node is given up, half of what is asked goes to its pod.
+    // Lookups and the API should not fail together: until a dead host's node is given up, half of what is asked goes to
+    // its pod.
     let workers = NodeSelectorTerm {
         match_expressions: Some(vec![NodeSelectorRequirement {
             key: "node-role.kubernetes.io/control-plane".to_owned(),

@@ -55,7 +55,8 @@ pub(crate) fn rule(group: &str, resources: &[&str], verbs: &[&str], names: &[&st
     }
 }
 
-/// RBAC and ConfigMaps of kubeadm's phases upload-config and bootstrap-token, and the rights of kinit's node components.
+/// RBAC and ConfigMaps of kubeadm's phases upload-config and bootstrap-token, and the rights of kinit's node
+/// components.
 pub fn cluster_objects(cluster: &Cluster, cluster_file: &str, ca_pem: &str) -> Vec<Value> {
     let read_nodes = ClusterRole {
         metadata: meta(None, "kubeadm:get-nodes"),

@@ -55,7 +55,8 @@ pub fn args<const N: usize>(pairs: [(&str, String); N]) -> Vec<Arg> {
     pairs.into_iter().map(|(name, value)| Arg { name: name.to_owned(), value }).collect()
 }
 
-/// A word of ExecStart (systemd.service(5), COMMAND LINES): specifiers and variables are doubled, the rest is quoted where needed.
+/// A word of ExecStart (systemd.service(5), COMMAND LINES): specifiers and variables are doubled, the rest is quoted
+/// where needed.
 fn quote(word: &str) -> String {
     let escaped = word.replace('\\', "\\\\").replace('%', "%%").replace('$', "$$").replace('"', "\\\"");
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=/.,:*@%+[]{}$".contains(c);

@@ -34,8 +34,8 @@ pub struct Prepared {
 }
 
 impl Init {
-    /// Facts about all hosts, and what the checks say of them. `now` is the desk's clock, in seconds since 1970; `known` the
-    /// cluster's authority as the desk knows it.
+    /// Facts about all hosts, and what the checks say of them. `now` is the desk's clock, in seconds since 1970;
+    /// `known` the cluster's authority as the desk knows it.
     pub async fn preflight(&self, now: i64, known: Option<&str>) -> Result<(BTreeMap<String, Facts>, Vec<Finding>)> {
         let facts = self.hosts.facts(&self.cluster).await?;
         let findings = preflight(&self.cluster, &facts, now, known);

@@ -16,8 +16,8 @@ pub type ResetReport = BTreeMap<String, Vec<String>>;
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct Strangers(pub Vec<Stranger>);
 
-/// What a reset would undo, per host, and the authority of the cluster whose hosts they are. Hosts of another cluster are an
-/// error: an address in the file is wrong, or the file itself is.
+/// What a reset would undo, per host, and the authority of the cluster whose hosts they are. Hosts of another cluster
+/// are an error: an address in the file is wrong, or the file itself is.
 pub async fn reset_plan(
     hosts: &Hosts,
     cluster: &Cluster,

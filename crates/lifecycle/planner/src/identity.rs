@@ -1,4 +1,5 @@
-//! Which cluster a host belongs to: not its name, which most clusters share, but the hash of its authority's public key.
+//! Which cluster a host belongs to: not its name, which most clusters share, but the hash of its authority's public
+//! key.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +20,8 @@ pub struct Stranger {
     pub by: String,
 }
 
-/// The authority of the file's cluster, and who says so: the desk, if it knows (`known`), or else the first control plane that has one, or any
-/// host.
+/// The authority of the file's cluster, and who says so: the desk, if it knows (`known`), or else the first control
+/// plane that has one, or any host.
 pub fn authority(cluster: &Cluster, facts: &BTreeMap<String, Facts>, known: Option<&str>) -> Option<(String, String)> {
     if let Some(known) = known {
         return Some((known.to_owned(), "the kubeconfig on this desk".to_owned()));

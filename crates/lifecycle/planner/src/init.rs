@@ -53,7 +53,8 @@ fn files(shared: Shared) -> String {
     public.into_iter().chain([private]).collect::<Vec<_>>().join(" and ")
 }
 
-/// Makes the plan. `hosts` holds every host of the file; `with_data` those where etcd has data; `objects` the API objects by `Kind namespace/name`, in order; `marked` the control planes whose Nodes are labelled.
+/// Makes the plan. `hosts` holds every host of the file; `with_data` those where etcd has data; `objects` the API
+/// objects by `Kind namespace/name`, in order; `marked` the control planes whose Nodes are labelled.
 pub fn init(
     cluster: &Cluster,
     hosts: &BTreeMap<String, HostObservation>,
@@ -106,8 +107,9 @@ fn cluster_step(plan: &mut Plan, phase: Phase, action: Action, verb: &'static st
     push(plan, phase, false, vec![Step { host: None, action, change }]);
 }
 
-/// Resources of a phase that differ, for all hosts. What serves must go on serving: then hosts take turns, those that do not serve first.
-/// What serves nowhere yet is started everywhere at once: a member of etcd is not well before its peers are up.
+/// Resources of a phase that differ, for all hosts. What serves must go on serving: then hosts take turns, those that
+/// do not serve first. What serves nowhere yet is started everywhere at once: a member of etcd is not well before its
+/// peers are up.
 fn host_steps(cluster: &Cluster, phase: Phase, hosts: &BTreeMap<String, HostObservation>, plan: &mut Plan) {
     let mut order: Vec<&str> = cluster.spec.hosts.iter().map(|h| h.name.as_str()).collect();
     let takes_turns = matches!(phase, Phase::Etcd | Phase::ControlPlane | Phase::LoadBalancer);
@@ -130,7 +132,8 @@ fn written_before(plan: &Plan, host: &str) -> BTreeSet<String> {
     steps.filter_map(|s| written(&s.action)).collect()
 }
 
-/// One host's steps of a phase. A unit that runs well now must still be restarted when this run changes a file that it reads, and then be waited for.
+/// One host's steps of a phase. A unit that runs well now must still be restarted when this run changes a file that it
+/// reads, and then be waited for.
 fn lane<'a>(
     cluster: &Cluster,
     host: &str,
@@ -166,7 +169,8 @@ fn lane<'a>(
     steps
 }
 
-/// Whether users of the phase's units would miss this host: its health checks pass or, where there are none, a unit runs.
+/// Whether users of the phase's units would miss this host: its health checks pass or, where there are none, a unit
+/// runs.
 fn serves(phase: Phase, seen: &HostObservation) -> bool {
     let of = |wanted: fn(&Resource) -> bool| seen.iter().filter(move |(p, r, _)| *p == phase && wanted(r));
     let mut checks = of(|r| matches!(r, Resource::Healthy { .. })).peekable();

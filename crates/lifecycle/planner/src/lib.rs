@@ -1,4 +1,5 @@
-//! From what is wanted and what was seen to a plan. Pure: the same input gives the same plan, and printing it shows everything that will be done.
+//! From what is wanted and what was seen to a plan. Pure: the same input gives the same plan, and printing it shows
+//! everything that will be done.
 //!
 //! ```text
 //! Observation per host ─┐

@@ -27,8 +27,8 @@ const GIB: u64 = 1 << 30;
 const CONTROL_PLANE_MEMORY: u64 = 1700 << 20;
 const CLOCK_TOLERANCE: i64 = 30;
 
-/// Checks all hosts' facts. `now` is the desk's clock, in seconds since 1970, at the time the facts were gathered; `known` is
-/// the authority of the cluster as the desk knows it.
+/// Checks all hosts' facts. `now` is the desk's clock, in seconds since 1970, at the time the facts were gathered;
+/// `known` is the authority of the cluster as the desk knows it.
 pub fn preflight(cluster: &Cluster, facts: &BTreeMap<String, Facts>, now: i64, known: Option<&str>) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(strangers(cluster, facts, known).into_iter().map(|stranger| Finding {

@@ -73,7 +73,9 @@ fn hidden_command(verb: &str, dir: &Path, host: &str) -> Command {
     command
 }
 
-/// Enters new namespaces, starts the host's first process there and waits for its end. Must be called before any thread is started.
+/// Enters new namespaces, starts the host's first process there and waits for its end. Must be called before any thread
+/// is started.
+#[expect(unsafe_code, reason = "unshare asks for a process of one thread")]
 pub fn launch(dir: &Path, name: &str) -> Result<i32> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     let playground = Playground::open_dir(dir)?;

@@ -62,7 +62,8 @@ impl Groups {
         Ok(())
     }
 
-    /// Removes the groups once the last process has left them; a group whose processes are still dying is tried again for 5 s.
+    /// Removes the groups once the last process has left them; a group whose processes are still dying is tried again
+    /// for 5 s.
     pub fn remove(&self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(5);
         for hierarchy in hierarchies() {

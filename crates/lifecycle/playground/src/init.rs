@@ -14,7 +14,8 @@ use crate::cgroup;
 use crate::disk::Disk;
 use crate::state::Playground;
 
-/// Settings that are the whole machine's, or that a network namespace may not change: each host gets a private file to read and write.
+/// Settings that are the whole machine's, or that a network namespace may not change: each host gets a private file to
+/// read and write.
 const GLOBAL_SYSCTLS: &[&str] = &[
     "kernel/panic",
     "kernel/panic_on_oops",
@@ -161,6 +162,7 @@ fn control_groups(root: &Path) -> Result<()> {
 }
 
 /// The clock, the kernel's modules and raw devices are the machine's: no host may touch them.
+#[expect(unsafe_code, reason = "prctl has no safe form")]
 fn drop_global_powers() -> Result<()> {
     const SYS_MODULE: u64 = 16;
     const SYS_RAWIO: u64 = 17;

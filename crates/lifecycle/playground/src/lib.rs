@@ -8,8 +8,9 @@
 //!                   ── boot     ──► supervisor ► launcher ► systemd as PID 1
 //! ```
 //!
-//! Every host has its own name, address, machine-id, SSH host key, boot id, cgroups and processes; it shares the kernel,
-//! the clock, swap and the page cache with the machine. A host that loses power loses no unsynced page cache; clocks cannot disagree.
+//! Every host has its own name, address, machine-id, SSH host key, boot id, cgroups and processes; it shares the
+//! kernel, the clock, swap and the page cache with the machine. A host that loses power loses no unsynced page cache;
+//! clocks cannot disagree.
 
 mod boot;
 mod cgroup;

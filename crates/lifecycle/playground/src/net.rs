@@ -46,7 +46,8 @@ async fn index_of(handle: &Handle, name: &str) -> Result<Option<u32>> {
     }
 }
 
-/// Makes the bridge with the gateway's address, and the rules for masquerading and partitions. Does nothing when they are there.
+/// Makes the bridge with the gateway's address, and the rules for masquerading and partitions. Does nothing when they
+/// are there.
 pub fn up(topology: &Topology) -> Result<()> {
     for (key, value) in [
         ("net/ipv4/ip_forward", "1"),

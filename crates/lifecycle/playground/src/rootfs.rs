@@ -175,7 +175,8 @@ fn finish(root: &Path) -> Result<()> {
     built_in_modules(root)
 }
 
-/// On a kernel without modules, `modprobe` of what is built in must succeed as on a stock kernel: tell it what is built in.
+/// On a kernel without modules, `modprobe` of what is built in must succeed as on a stock kernel: tell it what is built
+/// in.
 fn built_in_modules(root: &Path) -> Result<()> {
     let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
     if Path::new("/lib/modules").join(&release).exists() {

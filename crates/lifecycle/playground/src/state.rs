@@ -53,7 +53,8 @@ const STATE: &str = "/var/lib/kinit/playgrounds";
 const BOOT_DEADLINE: Duration = Duration::from_secs(60);
 
 impl Playground {
-    /// Brings a playground up: builds the cache, makes missing hosts, starts those that are off, waits until all answer on port 22.
+    /// Brings a playground up: builds the cache, makes missing hosts, starts those that are off, waits until all answer
+    /// on port 22.
     pub fn up(options: &UpOptions, progress: &dyn Fn(&str)) -> Result<Self> {
         ensure!(
             rustix::process::geteuid().is_root(),

@@ -90,7 +90,8 @@ impl HostKeyPolicy {
         }
     }
 
-    /// A file that is missing knows nobody; `/dev/null` too. Lines that are no text are skipped as any others that are no entries.
+    /// A file that is missing knows nobody; `/dev/null` too. Lines that are no text are skipped as any others that are
+    /// no entries.
     pub(crate) fn read(&self) -> Result<KnownHosts, HostKeyProblem> {
         let problem = |why: String| HostKeyProblem::Unreadable(self.known_hosts.clone(), why);
         match std::fs::metadata(&self.known_hosts) {

@@ -21,8 +21,10 @@ pub use ssh::{Target, connect};
 /// A way to a host.
 #[async_trait::async_trait]
 pub trait Transport: Send + Sync {
-    /// Starts a program; `command` goes through the login shell, so it must not hold anything that a shell would expand.
+    /// Starts a program; `command` goes through the login shell, so it must not hold anything that a shell would
+    /// expand.
     async fn exec(&self, command: &str) -> anyhow::Result<Process>;
-    /// Writes a file so that it is there whole, with its mode from the first byte, or not at all. Its folder must exist.
+    /// Writes a file so that it is there whole, with its mode from the first byte, or not at all. Its folder must
+    /// exist.
     async fn put(&self, path: &str, bytes: &[u8], mode: u32) -> anyhow::Result<()>;
 }

@@ -39,7 +39,8 @@ pub struct Target {
 }
 
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// How long a host may take over one thing that is quick on a host that is well: a channel, a file's rename, one chunk of it.
+/// How long a host may take over one thing that is quick on a host that is well: a channel, a file's rename, one chunk
+/// of it.
 const STALL: Duration = Duration::from_secs(60);
 const CHUNK: usize = 128 << 10;
 

@@ -25,7 +25,8 @@ impl std::fmt::Display for Change {
     }
 }
 
-/// The change a resource needs; `None` when it is as wanted. `Shared` resources are the planner's affair: one host's fingerprint says nothing alone.
+/// The change a resource needs; `None` when it is as wanted. `Shared` resources are the planner's affair: one host's
+/// fingerprint says nothing alone.
 pub fn compare(resource: &Resource, observed: &Observed) -> Option<Change> {
     if matches!(resource, Resource::Shared { .. }) {
         return None;

@@ -35,7 +35,8 @@ impl Shared {
         }
     }
 
-    /// The public file and the private one below `/etc/kubernetes/pki`; the encryption configuration is private altogether.
+    /// The public file and the private one below `/etc/kubernetes/pki`; the encryption configuration is private
+    /// altogether.
     pub fn files(self) -> (Option<String>, String) {
         match self {
             Self::Authority(authority) => {
@@ -76,7 +77,8 @@ pub struct FileSpec {
     pub owner: String,
     /// What is in it.
     pub content: Content,
-    /// When this path exists the file is not needed any more (a bootstrap kubeconfig, once the node has its certificate).
+    /// When this path exists the file is not needed any more (a bootstrap kubeconfig, once the node has its
+    /// certificate).
     pub unless_exists: Option<String>,
 }
 

@@ -53,7 +53,8 @@ impl CriError {
     }
 }
 
-/// Runtime and image service of one endpoint. Cheap to clone; connects when first used and again after the runtime restarted.
+/// Runtime and image service of one endpoint. Cheap to clone; connects when first used and again after the runtime
+/// restarted.
 #[derive(Clone)]
 pub struct Runtime {
     runtime: RuntimeServiceClient<Channel>,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! proto/api.proto ── build.rs ──> v1 (messages, raw clients)
-//!                                  └─ Runtime: one method a call, each with its own deadline, errors that name the call
+//!                                  └─ Runtime: one method a call, each with its own deadline, errors name the call
 //! ```
 //!
 //! The interface definition is upstream's (`k8s.io/cri-api`), kept with its licence header.

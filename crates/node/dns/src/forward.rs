@@ -22,8 +22,8 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 type Key = (Name, RecordType);
 type Questions = Arc<Mutex<HashMap<Key, WeakShared<BoxFuture<'static, Said>>>>>;
 
-/// Asks the host's resolvers. A question that is on its way is not asked a second time: who asks meanwhile gets the same
-/// answer, and a resolver that sends our questions back to us goes round once, not for ever.
+/// Asks the host's resolvers. A question that is on its way is not asked a second time: who asks meanwhile gets the
+/// same answer, and a resolver that sends our questions back to us goes round once, not for ever.
 pub struct Forwarder {
     resolver: Arc<TokioResolver>,
     asking: Questions,

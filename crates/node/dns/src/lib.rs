@@ -5,8 +5,8 @@
 //!                  └─ everything else ─▶ forward: the resolvers of /etc/resolv.conf, with a cache
 //! ```
 //!
-//! What is answered follows the specification "Kubernetes DNS-Based Service Discovery" 1.1.0 and, where that is silent, CoreDNS'
-//! kubernetes plugin with `pods insecure` and `ttl 30`.
+//! What is answered follows the specification "Kubernetes DNS-Based Service Discovery" 1.1.0 and, where that is silent,
+//! CoreDNS' kubernetes plugin with `pods insecure` and `ttl 30`.
 
 mod args;
 mod data;

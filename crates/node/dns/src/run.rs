@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
 use hickory_server::Server;
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -36,16 +35,7 @@ const LAME_DUCK: Duration = Duration::from_secs(5);
 
 /// The program. `args` holds the program's name first.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
-        Ok(args) => args,
-        Err(error) => {
-            // Help and version come this way too; they are no failure.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
-        }
-    };
-    let logging = args.logging.clone();
-    kinit_component_base::run(NAME, &logging, move |shutdown| run(args, shutdown))
+    kinit_component_base::main(NAME, args, |args: &Args| &args.logging, run)
 }
 
 async fn run(args: Args, shutdown: Shutdown) -> Result<()> {

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Pod;
+use kinit_component_helpers::qos::Qos;
 
 use crate::names::PodKey;
-use crate::resources::{self, MIN_SHARES, PodLimits, Qos};
+use crate::resources::{MIN_SHARES, PodLimits};
 use qos::Top;
 
 /// The cgroup of all pods.
@@ -43,7 +44,7 @@ impl Cgroups {
 
     /// Names from `kubepods` down to the pod, as `cm.CgroupName`.
     fn chain(pod: &Pod, key: &PodKey) -> Vec<String> {
-        let class = class_name(resources::qos(pod));
+        let class = class_name(kinit_component_helpers::qos::of_pod(pod));
         let names = std::iter::once(KUBEPODS).chain(class).map(str::to_owned);
         names.chain([format!("pod{}", key.uid)]).collect()
     }
@@ -65,7 +66,7 @@ impl Cgroups {
 
     /// Makes the pod's cgroup with its limits.
     pub async fn create(&self, pod: &Pod, key: &PodKey) -> Result<()> {
-        self.set(pod, key, resources::pod(pod)).await
+        self.set(pod, key, crate::resources::pod(pod)).await
     }
 
     /// Gives the pod's cgroup these limits; makes it if it is not there.

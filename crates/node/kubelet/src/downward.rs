@@ -1,4 +1,5 @@
-//! The downward API: a pod's own fields and resources, for variables and volumes (`pkg/fieldpath`, `pkg/api/v1/resource`).
+//! The downward API: a pod's own fields and resources, for variables and volumes (`pkg/fieldpath`,
+//! `pkg/api/v1/resource`).
 
 use std::collections::BTreeMap;
 

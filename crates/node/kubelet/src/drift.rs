@@ -1,8 +1,8 @@
 //! Where an object in the API differs from what the kubelet last said of it. No IO.
 //!
 //! The kubelet is not alone in writing statuses: a node that was cut off finds its conditions Unknown and its pods not
-//! Ready (`pkg/controller/nodelifecycle`). Upstream's kubelet reads its Node every ten seconds (`tryUpdateNodeStatus`) and
-//! compares its pods' statuses with the API's (`status_manager.go: needsReconcile`); here both come by watch.
+//! Ready (`pkg/controller/nodelifecycle`). Upstream's kubelet reads its Node every ten seconds (`tryUpdateNodeStatus`)
+//! and compares its pods' statuses with the API's (`status_manager.go: needsReconcile`); here both come by watch.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,8 @@ pub fn differences(held: &Value, patch: &Value) -> BTreeSet<String> {
     out
 }
 
-/// How new an object is: resource versions of one resource are numbers that grow (`apimachinery/pkg/util/resourceversion`).
+/// How new an object is: resource versions of one resource are numbers that grow
+/// (`apimachinery/pkg/util/resourceversion`).
 pub fn version(meta: &ObjectMeta) -> u64 {
     meta.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
 }

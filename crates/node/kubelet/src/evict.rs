@@ -1,9 +1,9 @@
-//! Node-pressure eviction (`pkg/kubelet/eviction`): when memory, disk or process ids run short, unused images go first where
-//! that helps, then one pod at a time.
+//! Node-pressure eviction (`pkg/kubelet/eviction`): when memory, disk or process ids run short, unused images go first
+//! where that helps, then one pod at a time.
 //!
 //! ```text
 //! measure ─▶ rank::crossed ─▶ Pressure (what the node's conditions and admission read)
-//!                 └─▶ disk: remove what is unused ─▶ still crossed? ─▶ rank::first ─▶ its worker ends it: Failed, Evicted
+//!                 └─▶ disk: remove what is unused ─▶ still crossed? ─▶ rank::first ─▶ its worker ends it: Evicted
 //! ```
 
 pub mod measure;
@@ -13,14 +13,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Taint};
 use kinit_component_base::Shutdown;
+use kinit_component_helpers::pod::is_active;
+use kinit_component_helpers::qos::{self, Qos};
+use kinit_component_helpers::taints::is_tolerated;
 use parking_lot::Mutex;
 
 use crate::kubelet::Kubelet;
 use crate::pod::manager::Manager;
 use crate::pod::worker::Eviction;
-use crate::resources::{self, Qos};
 use rank::{Crossed, Signal};
 
 /// Levels are looked at this often, as upstream does.
@@ -61,15 +63,14 @@ pub fn admit(pod: &Pod, conditions: &[&str]) -> Result<(), (String, String)> {
         return Ok(());
     }
     let only_memory = conditions.iter().all(|c| *c == "MemoryPressure");
-    let tolerates = || {
-        pod.spec.iter().flat_map(|s| s.tolerations.iter().flatten()).any(|t| {
-            let key = t.key.as_deref().unwrap_or("");
-            let effect = t.effect.as_deref().unwrap_or("");
-            (key.is_empty() || key == "node.kubernetes.io/memory-pressure")
-                && (effect.is_empty() || effect == "NoSchedule")
-        })
+    let pressure = Taint {
+        key: "node.kubernetes.io/memory-pressure".to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
     };
-    if only_memory && (resources::qos(pod) != Qos::BestEffort || tolerates()) {
+    let tolerations = pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default();
+    let tolerates = || is_tolerated(&pressure, tolerations);
+    if only_memory && (qos::of_pod(pod) != Qos::BestEffort || tolerates()) {
         return Ok(());
     }
     Err(("Evicted".to_owned(), format!("The node had condition: [{}]. ", conditions.join(" "))))
@@ -134,11 +135,6 @@ async fn evict(kubelet: &Arc<Kubelet>, manager: &Manager, worst: &Crossed) -> Re
     let disruption = message.clone();
     manager.evict(&chosen.uid, Eviction { reason: "Evicted", message, disruption, grace: Some(1) });
     Ok(Some(chosen.uid.clone()))
-}
-
-fn is_active(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Refuses thresholds that nobody would look at.

@@ -174,7 +174,8 @@ struct Entry {
     auth: String,
 }
 
-/// Credentials for the image's registry from the pod's pull secrets; a secret that is not there is passed over, as upstream does.
+/// Credentials for the image's registry from the pod's pull secrets; a secret that is not there is passed over, as
+/// upstream does.
 async fn credentials(kubelet: &Kubelet, pod: &Pod, key: &PodKey, image: &str) -> Vec<AuthConfig> {
     let mut out = Vec::new();
     for reference in pod.spec.iter().flat_map(|s| s.image_pull_secrets.iter().flatten()) {

@@ -1,5 +1,6 @@
-//! Image garbage collection (`pkg/kubelet/images/image_gc_manager.go`): when the images' file system fills, those that were
-//! not used for longest go, and those that nobody used for `imageMaximumGCAge`. Images the runtime calls pinned never do.
+//! Image garbage collection (`pkg/kubelet/images/image_gc_manager.go`): when the images' file system fills, those that
+//! were not used for longest go, and those that nobody used for `imageMaximumGCAge`. Images the runtime calls pinned
+//! never do.
 
 pub mod plan;
 

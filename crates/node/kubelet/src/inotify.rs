@@ -15,6 +15,7 @@ pub struct Watcher(AsyncFd<OwnedFd>);
 
 impl Watcher {
     /// A watcher of nothing yet.
+    #[expect(unsafe_code, reason = "AsyncFd has no safe constructor")]
     pub fn new() -> io::Result<Self> {
         let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         // SAFETY: the descriptor is owned by the AsyncFd, nothing else closes it, and it is never replaced.

@@ -51,17 +51,7 @@ mod volumes;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 /// The program.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let args = match args::Args::try_parse_from(args) {
-        Ok(args) => args,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
-    };
-    let logging = args.logging.clone();
-    kinit_component_base::run("kubelet", &logging, |shutdown| run::run(args, shutdown))
+    kinit_component_base::main("kubelet", args, |args: &args::Args| &args.logging, run::run)
 }

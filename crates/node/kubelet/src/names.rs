@@ -1,5 +1,5 @@
-//! Names by which pods and containers are found again in the runtime and on disk: upstream's labels, annotations and paths
-//! (`k8s.io/kubelet/pkg/types`, `pkg/kubelet/kuberuntime/labels.go`).
+//! Names by which pods and containers are found again in the runtime and on disk: upstream's labels, annotations and
+//! paths (`k8s.io/kubelet/pkg/types`, `pkg/kubelet/kuberuntime/labels.go`).
 
 use std::path::{Path, PathBuf};
 

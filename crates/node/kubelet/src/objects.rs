@@ -36,7 +36,8 @@ pub struct Handle<K> {
 }
 
 impl<K: Clone> Handle<K> {
-    /// The object as it is now, waiting at most `patience` for the first answer. `Ok(None)` means that it does not exist.
+    /// The object as it is now, waiting at most `patience` for the first answer. `Ok(None)` means that it does not
+    /// exist.
     pub async fn get(&self, patience: Duration) -> Result<Option<Arc<K>>, String> {
         let mut state = self.state.clone();
         let answered = tokio::time::timeout(patience, state.wait_for(|s| !matches!(s, Known::NotYet))).await;

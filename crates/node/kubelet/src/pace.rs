@@ -10,7 +10,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Repairs further apart than this have nothing to do with each other.
 const FORGET: Duration = Duration::from_secs(60);
 
-/// Spaces repairs of one object: the first is due at once, but two who overwrite each other must not do so at full speed.
+/// Spaces repairs of one object: the first is due at once, but two who overwrite each other must not do so at full
+/// speed.
 #[derive(Debug, Default)]
 pub struct Repairs {
     last: Option<(Instant, Duration)>,

@@ -3,31 +3,10 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
+use kinit_component_helpers::qos::{self, Qos};
 use kinit_cri::v1::LinuxContainerResources;
 
 use crate::quantity::{milli_of, units_of};
-
-/// Quality of service (`pkg/apis/core/v1/helper/qos`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Qos {
-    /// Limits equal requests for CPU and memory of every container.
-    Guaranteed,
-    /// Something is asked for.
-    Burstable,
-    /// Nothing is asked for.
-    BestEffort,
-}
-
-impl Qos {
-    /// The API's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Guaranteed => "Guaranteed",
-            Self::Burstable => "Burstable",
-            Self::BestEffort => "BestEffort",
-        }
-    }
-}
 
 /// The fewest CPU shares the kernel takes.
 pub const MIN_SHARES: i64 = 2;
@@ -38,40 +17,6 @@ const MIN_QUOTA: i64 = 1000;
 /// All containers that count for resources.
 fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
     spec.init_containers.iter().flatten().chain(&spec.containers)
-}
-
-/// The class of a pod.
-pub fn qos(pod: &Pod) -> Qos {
-    let Some(spec) = &pod.spec else { return Qos::BestEffort };
-    if let Some(class) = pod_level(spec) {
-        return class;
-    }
-    let (mut any, mut all) = (false, true);
-    for container in containers(spec) {
-        let (requests, limits) = lists(container.resources.as_ref());
-        for resource in ["cpu", "memory"] {
-            let limit = milli_of(limits, resource).filter(|v| *v > 0);
-            let request = milli_of(requests, resource).filter(|v| *v > 0);
-            any |= limit.is_some() || request.is_some();
-            all &= limit.is_some() && (request.is_none() || request == limit);
-        }
-    }
-    match (any, all) {
-        (false, _) => Qos::BestEffort,
-        (true, true) => Qos::Guaranteed,
-        (true, false) => Qos::Burstable,
-    }
-}
-
-fn pod_level(spec: &PodSpec) -> Option<Qos> {
-    let resources = spec.resources.as_ref()?;
-    let (requests, limits) = lists(Some(resources));
-    let pairs: Vec<_> = ["cpu", "memory"].iter().map(|r| (milli_of(requests, r), milli_of(limits, r))).collect();
-    if pairs.iter().all(|(r, l)| r.is_none() && l.is_none()) {
-        return None;
-    }
-    let guaranteed = pairs.iter().all(|(r, l)| l.is_some() && (r.is_none() || r == l));
-    Some(if guaranteed { Qos::Guaranteed } else { Qos::Burstable })
 }
 
 type List<'a> = Option<&'a std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>;
@@ -165,7 +110,7 @@ pub fn oom_score(pod: &Pod, container: &Container, node_memory: i64) -> i64 {
     if priority >= 2_000_000_000 {
         return -997;
     }
-    match qos(pod) {
+    match qos::of_pod(pod) {
         Qos::Guaranteed => -997,
         Qos::BestEffort => 1000,
         Qos::Burstable => {
@@ -282,19 +227,6 @@ mod tests {
     fn made(containers: serde_json::Value) -> Pod {
         serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "spec": {"containers": containers}}))
             .unwrap()
-    }
-
-    #[test]
-    fn classes() {
-        for (resources, class) in [
-            (serde_json::json!({}), Qos::BestEffort),
-            (serde_json::json!({"requests": {"cpu": "1"}}), Qos::Burstable),
-            (serde_json::json!({"limits": {"cpu": "1", "memory": "1Gi"}}), Qos::Guaranteed),
-            (serde_json::json!({"requests": {"cpu": "500m"}, "limits": {"cpu": "1", "memory": "1Gi"}}), Qos::Burstable),
-        ] {
-            let pod = made(serde_json::json!([{"name": "c", "resources": resources}]));
-            assert_eq!(qos(&pod), class, "{resources}");
-        }
     }
 
     #[test]

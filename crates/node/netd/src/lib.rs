@@ -47,19 +47,12 @@ pub struct Args {
     /// Remove the routes and the CNI configuration this program made, then end
     #[arg(long)]
     pub cleanup: bool,
+    /// What is logged.
     #[command(flatten)]
     pub logging: LoggingArgs,
 }
 
 /// The program.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
-        Ok(args) => args,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
-    };
-    let logging = args.logging.clone();
-    kinit_component_base::run("kube-netd", &logging, |shutdown| run::run(args, shutdown))
+    kinit_component_base::main("kube-netd", args, |args: &Args| &args.logging, run::run)
 }

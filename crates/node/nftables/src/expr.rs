@@ -94,45 +94,147 @@ pub enum Learn {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expr {
     /// Loads a fact.
-    Meta { key: Meta, to: Reg },
+    Meta {
+        /// Which fact.
+        key: Meta,
+        /// Register that gets it.
+        to: Reg,
+    },
     /// Sets a fact.
-    SetMeta { key: Meta, from: Reg },
+    SetMeta {
+        /// Which fact.
+        key: Meta,
+        /// Register with the new value.
+        from: Reg,
+    },
     /// Loads bytes of the packet.
-    Payload { header: Header, offset: u32, len: u32, to: Reg },
+    Payload {
+        /// What `offset` counts from.
+        header: Header,
+        /// First byte.
+        offset: u32,
+        /// Bytes to load, at most 16.
+        len: u32,
+        /// First register that gets them.
+        to: Reg,
+    },
     /// Goes on only if the comparison holds.
-    Cmp { reg: Reg, how: Compare, value: Vec<u8> },
+    Cmp {
+        /// First register of the left side.
+        reg: Reg,
+        /// Equal or not.
+        how: Compare,
+        /// Right side, in the order of bytes that the register holds.
+        value: Vec<u8>,
+    },
     /// `to = (from & mask) ^ xor`.
-    Bitwise { from: Reg, to: Reg, mask: Vec<u8>, xor: Vec<u8> },
+    Bitwise {
+        /// First register of the operand.
+        from: Reg,
+        /// First register of the result.
+        to: Reg,
+        /// Bits that stay; its length is the width of the operation.
+        mask: Vec<u8>,
+        /// Bits that are then flipped; as long as `mask`.
+        xor: Vec<u8>,
+    },
     /// Loads a constant.
-    Load { to: Reg, value: Vec<u8> },
+    Load {
+        /// First register that gets it.
+        to: Reg,
+        /// The bytes.
+        value: Vec<u8>,
+    },
     /// Ends the rule with a verdict.
     Verdict(Verdict),
-    /// Goes on only if the key is (`not`: is not) in the set.
-    Lookup { set: String, key: Reg, not: bool },
+    /// Goes on only if the key is in the set.
+    Lookup {
+        /// Name of the set, in the same table.
+        set: String,
+        /// First register of the key.
+        key: Reg,
+        /// Goes on if the key is not there.
+        not: bool,
+    },
     /// Loads the data of the key; goes on only if it is there.
-    MapLookup { map: String, key: Reg, to: Reg },
+    MapLookup {
+        /// Name of the map, in the same table.
+        map: String,
+        /// First register of the key.
+        key: Reg,
+        /// First register that gets the data.
+        to: Reg,
+    },
     /// Takes the verdict of the key, if it is there.
-    VerdictLookup { map: String, key: Reg },
+    VerdictLookup {
+        /// Name of the verdict map, in the same table.
+        map: String,
+        /// First register of the key.
+        key: Reg,
+    },
     /// Adds to a set or map.
-    Learn { set: String, how: Learn, key: Reg, data: Option<Reg>, millis: Option<u64> },
-    /// Translates the destination; `port` in network order. `v6` for IPv6 addresses.
-    Dnat { address: Reg, port: Option<Reg>, v6: bool },
+    Learn {
+        /// Name of the set or map, in the same table.
+        set: String,
+        /// What becomes of an element that is there.
+        how: Learn,
+        /// First register of the key.
+        key: Reg,
+        /// First register of the data; none for a set.
+        data: Option<Reg>,
+        /// Life of the element in milliseconds; that of the set when none.
+        millis: Option<u64>,
+    },
+    /// Translates the destination; the port is in network order.
+    Dnat {
+        /// First register of the new address.
+        address: Reg,
+        /// Register of the new port; none keeps it.
+        port: Option<Reg>,
+        /// The address is an IPv6 address.
+        v6: bool,
+    },
     /// Translates the source.
-    Snat { address: Reg, v6: bool },
-    /// Translates the source to the interface's address; `random` picks ports at random.
-    Masquerade { random: bool },
+    Snat {
+        /// First register of the new address.
+        address: Reg,
+        /// The address is an IPv6 address.
+        v6: bool,
+    },
+    /// Translates the source to the interface's address.
+    Masquerade {
+        /// Picks ports at random.
+        random: bool,
+    },
     /// Refuses the packet.
     Reject(Reject),
-    /// A random number below `modulus`, host order.
-    Random { to: Reg, modulus: u32 },
+    /// Loads a random number, host order.
+    Random {
+        /// Register that gets it.
+        to: Reg,
+        /// One more than the largest number.
+        modulus: u32,
+    },
     /// The connection's state bits, host order.
-    CtState { to: Reg },
+    CtState {
+        /// Register that gets them.
+        to: Reg,
+    },
     /// The connection's status bits, host order.
-    CtStatus { to: Reg },
+    CtStatus {
+        /// Register that gets them.
+        to: Reg,
+    },
     /// The kind (`RTN_*`) of the destination address, host order; 2 is local.
-    DestinationType { to: Reg },
+    DestinationType {
+        /// Register that gets it.
+        to: Reg,
+    },
     /// The kind of the source address.
-    SourceType { to: Reg },
+    SourceType {
+        /// Register that gets it.
+        to: Reg,
+    },
     /// Counts packets and bytes.
     Counter,
 }

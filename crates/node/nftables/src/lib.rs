@@ -9,7 +9,8 @@
 //! conntrack: entries of connections that point to what is no longer there
 //! ```
 //!
-//! A batch is applied whole or not at all, and no packet sees half of it. The facts are those of `linux/netfilter/nf_tables.h`.
+//! A batch is applied whole or not at all, and no packet sees half of it. The facts are those of
+//! `linux/netfilter/nf_tables.h`.
 
 pub mod conntrack;
 mod diff;

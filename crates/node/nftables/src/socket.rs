@@ -1,7 +1,6 @@
 //! The conversation with the kernel.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -77,21 +76,18 @@ impl Nftables {
         Ok(address.port_number())
     }
 
-    fn fd(&self) -> Fd {
-        Fd(self.socket.as_raw_fd())
-    }
-
-    /// The FORCE options pass the system's limit but want CAP_NET_ADMIN in the first user namespace; the plain ones are the second best.
+    /// The FORCE options pass the system's limit but want CAP_NET_ADMIN in the first user namespace; the plain ones are
+    /// the second best.
     fn force(&self, bytes: usize, buffer: Buffer) {
-        let fd = self.fd();
+        let fd = &self.socket;
         let forced = match buffer {
-            Buffer::Send => setsockopt(&fd, sockopt::SndBufForce, &bytes),
-            Buffer::Receive => setsockopt(&fd, sockopt::RcvBufForce, &bytes),
+            Buffer::Send => setsockopt(fd, sockopt::SndBufForce, &bytes),
+            Buffer::Receive => setsockopt(fd, sockopt::RcvBufForce, &bytes),
         };
         if forced.is_err() {
             let plain = match buffer {
-                Buffer::Send => setsockopt(&fd, sockopt::SndBuf, &bytes),
-                Buffer::Receive => setsockopt(&fd, sockopt::RcvBuf, &bytes),
+                Buffer::Send => setsockopt(fd, sockopt::SndBuf, &bytes),
+                Buffer::Receive => setsockopt(fd, sockopt::RcvBuf, &bytes),
             };
             if let Err(error) = plain {
                 tracing::debug!(%error, bytes, "size a netlink buffer");
@@ -101,7 +97,8 @@ impl Nftables {
 
     /// Makes the kernel's table what `new` says, given that it is `old` now; all at once.
     ///
-    /// When the table is not what `old` says ([`Error::is_surprise`]) it is made anew. Returns how many changes were sent.
+    /// When the table is not what `old` says ([`Error::is_surprise`]) it is made anew. Returns how many changes were
+    /// sent.
     pub fn apply(&self, old: Option<&Table>, new: &Table) -> Result<usize, Error> {
         let changes = diff(old, new);
         match self.commit(new.family, &new.name, &changes) {
@@ -236,16 +233,6 @@ impl Nftables {
 enum Buffer {
     Send,
     Receive,
-}
-
-/// What the sockopt calls take.
-struct Fd(RawFd);
-
-impl AsFd for Fd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor belongs to the socket that made this value and outlives the call.
-        unsafe { BorrowedFd::borrow_raw(self.0) }
-    }
 }
 
 /// Which change a sequence number belongs to: elements may take several messages, so this counts them again.

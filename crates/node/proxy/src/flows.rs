@@ -1,7 +1,7 @@
 //! Remembered UDP flows that point to what is no longer there. No IO.
 //!
-//! The kernel sends a UDP flow where its first packet went for as long as packets come. When an endpoint goes, or a Service
-//! gets its first one, such flows must be forgotten (`pkg/proxy/conntrack`).
+//! The kernel sends a UDP flow where its first packet went for as long as packets come. When an endpoint goes, or a
+//! Service gets its first one, such flows must be forgotten (`pkg/proxy/conntrack`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;

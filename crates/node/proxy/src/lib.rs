@@ -1,13 +1,13 @@
 //! The service proxy.
 //!
 //! ```text
-//! Services, EndpointSlices ─ services ─▶ [ServicePort] ─ ruleset ─▶ Table ─ kinit-nftables ─▶ the difference, atomically
+//! Services, EndpointSlices ─ services ─▶ [ServicePort] ─ ruleset ─▶ Table ─ kinit-nftables ─▶ the difference
 //!                                             ├─ flows ─▶ remembered UDP flows to forget
-//!                                             └─ health_ports ─▶ one HTTP port a Service with externalTrafficPolicy: Local
+//!                                             └─ health_ports ─▶ an HTTP port a Service that is Local
 //! ```
 //!
-//! `services`, `ruleset` and `flows` are pure. Semantics are those of upstream's nftables mode (`pkg/proxy/nftables`); the
-//! ruleset is smaller: endpoints are elements of maps, not chains.
+//! `services`, `ruleset` and `flows` are pure. Semantics are those of upstream's nftables mode (`pkg/proxy/nftables`);
+//! the ruleset is smaller: endpoints are elements of maps, not chains.
 
 mod args;
 mod flows;

@@ -1,10 +1,10 @@
 //! Service ports as one nftables table. No IO.
 //!
 //! ```text
-//! nat prerouting, output ─▶ services: (address, protocol, port) in @service-ips ─▶ service-X: a random element of @endpoints-X
-//!                                      local address, (protocol, port) in @service-nodeports ─▶ external-X ─▶ service-X | local-X
+//! nat prerouting, output ─▶ services: (address, protocol, port) in @service-ips ─▶ service-X: one of @endpoints-X
+//!                          local address, (protocol, port) in @service-nodeports ─▶ external-X ─▶ service-X or local-X
 //! nat postrouting ─▶ masquerading: hairpins, and what was marked
-//! filter ─▶ firewall (source ranges) · endpoints-check (refuse what has no endpoint) · cluster-ips-check (refuse wrong ports)
+//! filter ─▶ firewall (source ranges) · endpoints-check (refuse what has no endpoint) · cluster-ips-check (wrong ports)
 //! ```
 
 use std::net::Ipv4Addr;
@@ -84,7 +84,8 @@ fn hooks(table: &mut Table) {
         chain.base = base(ChainType::Nat, hook, priority);
         chain.rule([jump(target)]);
     }
-    // Before destinations are translated (-100), but for the last: what is still for a service address then has a wrong port.
+    // Before destinations are translated (-100), but for the last: what is still for a service address then has a wrong
+    // port.
     for (name, hook, priority, targets) in [
         ("filter-prerouting", Hook::Prerouting, -110, &["firewall-check"][..]),
         ("filter-input", Hook::Input, -110, &["endpoints-check"]),
@@ -231,7 +232,8 @@ impl Compiler<'_> {
             self.insert(map, key, Data::Verdict(verdict));
         }
         self.firewall();
-        // Without endpoints here, what comes from outside is dropped, so that balancers look elsewhere; pods and this host still get through.
+        // Without endpoints here, what comes from outside is dropped, so that balancers look elsewhere; pods and this
+        // host still get through.
     }
 
     fn external_chain(&mut self, name: &str, service: &str, local: &str) {

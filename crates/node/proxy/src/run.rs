@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -38,16 +37,7 @@ const AUDIT: Duration = Duration::from_secs(30);
 
 /// The program. `args` holds the program's name first.
 pub fn main(args: Vec<OsString>) -> ExitCode {
-    let args = match Args::try_parse_from(args) {
-        Ok(args) => args,
-        Err(error) => {
-            // Help and version come this way too; they are no failure.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
-        }
-    };
-    let logging = args.logging.clone();
-    kinit_component_base::run(NAME, &logging, move |shutdown| run(args, shutdown))
+    kinit_component_base::main(NAME, args, |args: &Args| &args.logging, run)
 }
 
 async fn run(args: Args, shutdown: Shutdown) -> Result<()> {

@@ -128,7 +128,8 @@ enum Near {
     Zone,
 }
 
-/// All service ports, in the order of their ids. Headless and external-name Services have none, nor those that another proxy serves.
+/// All service ports, in the order of their ids. Headless and external-name Services have none, nor those that another
+/// proxy serves.
 pub fn collect(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], place: Place<'_>) -> Vec<ServicePort> {
     let mut by_service: BTreeMap<String, Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in slices.iter().filter(|s| s.address_type == "IPv4") {
@@ -234,8 +235,8 @@ fn candidates(slices: &[&EndpointSlice], name: &str, protocol: Protocol, place: 
     found.into_values().collect()
 }
 
-/// Hints count when every ready endpoint has them and one is meant for here: a cluster that is half-way through a change
-/// must not lose endpoints (`topologyModeFromHints`).
+/// Hints count when every ready endpoint has them and one is meant for here: a cluster that is half-way through a
+/// change must not lose endpoints (`topologyModeFromHints`).
 fn near(candidates: &[Candidate]) -> Near {
     let ready = || candidates.iter().filter(|c| c.ready);
     let meant = |hint: fn(&Candidate) -> Option<bool>| {

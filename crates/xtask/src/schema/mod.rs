@@ -189,8 +189,9 @@ fn render(
     Ok(text)
 }
 
-/// One field as words: `name number type`, then flags (`p` pointer, `o` omitempty, `r` required, `i` inline, `z` omitzero) and
-/// `m=` patch merge key, `s=` patch strategy, `l=` list relation (`set`, `atomic`, or map keys), `d=` default as JSON (last).
+/// One field as words: `name number type`, then flags (`p` pointer, `o` omitempty, `r` required, `i` inline, `z`
+/// omitzero) and `m=` patch merge key, `s=` patch strategy, `l=` list relation (`set`, `atomic`, or map keys), `d=`
+/// default as JSON (last).
 fn cell(f: &Field) -> String {
     let mut out = format!("{} {} {}", f.json, f.number, f.ty);
     let flags: String =

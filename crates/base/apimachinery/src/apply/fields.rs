@@ -1,4 +1,5 @@
-//! Sets of field paths, and their `FieldsV1` form: `f:name`, `k:{...}` (a list's element by keys), `v:...` (by value), `.`.
+//! Sets of field paths, and their `FieldsV1` form: `f:name`, `k:{...}` (a list's element by keys), `v:...` (by value),
+//! `.`.
 
 use std::collections::BTreeMap;
 

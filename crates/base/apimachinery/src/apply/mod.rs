@@ -58,21 +58,7 @@ pub fn apply(live: &Value, document: &Value, ty: Option<usize>, applier: &Applie
     let mut wanted = document.clone();
     owners::strip(&mut wanted);
     if owners.is_empty() && plain.as_object().is_some_and(|m| m.contains_key("metadata")) {
-        // Everything that is there belongs to somebody who never applied, but for what kubectl applied on the client's
-        // side: that goes to kubectl, which upstream migrates by itself (`csaupgrade`).
-        let present = Fields::of(&plain, ty).without_identity();
-        let earlier = client_side(&plain, ty, applier).intersect(&present);
-        owners.push(Owner::update("before-first-apply", applier.api_version, "", applier.now, present.minus(&earlier)));
-        if !earlier.is_empty() {
-            owners.push(Owner {
-                manager: applier.manager.to_owned(),
-                operation: "Apply".into(),
-                api_version: applier.api_version.to_owned(),
-                time: applier.now.to_owned(),
-                subresource: applier.subresource.to_owned(),
-                fields: earlier,
-            });
-        }
+        owners = first_owners(&plain, ty, applier);
     }
     let applied = Fields::of(&wanted, ty).without_identity();
     let is_mine =
@@ -118,6 +104,26 @@ pub fn apply(live: &Value, document: &Value, ty: Option<usize>, applier: &Applie
     });
     write_owners(&mut out, &owners);
     Ok(out)
+}
+
+/// Everything that is there belongs to somebody who never applied, but for what kubectl applied on the client's side: that
+/// goes to kubectl, which upstream migrates by itself (`csaupgrade`).
+fn first_owners(live: &Value, ty: Option<usize>, applier: &Applier<'_>) -> Vec<Owner> {
+    let present = Fields::of(live, ty).without_identity();
+    let earlier = client_side(live, ty, applier).intersect(&present);
+    let rest = present.minus(&earlier);
+    let mut owners = vec![Owner::update("before-first-apply", applier.api_version, "", applier.now, rest)];
+    if !earlier.is_empty() {
+        owners.push(Owner {
+            manager: applier.manager.to_owned(),
+            operation: "Apply".into(),
+            api_version: applier.api_version.to_owned(),
+            time: applier.now.to_owned(),
+            subresource: applier.subresource.to_owned(),
+            fields: earlier,
+        });
+    }
+    owners
 }
 
 /// What `kubectl apply` without `--server-side` set, as it noted on the object.

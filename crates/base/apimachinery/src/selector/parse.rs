@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! selector    = [ requirement { "," requirement } ]
-//! requirement = ["!"] KEY | KEY ("=" | "==" | "!=" | ">" | "<") [VALUE] | KEY ("in" | "notin") "(" [VALUE] { "," [VALUE] } ")"
+//! requirement = ["!"] KEY | KEY ("=" | "==" | "!=" | ">" | "<") [VALUE]
+//!             | KEY ("in" | "notin") "(" [VALUE] { "," [VALUE] } ")"
 //! ```
 
 use super::{Op, Requirement};

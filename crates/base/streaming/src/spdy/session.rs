@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::codec::{Codec, Frame};
 
-/// Frames that may wait for a stream's reader before the whole connection waits: there is no flow control in the protocol as spoken.
+/// Frames that may wait for a stream's reader before the whole connection waits: there is no flow control in the
+/// protocol as spoken.
 const QUEUE: usize = 64;
 
 /// What was said before the end is given this long to be taken.
@@ -231,7 +232,8 @@ async fn read_frames(
                 readers.lock().remove(&id);
             }
             Frame::Ping { id } => {
-                // Even numbers are the server's, odd ones the client's; an answer to our own would be dropped (we send none).
+                // Even numbers are the server's, odd ones the client's; an answer to our own would be dropped (we send
+                // none).
                 if let Some(shared) = session.upgrade() {
                     let _ = shared.control.send(Frame::Ping { id });
                 }

@@ -79,6 +79,21 @@ pub fn storage_in_use(attributes: &Attributes<'_>, object: &mut Value) {
     }
 }
 
+/// What a write of a CertificateSigningRequest has to pass: the plugin, and the verb on the signer that it asks for.
+/// None for `CertificateSubjectRestriction`, which looks at the request itself.
+fn guard(
+    operation: Operation,
+    subresource: &str,
+    certificate_changed: bool,
+) -> Option<(&'static str, Option<&'static str>)> {
+    match subresource {
+        _ if operation == Operation::Create => Some(("CertificateSubjectRestriction", None)),
+        "approval" => Some(("CertificateApproval", Some("approve"))),
+        "status" if certificate_changed => Some(("CertificateSigning", Some("sign"))),
+        _ => None,
+    }
+}
+
 /// CertificateApproval, CertificateSigning, CertificateSubjectRestriction.
 pub async fn signers(attributes: &Attributes<'_>, csr: &Value) -> Result<(), ApiError> {
     if attributes.kind() != ("certificates.k8s.io", "CertificateSigningRequest") {
@@ -86,19 +101,14 @@ pub async fn signers(attributes: &Attributes<'_>, csr: &Value) -> Result<(), Api
     }
     let request = attributes.request;
     let signer = csr.str_at(&["spec", "signerName"]);
-    if attributes.operation == Operation::Create {
-        return crate::strategy::certificates::restrict_subject(csr, signer);
-    }
-    let verb = match attributes.subresource {
-        "approval" => "approve",
-        "status"
-            if attributes
-                .old
-                .is_some_and(|o| o.at(&["status", "certificate"]) != csr.at(&["status", "certificate"])) =>
-        {
-            "sign"
-        }
-        _ => return Ok(()),
+    let certificate = |o: &Value| o.at(&["status", "certificate"]).cloned();
+    let changed = attributes.old.is_some_and(|old| certificate(old) != certificate(csr));
+    let guard =
+        guard(attributes.operation, attributes.subresource, changed).filter(|(plugin, _)| attributes.has(plugin));
+    let verb = match guard {
+        None => return Ok(()),
+        Some((_, None)) => return crate::strategy::certificates::restrict_subject(csr, signer),
+        Some((_, Some(verb))) => verb,
     };
     let domain = signer.split('/').next().unwrap_or_default();
     for name in [signer.to_owned(), format!("{domain}/*")] {
@@ -109,4 +119,23 @@ pub async fn signers(attributes: &Attributes<'_>, csr: &Value) -> Result<(), Api
     }
     let cause = format!("user not permitted to {verb} requests with signerName \"{signer}\"");
     Err(ApiError::forbidden("certificates.k8s.io", "certificatesigningrequests", csr.name(), &cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_write_of_a_certificate_request_has_its_plugin() {
+        for (operation, subresource, changed, expected) in [
+            (Operation::Create, "", false, Some(("CertificateSubjectRestriction", None))),
+            (Operation::Update, "", false, None),
+            (Operation::Update, "approval", false, Some(("CertificateApproval", Some("approve")))),
+            (Operation::Update, "status", true, Some(("CertificateSigning", Some("sign")))),
+            (Operation::Update, "status", false, None),
+        ] {
+            assert_eq!(guard(operation, subresource, changed), expected, "{operation:?} {subresource} {changed}");
+            assert!(expected.is_none_or(|(plugin, _)| crate::options::PLUGINS.contains(&plugin)));
+        }
+    }
 }

@@ -114,7 +114,8 @@ fn quantity(value: Option<&Value>) -> Option<Quantity> {
     value?.as_str()?.parse().ok()
 }
 
-/// Upstream's three rules: at least the minimum asked for, at most the maximum allowed, and a bounded ratio between them.
+/// Upstream's three rules: at least the minimum asked for, at most the maximum allowed, and a bounded ratio between
+/// them.
 fn bounds(
     item: &Value,
     requests: &Map<String, Value>,

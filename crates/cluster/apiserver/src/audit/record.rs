@@ -113,7 +113,8 @@ impl Record {
         response
     }
 
-    /// Nobody could be found behind the request: one event, as of an answer that starts (`WithFailedAuthenticationAudit`).
+    /// Nobody could be found behind the request: one event, as of an answer that starts
+    /// (`WithFailedAuthenticationAudit`).
     pub async fn unauthenticated(mut self, response: ApiResponse, attempted: &str) -> ApiResponse {
         self.status(&response);
         self.event["responseStatus"]["message"] = attempted.into();

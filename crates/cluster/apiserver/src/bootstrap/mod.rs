@@ -1,6 +1,7 @@
 //! What the server makes by itself: namespaces, default roles, priority classes, the `kubernetes` Service.
 //!
-//! Several servers start at once: everything is made if absent, changed by compare-and-swap, and a lost race is no error.
+//! Several servers start at once: everything is made if absent, changed by compare-and-swap, and a lost race is no
+//! error.
 
 mod endpoints;
 mod objects;

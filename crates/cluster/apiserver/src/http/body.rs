@@ -49,7 +49,8 @@ pub fn media_type(header: Option<&hyper::header::HeaderValue>) -> String {
 }
 
 /// Decodes a document of JSON, YAML or protobuf that should be of the kind `wanted` (group, version, kind); says in
-/// upstream's words (`transformDecodeError`) what is wrong with it. `kind_of` finds the schema type of a protobuf envelope.
+/// upstream's words (`transformDecodeError`) what is wrong with it. `kind_of` finds the schema type of a protobuf
+/// envelope.
 pub fn decode_document(
     media: &str,
     body: &[u8],
@@ -130,7 +131,8 @@ fn shape(mut decoded: Decoded, unrecognized: impl Fn(&str) -> ApiError) -> Resul
     Ok(decoded)
 }
 
-/// The beginning of a body for an error's text: as it is when it looks like JSON, in hexadecimal otherwise (`summarizeData`).
+/// The beginning of a body for an error's text: as it is when it looks like JSON, in hexadecimal otherwise
+/// (`summarizeData`).
 fn summary(body: &[u8]) -> String {
     const SHOWN: usize = 30;
     let (head, more) = (&body[..body.len().min(SHOWN)], if body.len() > SHOWN { " ..." } else { "" });

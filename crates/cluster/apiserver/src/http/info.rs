@@ -7,7 +7,8 @@ use hyper::Method;
 pub struct RequestInfo {
     /// Whether it is about a resource (else only `path` and `verb` count).
     pub is_resource: bool,
-    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; for paths the lower-case method.
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; for paths the lower-case
+    /// method.
     pub verb: &'static str,
     /// API group, "" for core.
     pub group: String,

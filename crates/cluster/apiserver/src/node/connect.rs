@@ -1,4 +1,5 @@
-//! Connections to kubelets (TLS, both sides proven), and to pods and other ports of nodes (plain, or TLS without proof).
+//! Connections to kubelets (TLS, both sides proven), and to pods and other ports of nodes (plain, or TLS without
+//! proof).
 
 use std::sync::Arc;
 use std::time::Duration;

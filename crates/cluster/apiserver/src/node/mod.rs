@@ -124,7 +124,8 @@ pub async fn handle(request: &Request, http: HttpRequest<Incoming>) -> Result<Ap
     forward(request, http, target).await
 }
 
-/// A client that asks for the proxy itself is sent to its root, so that relative links work (`proxyRedirectsforRootPath`).
+/// A client that asks for the proxy itself is sent to its root, so that relative links work
+/// (`proxyRedirectsforRootPath`).
 fn to_root(request: &Request, http: &HttpRequest<Incoming>) -> Option<ApiResponse> {
     let reading = matches!(*http.method(), Method::GET | Method::HEAD);
     if !reading || http.headers().contains_key(UPGRADE) || !proxy::parts(request).1.is_empty() {

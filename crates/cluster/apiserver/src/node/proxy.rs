@@ -113,7 +113,8 @@ async fn pod(request: &Request, named: &Named<'_>) -> Result<(String, u16, Schem
     Ok((address.to_string(), port, named.scheme))
 }
 
-/// A ready endpoint of a service's port. A port is given by its name or its number; without one it is the port without a name.
+/// A ready endpoint of a service's port. A port is given by its name or its number; without one it is the port without
+/// a name.
 fn service(request: &Request, named: &Named<'_>) -> Result<(String, u16, Scheme), ApiError> {
     let store = &request.server.store;
     let (name, namespace) = (named.name, &request.info.namespace);
@@ -151,8 +152,8 @@ fn pick<T>(list: &[T]) -> Option<&T> {
     list.choose(&mut rand::rng())
 }
 
-/// The address of a ready endpoint that is a pod, with that address, of this namespace: whoever writes EndpointSlices must
-/// not lead the server anywhere else (`isValidAddress`).
+/// The address of a ready endpoint that is a pod, with that address, of this namespace: whoever writes EndpointSlices
+/// must not lead the server anywhere else (`isValidAddress`).
 fn pod_address(request: &Request, endpoint: &Value) -> Option<IpAddr> {
     if endpoint.at(&["conditions", "ready"]) == Some(&Value::Bool(false))
         || endpoint.str_at(&["targetRef", "kind"]) != "Pod"

@@ -1,7 +1,8 @@
-//! Answers of proxied servers, with their links led back through the proxy (`k8s.io/apimachinery/pkg/util/proxy.Transport`).
+//! Answers of proxied servers, with their links led back through the proxy
+//! (`k8s.io/apimachinery/pkg/util/proxy.Transport`).
 //!
-//! A server below `/api/v1/namespaces/NS/services/NAME/proxy` does not know that it is there: a `Location` or an HTML link to
-//! `/page` gets that prefix. Links to other hosts and relative ones stay.
+//! A server below `/api/v1/namespaces/NS/services/NAME/proxy` does not know that it is there: a `Location` or an HTML
+//! link to `/page` gets that prefix. Links to other hosts and relative ones stay.
 
 use std::io::Write;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Documents as they are published: made once for what is served, kept compressed, told apart by their hash.
 //!
-//! All documents together are megabytes of JSON that compress twenty to one, and nearly every client takes gzip: it is kept that
-//! way, and decompressed for who wants it plain.
+//! All documents together are megabytes of JSON that compress twenty to one, and nearly every client takes gzip: it is
+//! kept that way, and decompressed for who wants it plain.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};

@@ -1,7 +1,9 @@
-//! OpenAPI v2 (Swagger): the definitions of all kinds, as JSON and as gnostic's protobuf, made from those of v3; no paths.
+//! OpenAPI v2 (Swagger): the definitions of all kinds, as JSON and as gnostic's protobuf, made from those of v3; no
+//! paths.
 //!
-//! kubectl asks for it, in protobuf, when v3 does not know a kind: from its absence there it concludes that the kind does not
-//! exist, and says so. Helm and older clients validate with it. `google/gnostic`'s `openapiv2/OpenAPIv2.proto` has the numbers.
+//! kubectl asks for it, in protobuf, when v3 does not know a kind: from its absence there it concludes that the kind
+//! does not exist, and says so. Helm and older clients validate with it. `google/gnostic`'s `openapiv2/OpenAPIv2.proto`
+//! has the numbers.
 
 use hyper::HeaderMap;
 use hyper::header::ACCEPT;

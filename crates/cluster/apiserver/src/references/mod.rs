@@ -1,7 +1,8 @@
-//! What objects refer to: the one list from which the node authorizer, NodeRestriction and ServiceAccount admission read.
+//! What objects refer to: the one list from which the node authorizer, NodeRestriction and ServiceAccount admission
+//! read.
 //!
 //! ```text
-//! pod    -> secrets, configmaps, service account, claims, ...   (pkg/api/pod: VisitPodSecretNames, HasAPIObjectReference)
+//! pod    -> secrets, configmaps, service account, claims ... (pkg/api/pod: VisitPodSecretNames, HasAPIObjectReference)
 //! volume -> the claim it is bound to, the secrets a kubelet mounts it with         (pkg/api/v1/persistentvolume)
 //! ```
 

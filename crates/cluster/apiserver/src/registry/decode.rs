@@ -100,8 +100,9 @@ fn fit(request: &Request, value: &mut Value, wanted: &Wanted<'_>, duplicates: Ve
     Ok(())
 }
 
-/// apiVersion and kind must be the wanted ones; where absent they are filled in. What is refused is refused in the words of
-/// upstream's scheme: unknown kinds, kinds that do not convert, and kinds that do but belong to another version's path.
+/// apiVersion and kind must be the wanted ones; where absent they are filled in. What is refused is refused in the
+/// words of upstream's scheme: unknown kinds, kinds that do not convert, and kinds that do but belong to another
+/// version's path.
 fn check_kind(value: &mut Value, wanted: &Wanted<'_>) -> Result<(), ApiError> {
     let expected = api_version(wanted.group, wanted.version);
     let Some(map) = value.as_object_mut() else { return Ok(()) };

@@ -124,8 +124,8 @@ pub async fn one(request: &Request, options: &DeleteOptions, namespace: &str, na
     Err(ApiError::modified(&desc.group, &desc.plural, name))
 }
 
-/// The object as the cache has it, when a delete of that is a write: etcd refuses the write should the object have changed,
-/// so no read has to come before it. What is answered without a write is answered from etcd.
+/// The object as the cache has it, when a delete of that is a write: etcd refuses the write should the object have
+/// changed, so no read has to come before it. What is answered without a write is answered from etcd.
 fn cached(request: &Request, options: &DeleteOptions, key: &str, name: &str) -> Option<Entry> {
     if options.dry_run {
         return None;
@@ -149,7 +149,8 @@ fn warn_of_orphans(request: &Request, options: &DeleteOptions) {
     }
 }
 
-/// The propagation policy: what the delete says, else what a finalizer says, else the kind's default (`shouldOrphanDependents`).
+/// The propagation policy: what the delete says, else what a finalizer says, else the kind's default
+/// (`shouldOrphanDependents`).
 fn policy<'a>(options: &'a DeleteOptions, old: &Value, dependents: Dependents) -> Option<&'a str> {
     let marked = || old.finalizers().iter().any(|f| f == ORPHAN || f == FOREGROUND);
     match options.propagation.as_deref() {

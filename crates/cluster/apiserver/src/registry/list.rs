@@ -93,8 +93,8 @@ pub fn cache_of(request: &Request) -> Result<Arc<kinit_storage::Cache>, ApiError
     request.server.store.cache(&request.desc.prefix).ok_or_else(|| ApiError::internal("the resource has no cache"))
 }
 
-/// The objects below `within` that pass, and the revision they are of; an error when one there cannot be read, whatever the
-/// selectors: nobody knows whether it would pass.
+/// The objects below `within` that pass, and the revision they are of; an error when one there cannot be read, whatever
+/// the selectors: nobody knows whether it would pass.
 pub fn selected(request: &Request, filter: &Filter, within: &str) -> Result<(Vec<Arc<Entry>>, u64), ApiError> {
     let cache = cache_of(request)?;
     let picture = cache.list(within, |e| filter.keeps(e));

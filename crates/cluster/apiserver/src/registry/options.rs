@@ -104,7 +104,8 @@ pub fn delete_options(request: &Request, raw: &[u8]) -> Result<DeleteOptions, Ap
     given.checked()
 }
 
-/// The options of an eviction: its own `deleteOptions`; it is a dry run if they or the query say so (`propagateDryRun`).
+/// The options of an eviction: its own `deleteOptions`; it is a dry run if they or the query say so
+/// (`propagateDryRun`).
 pub fn eviction_options(request: &Request, eviction: &Value) -> Result<DeleteOptions, ApiError> {
     let mut given = Given { dry: params(request, "dryRun"), ..Given::default() };
     if let Some(options) = eviction.get("deleteOptions") {

@@ -250,7 +250,7 @@ impl Watcher {
         self.frame("BOOKMARK", bytes).await
     }
 
-    /// One event in one frame: the object's bytes are shared, its wrapping is small.
+    /// One event in one frame. The object's bytes are copied into it, once a watcher.
     async fn frame(&self, kind: &str, object: Bytes) -> Result<(), ()> {
         let mut line = Vec::with_capacity(object.len() + 40);
         line.extend_from_slice(b"{\"type\":\"");

@@ -1,4 +1,5 @@
-//! Kinds with two faces: events in two groups, autoscalers in two versions. One form is stored, the other is made on the way.
+//! Kinds with two faces: events in two groups, autoscalers in two versions. One form is stored, the other is made on
+//! the way.
 
 use serde_json::{Map, Value};
 

@@ -58,8 +58,8 @@ pub fn selectable(group: &str, kind: &str) -> &'static [&'static str] {
     }
 }
 
-/// The values of the selectable fields of a stored object, by storage prefix, as Go prints them: a field that is absent is
-/// `""`, `false` or `0`, as its type has it. A path that is not among them is `""` to a selector.
+/// The values of the selectable fields of a stored object, by storage prefix, as Go prints them: a field that is absent
+/// is `""`, `false` or `0`, as its type has it. A path that is not among them is `""` to a selector.
 pub fn of(prefix: &str) -> fn(&Value) -> Vec<(&'static str, String)> {
     match prefix {
         "pods/" => pod,

@@ -1,8 +1,8 @@
 //! HorizontalPodAutoscalers: stored as `autoscaling/v2`, also shown as `autoscaling/v1`.
 //!
-//! What v1 has no field for travels in annotations (`pkg/apis/autoscaling/annotations.go`, `v1/conversion.go`): metrics other than the
-//! CPU utilization and their current values in an older flat form, conditions and behavior as they are. A client that reads
-//! v1 and writes it back loses nothing.
+//! What v1 has no field for travels in annotations (`pkg/apis/autoscaling/annotations.go`, `v1/conversion.go`): metrics
+//! other than the CPU utilization and their current values in an older flat form, conditions and behavior as they are.
+//! A client that reads v1 and writes it back loses nothing.
 
 use kinit_apimachinery::meta::Meta;
 use serde_json::{Map, Value, json};

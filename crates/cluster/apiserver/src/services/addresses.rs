@@ -96,7 +96,8 @@ fn range_of(server: &Server, wanted: &str) -> Option<IpNet> {
     server.options.service_cluster_ip_range.iter().find(|r| family(&r.addr()) == wanted).copied()
 }
 
-/// The families a service has: what it says, what its addresses say, else the cluster's first; two when its policy asks.
+/// The families a service has: what it says, what its addresses say, else the cluster's first; two when its policy
+/// asks.
 fn families(server: &Server, service: &Value, wanted: &[String]) -> Result<Vec<String>, ApiError> {
     let ranges: Vec<String> =
         server.options.service_cluster_ip_range.iter().map(|r| family(&r.addr()).to_owned()).collect();

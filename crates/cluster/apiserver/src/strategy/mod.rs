@@ -10,6 +10,7 @@ mod pods;
 mod quotas;
 mod services;
 mod simple;
+mod tolerations;
 mod tools;
 mod volumes;
 mod webhooks;

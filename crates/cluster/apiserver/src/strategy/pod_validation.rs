@@ -69,7 +69,7 @@ pub fn validate_spec(spec: &Value, at: &str, errors: &mut FieldErrors) {
             errors.invalid(&format!("{at}.nodeSelector"), value, &problem);
         }
     }
-    tolerations(spec, at, errors);
+    super::tolerations::validate(spec, at, errors);
     sysctls(spec, at, errors);
 }
 
@@ -232,34 +232,6 @@ fn probes(container: &Value, at: &str, errors: &mut FieldErrors) {
         }
         if key != "readinessProbe" && probe.get("successThreshold").and_then(Value::as_i64).is_some_and(|n| n != 1) {
             errors.invalid(&format!("{at}.{key}.successThreshold"), &probe["successThreshold"], "must be 1");
-        }
-    }
-}
-
-fn tolerations(spec: &Value, at: &str, errors: &mut FieldErrors) {
-    for (i, toleration) in items(spec, &["tolerations"]).iter().enumerate() {
-        let at = format!("{at}.tolerations[{i}]");
-        let operator = toleration.str_at(&["operator"]);
-        if toleration.str_at(&["key"]).is_empty() && operator != "Exists" {
-            errors.invalid(
-                &format!("{at}.operator"),
-                &operator.into(),
-                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
-            );
-        }
-        if toleration.get("tolerationSeconds").is_some() && toleration.str_at(&["effect"]) != "NoExecute" {
-            errors.invalid(
-                &format!("{at}.effect"),
-                &toleration.str_at(&["effect"]).into(),
-                "effect must be 'NoExecute' when `tolerationSeconds` is set",
-            );
-        }
-        if operator == "Exists" && !toleration.str_at(&["value"]).is_empty() {
-            errors.invalid(
-                &format!("{at}.operator"),
-                &toleration.str_at(&["value"]).into(),
-                "value must be empty when `operator` is 'Exists'",
-            );
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Pods: defaults, first status, quality of service.
 
+use k8s_openapi::api::core::v1::PodSpec;
 use kinit_apimachinery::meta::Meta;
+use kinit_component_helpers::qos::{Qos, of_spec};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::pod_spec;
@@ -63,8 +66,8 @@ pub fn ephemeral_update(new: &Value, old: &Value) -> Value {
     out
 }
 
-/// `pods/resize`: the resources of containers, and how they are changed. Containers that are not those of the pod are taken as
-/// they are: the validation refuses them.
+/// `pods/resize`: the resources of containers, and how they are changed. Containers that are not those of the pod are
+/// taken as they are: the validation refuses them.
 pub fn resize_update(new: &Value, old: &Value) -> Value {
     let mut out = with_metadata_of(new, old);
     for list in ["containers", "initContainers"] {
@@ -98,29 +101,10 @@ fn with_metadata_of(new: &Value, old: &Value) -> Value {
     out
 }
 
-/// `Guaranteed`, `Burstable` or `BestEffort` (`qos.ComputePodQOS`).
+/// `Guaranteed`, `Burstable` or `BestEffort`.
 pub fn qos(pod: &Value) -> &'static str {
-    let (mut any, mut guaranteed) = (false, true);
-    let containers = items(pod, &["spec", "containers"]).iter().chain(items(pod, &["spec", "initContainers"]));
-    for container in containers {
-        for resource in ["cpu", "memory"] {
-            let amount = |kind: &str| {
-                container
-                    .at(&["resources", kind, resource])
-                    .and_then(Value::as_str)
-                    .and_then(|t| t.parse::<kinit_apimachinery::quantity::Quantity>().ok())
-                    .filter(|q| *q != kinit_apimachinery::quantity::Quantity::ZERO)
-            };
-            let (request, limit) = (amount("requests"), amount("limits"));
-            any |= request.is_some() || limit.is_some();
-            guaranteed &= limit.is_some() && (request.is_none() || request == limit);
-        }
-    }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
+    let spec = pod.get("spec").and_then(|spec| PodSpec::deserialize(spec).ok());
+    spec.as_ref().map_or(Qos::BestEffort, of_spec).name()
 }
 
 #[cfg(test)]
@@ -134,5 +118,7 @@ mod tests {
         assert_eq!(qos(&pod(json!({"requests":{"cpu":"1"}}))), "Burstable");
         let both = json!({"cpu":"1","memory":"1Gi"});
         assert_eq!(qos(&pod(json!({"limits":both,"requests":both}))), "Guaranteed");
+        let whole = json!({"spec":{"containers":[{"name":"c"}],"resources":{"limits":both,"requests":both}}});
+        assert_eq!(qos(&whole), "Guaranteed");
     }
 }

@@ -2,8 +2,8 @@
 
 use kinit_apimachinery::meta::Meta;
 use kinit_apimachinery::quantity::Quantity;
-use kinit_apimachinery::quota::SCOPES;
 use kinit_apimachinery::status::FieldErrors;
+use kinit_component_helpers::quota::SCOPES;
 use serde_json::Value;
 
 use super::tools::items;
@@ -85,7 +85,8 @@ fn limit(name: &str, amount: &Value, errors: &mut FieldErrors) {
     }
 }
 
-/// Whether the limits are of what the scope is about (`IsResourceQuotaScopeValidForResource`); names that are not standard are.
+/// Whether the limits are of what the scope is about (`IsResourceQuotaScopeValidForResource`); names that are not
+/// standard are.
 fn fits(o: &Value, scope: &str) -> bool {
     let hard = o.at(&["spec", "hard"]).and_then(Value::as_object);
     hard.into_iter().flatten().all(|(name, _)| {

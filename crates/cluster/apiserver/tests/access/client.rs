@@ -99,7 +99,8 @@ impl Api {
         until("the binding counts", || !server.rbac.current(&server.store).rules(&user, namespace).is_empty()).await;
     }
 
-    /// Waits until the cache, which authorizers and admission read, has an object as it should be; `None` when it is gone.
+    /// Waits until the cache, which authorizers and admission read, has an object as it should be; `None` when it is
+    /// gone.
     pub async fn cached(&self, prefix: &str, key: &str, want: impl Fn(Option<&Value>) -> bool) {
         let cache = self.server.server.store.cache(prefix).unwrap();
         until(key, || want(cache.get(key).map(|e| e.value()).as_ref())).await;

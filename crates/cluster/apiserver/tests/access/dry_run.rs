@@ -268,7 +268,8 @@ async fn a_webhook_with_side_effects_is_not_called() {
     let hooks = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
     let mut odd = hook.clone();
     odd["webhooks"][0]["sideEffects"] = "Some".into();
-    // admissionregistration.k8s.io/v1 takes no webhook with side effects; one that an older server stored may have them.
+    // admissionregistration.k8s.io/v1 takes no webhook with side effects; one that an older server stored may have
+    // them.
     assert_eq!(api.post(ADMIN, hooks, &odd).await.code, 422);
     let store = &api.server.server.store;
     odd["apiVersion"] = "admissionregistration.k8s.io/v1".into();

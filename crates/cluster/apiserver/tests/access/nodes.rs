@@ -134,7 +134,8 @@ fn reads() -> [String; 8] {
     ]
 }
 
-/// A pod on n1 with a secret and a claim, the claim's volume, its attachment and a slice of the node's devices; the pod.
+/// A pod on n1 with a secret and a claim, the claim's volume, its attachment and a slice of the node's devices; the
+/// pod.
 async fn populate(api: &Api) -> Value {
     let pods = format!("{CORE}/pods");
     let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "automountServiceAccountToken": false,

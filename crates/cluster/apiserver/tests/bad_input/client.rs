@@ -54,7 +54,8 @@ impl Api {
         answer.body
     }
 
-    /// Every request of the table gets its code, its reason and the beginning of its message, over both versions of HTTP.
+    /// Every request of the table gets its code, its reason and the beginning of its message, over both versions of
+    /// HTTP.
     pub async fn check(&self, table: Vec<(&str, Ask, (u16, &str, &str))>) {
         let mut wrong = Vec::new();
         for (name, ask, (code, reason, message)) in table {

@@ -10,9 +10,10 @@ fn template() -> Value {
     json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
 }
 
-/// A path of a collection, a minimal object for it, and what is read back of that, by JSON pointer.
+/// Path, object, and what is read back of it: JSON pointers with their values.
 type Row = (&'static str, Value, Vec<(&'static str, Value)>);
 
+/// Minimal objects.
 fn table() -> Vec<Row> {
     let selector = json!({"matchLabels": {"a": "b"}});
     vec![

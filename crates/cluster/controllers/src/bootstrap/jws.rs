@@ -1,4 +1,5 @@
-//! The detached JWS of cluster-info (`k8s.io/cluster-bootstrap/token/jws`): HS256 with the token's secret, key id the token's id, payload left out.
+//! The detached JWS of cluster-info (`k8s.io/cluster-bootstrap/token/jws`): HS256 with the token's secret, key id the
+//! token's id, payload left out.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

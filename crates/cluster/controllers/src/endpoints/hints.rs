@@ -1,4 +1,5 @@
-//! Whom an endpoint is meant for, as the Service's `trafficDistribution` has it (`k8s.io/endpointslice/trafficdist`). No IO.
+//! Whom an endpoint is meant for, as the Service's `trafficDistribution` has it (`k8s.io/endpointslice/trafficdist`).
+//! No IO.
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{EndpointHints, ForNode, ForZone};
@@ -9,8 +10,8 @@ const TOPOLOGY: [&str; 2] = ["service.kubernetes.io/topology-mode", "service.kub
 
 /// The hints of a ready endpoint in `zone` on `node`.
 ///
-/// Under the topology annotation endpoints carry none: its hints are an allocation by the zones' share of CPU, which upstream
-/// too leaves out whenever it does not come out even, and kube-proxy then routes over the whole cluster.
+/// Under the topology annotation endpoints carry none: its hints are an allocation by the zones' share of CPU, which
+/// upstream too leaves out whenever it does not come out even, and kube-proxy then routes over the whole cluster.
 pub fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<EndpointHints> {
     let by_topology = TOPOLOGY.iter().find_map(|name| service.annotations().get(*name));
     if by_topology.is_some_and(|mode| matches!(mode.as_str(), "Auto" | "auto")) {

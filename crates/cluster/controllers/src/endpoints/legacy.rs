@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
 };
 use kinit_client::informer::{Change, Store, key_of, split_key};
 use kinit_client::queue::Queue;
+use kinit_component_helpers::pod::node_name;
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, ResourceExt};
 
@@ -18,7 +19,6 @@ use super::pods::{Port, address, conditions, hostname, is_headless, ports};
 use super::reconcile::HEADLESS;
 use super::{selected, selector, watch};
 use crate::context::Context;
-use crate::object::pod::node_name;
 use crate::object::{ignore_gone, is_status};
 use crate::workload::pods::is_terminating;
 

@@ -1,4 +1,5 @@
-//! `endpointslicemirroring`: Endpoints that people or programs write for Services without a selector, as EndpointSlices.
+//! `endpointslicemirroring`: Endpoints that people or programs write for Services without a selector, as
+//! EndpointSlices.
 //!
 //! Upstream: `pkg/controller/endpointslicemirroring`.
 

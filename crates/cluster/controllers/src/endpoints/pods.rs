@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-
-use crate::object::pod::{is_ready, is_terminal};
+use kinit_component_helpers::pod::{is_ready, is_terminal};
 
 /// A port as endpoints carry it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kinit_component_helpers::pod::node_name;
 use kube::ResourceExt;
 
 use super::hints::hints;
 use super::pods::{self, Port, is_headless};
 use crate::object::owner::controller_ref;
-use crate::object::pod::node_name;
 
 /// Label: who keeps the slice.
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -142,20 +142,8 @@ pub fn one_family(
         slice.endpoints = Some(endpoints);
         kept.push((ports, slice, false));
     }
-    for (ports, mut group) in wanted {
-        group.sort_by_key(identity);
-        // New endpoints fill the fullest slice that has room for some.
-        let mut rooms: Vec<&mut EndpointSlice> =
-            kept.iter_mut().filter(|(p, _, _)| *p == ports).map(|(_, s, _)| s).collect();
-        rooms.sort_by_key(|s| std::cmp::Reverse(len(s)));
-        for slice in rooms {
-            let take = FULL.saturating_sub(len(slice)).min(group.len());
-            slice.endpoints.get_or_insert_default().extend(group.drain(..take));
-        }
-        while !group.is_empty() {
-            let rest = group.split_off(group.len().min(FULL));
-            changes.create.push(new_slice(common, address_type, &ports, std::mem::replace(&mut group, rest)));
-        }
+    for (ports, group) in wanted {
+        place(common, address_type, &ports, group, &mut kept, changes);
     }
     if empty && common.placeholder && existing.is_empty() {
         changes.create.push(new_slice(common, address_type, &[], Vec::new()));
@@ -170,6 +158,30 @@ pub fn one_family(
         if before.is_none_or(|b| !same(b, &slice)) {
             changes.update.push(slice);
         }
+    }
+}
+
+/// Finds room for new endpoints of one set of ports.
+fn place(
+    common: &Common,
+    address_type: &str,
+    ports: &[Port],
+    mut group: Vec<Endpoint>,
+    kept: &mut [(Vec<Port>, EndpointSlice, bool)],
+    changes: &mut Changes,
+) {
+    group.sort_by_key(identity);
+    // New endpoints fill the fullest slice that has room for some.
+    let mut rooms: Vec<&mut EndpointSlice> =
+        kept.iter_mut().filter(|(p, _, _)| p.as_slice() == ports).map(|(_, s, _)| s).collect();
+    rooms.sort_by_key(|s| std::cmp::Reverse(len(s)));
+    for slice in rooms {
+        let take = FULL.saturating_sub(len(slice)).min(group.len());
+        slice.endpoints.get_or_insert_default().extend(group.drain(..take));
+    }
+    while !group.is_empty() {
+        let rest = group.split_off(group.len().min(FULL));
+        changes.create.push(new_slice(common, address_type, ports, std::mem::replace(&mut group, rest)));
     }
 }
 

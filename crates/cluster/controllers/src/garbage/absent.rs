@@ -20,8 +20,8 @@ impl Absent {
         self.insert(uid.to_owned());
     }
 
-    /// The API server has no such owner where this reference, on an object of `namespace`, would have it. Another reference
-    /// with the same uid may be right.
+    /// The API server has no such owner where this reference, on an object of `namespace`, would have it. Another
+    /// reference with the same uid may be right.
     pub fn not_found(&mut self, reference: &OwnerReference, namespace: &str) {
         self.insert(key(reference, namespace));
     }

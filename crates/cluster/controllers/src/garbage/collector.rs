@@ -1,4 +1,5 @@
-//! Acts on one object at a time: the graph says whom to look at, and each write holds only for the version it was decided on.
+//! Acts on one object at a time: the graph says whom to look at, and each write holds only for the version it was
+//! decided on.
 
 use std::sync::Arc;
 use std::time::Duration;

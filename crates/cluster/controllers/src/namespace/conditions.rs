@@ -83,28 +83,32 @@ pub fn with_conditions(namespace: &Namespace, findings: &Findings, now: &Time) -
         ),
     ] {
         let failed = !bad.is_empty();
-        let status = if failed { "True" } else { "False" };
         let reason = if failed { reasons.0 } else { reasons.1 };
-        let message = if failed { bad } else { good.to_owned() };
-        match conditions.iter_mut().find(|c| c.type_ == type_) {
-            Some(condition) => {
-                if condition.status != status {
-                    condition.last_transition_time = Some(now.clone());
-                }
-                condition.status = status.into();
-                condition.reason = Some(reason.into());
-                condition.message = Some(message);
-            }
-            None => conditions.push(NamespaceCondition {
-                type_: type_.into(),
-                status: status.into(),
-                reason: Some(reason.into()),
-                message: Some(message),
-                last_transition_time: Some(now.clone()),
-            }),
-        }
+        set(conditions, type_, failed, reason, if failed { bad } else { good.to_owned() }, now);
     }
     (wanted != *namespace).then_some(wanted)
+}
+
+/// Sets a condition; its time is that of the last change of its status.
+fn set(conditions: &mut Vec<NamespaceCondition>, type_: &str, failed: bool, reason: &str, message: String, now: &Time) {
+    let status = if failed { "True" } else { "False" };
+    match conditions.iter_mut().find(|c| c.type_ == type_) {
+        Some(condition) => {
+            if condition.status != status {
+                condition.last_transition_time = Some(now.clone());
+            }
+            condition.status = status.into();
+            condition.reason = Some(reason.into());
+            condition.message = Some(message);
+        }
+        None => conditions.push(NamespaceCondition {
+            type_: type_.into(),
+            status: status.into(),
+            reason: Some(reason.into()),
+            message: Some(message),
+            last_transition_time: Some(now.clone()),
+        }),
+    }
 }
 
 fn prefixed(prefix: &str, text: &str) -> String {

@@ -40,7 +40,8 @@ impl Blocks {
         });
     }
 
-    /// A block nobody has, or `None` when there is none left. It goes round the range, so that an address just released rests a while.
+    /// A block nobody has, or `None` when there is none left. It goes round the range, so that an address just released
+    /// rests a while.
     pub fn allocate(&mut self) -> Option<IpNet> {
         let free = (self.next..self.count).chain(0..self.next).find(|i| !self.taken.contains(i))?;
         self.taken.insert(free);

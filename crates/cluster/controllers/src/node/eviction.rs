@@ -1,4 +1,5 @@
-//! `taint-eviction`: deletes pods that do not tolerate their node's `NoExecute` taints, at once or when their time is up.
+//! `taint-eviction`: deletes pods that do not tolerate their node's `NoExecute` taints, at once or when their time is
+//! up.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,15 +11,16 @@ use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use kinit_client::events::Recorder;
 use kinit_client::informer::{Store, key_of};
 use kinit_client::queue::Queue;
+use kinit_component_helpers::pod::node_name;
+use kinit_component_helpers::taints::tolerates;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::json;
 
 use super::ACCOUNT;
-use super::taints::tolerates;
 use crate::context::Context;
-use crate::object::pod::{BY_NODE, node_index, node_name};
+use crate::object::pod::{BY_NODE, node_index};
 use crate::object::{ignore_gone, now};
 
 /// Runs the controller.
@@ -56,8 +58,8 @@ fn no_execute(node: &Node) -> Vec<Taint> {
     taints.filter(|t| t.effect == "NoExecute").cloned().collect()
 }
 
-/// When the pod must go: `None` for never. Of several taints, each with the shortest of its tolerations, the earliest counts.
-/// A taint that does not say since when counts from `first`, when the pod was first seen with it.
+/// When the pod must go: `None` for never. Of several taints, each with the shortest of its tolerations, the earliest
+/// counts. A taint that does not say since when counts from `first`, when the pod was first seen with it.
 fn deadline(taints: &[Taint], tolerations: &[Toleration], first: Timestamp, now: Timestamp) -> Option<Timestamp> {
     taints
         .iter()

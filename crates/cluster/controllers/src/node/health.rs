@@ -1,4 +1,5 @@
-//! When a node counts as lost, and how many losses at once make us doubt ourselves; without IO and without a clock of its own.
+//! When a node counts as lost, and how many losses at once make us doubt ourselves; without IO and without a clock of
+//! its own.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,7 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 /// Conditions that become Unknown when the kubelet is silent.
 const REPORTED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
-/// A sign of life: the Lease's renewal and the status' heartbeat. Only that it changed matters, never its value: clocks differ.
+/// A sign of life: the Lease's renewal and the status' heartbeat. Only that it changed matters, never its value: clocks
+/// differ.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Sign {
     lease: Option<String>,
@@ -95,7 +97,8 @@ pub fn zone_state(ready: usize, lost: usize) -> Zone {
     }
 }
 
-/// How long to wait between two nodes' evictions in a zone; `None` for no evictions (upstream's --node-eviction-rate 0.1,
+/// How long to wait between two nodes' evictions in a zone; `None` for no evictions (upstream's --node-eviction-rate
+/// 0.1,
 /// --secondary-node-eviction-rate 0.01, --large-cluster-size-threshold 50).
 pub fn eviction_pause(zone: Zone, size: usize) -> Option<Duration> {
     match zone {

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kinit_client::events::Recorder;
 use kinit_client::informer::{Change, Store};
 use kinit_client::queue::Queue;
+use kinit_component_helpers::pod::is_ready;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use parking_lot::Mutex;
@@ -22,7 +23,7 @@ use super::observer::Observer;
 use super::pace::Zones;
 use super::taints::{Execute, condition_status, wanted};
 use crate::context::Context;
-use crate::object::pod::{BY_NODE, is_ready, node_index};
+use crate::object::pod::{BY_NODE, node_index};
 use crate::object::{ignore_gone, now};
 
 /// So many pods of a lost node are written to at once.

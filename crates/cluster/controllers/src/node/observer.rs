@@ -1,5 +1,5 @@
-//! Signs of life, noted from the start of the process and not only while it leads: a new leader knows for how long a node
-//! has been silent and need not wait another grace period. (Upstream's begins anew.)
+//! Signs of life, noted from the start of the process and not only while it leads: a new leader knows for how long a
+//! node has been silent and need not wait another grace period. (Upstream's begins anew.)
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,8 +65,8 @@ impl Observer {
         self.watcher.lock().keep(|name| self.nodes.get(name).is_some());
     }
 
-    /// Asks the API server whether the node's lease is the one that was last seen here. It is not when our own watch fell
-    /// behind: then the silence was ours.
+    /// Asks the API server whether the node's lease is the one that was last seen here. It is not when our own watch
+    /// fell behind: then the silence was ours.
     pub async fn is_confirmed(&self, node: &Node) -> Result<bool> {
         let name = node.name_any();
         let params = ListParams::default().fields(&format!("metadata.name={name}"));

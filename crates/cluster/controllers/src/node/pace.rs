@@ -19,8 +19,8 @@ struct Pace {
 pub struct Zones(HashMap<String, Pace>);
 
 impl Zones {
-    /// Notes which nodes are ready. After a time when all nodes were lost, the first ones back give the others `grace` to
-    /// follow before any is tainted.
+    /// Notes which nodes are ready. After a time when all nodes were lost, the first ones back give the others `grace`
+    /// to follow before any is tainted.
     pub fn count(&mut self, nodes: impl Iterator<Item = (String, bool)>, now: Instant, grace: Duration) {
         let mut counts: HashMap<String, (usize, usize)> = HashMap::new();
         for (zone, ready) in nodes {

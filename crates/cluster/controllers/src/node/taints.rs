@@ -1,6 +1,6 @@
 //! Which taints a node's conditions ask for (`nodelifecycle.nodeConditionToTaintKeyStatusMap`).
 
-use k8s_openapi::api::core::v1::{Node, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Node, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
@@ -86,22 +86,6 @@ fn is_ours(taint: &Taint) -> bool {
     }
 }
 
-/// Whether a toleration covers a taint (`v1.Toleration.ToleratesTaint`).
-pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or("");
-    let key = toleration.key.as_deref().unwrap_or("");
-    if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or("") {
-        "" | "Equal" => {
-            !key.is_empty() && toleration.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or("")
-        }
-        "Exists" => true,
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,22 +119,6 @@ mod tests {
             let got = wanted(&node(ready, have, cordoned), execute, &now);
             let got = got.as_ref().map(|t| t.iter().map(|t| (t.key.as_str(), t.effect.as_str())).collect::<Vec<_>>());
             assert_eq!(got, want, "{ready} {have:?} {execute:?}");
-        }
-    }
-
-    #[test]
-    fn tolerations() {
-        let taint = Taint { key: "k".into(), value: Some("v".into()), effect: "NoExecute".into(), time_added: None };
-        for (toleration, yes) in [
-            (json!({"operator": "Exists"}), true),
-            (json!({"key": "k", "operator": "Exists", "effect": "NoExecute"}), true),
-            (json!({"key": "k", "value": "v"}), true),
-            (json!({"key": "k", "value": "w"}), false),
-            (json!({"key": "k"}), false),
-            (json!({"key": "k", "operator": "Exists", "effect": "NoSchedule"}), false),
-            (json!({"key": "x", "operator": "Exists"}), false),
-        ] {
-            assert_eq!(tolerates(&serde_json::from_value(toleration.clone()).unwrap(), &taint), yes, "{toleration}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Ownership: controller references, adoption and release (`k8s.io/kubernetes/pkg/controller/controller_ref_manager.go`).
+//! Ownership: controller references, adoption and release
+//! (`k8s.io/kubernetes/pkg/controller/controller_ref_manager.go`).
 
 use std::sync::Arc;
 

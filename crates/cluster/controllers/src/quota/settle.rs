@@ -1,15 +1,16 @@
 //! A count of objects against what admission has charged.
 //!
-//! Admission charges a quota before the object is written, so that for a moment the charge is right and the count is low. A count
-//! therefore raises `status.used` at once and lowers it only when nothing was charged for a while; that also takes back the charges
-//! of writes that failed after their admission. (Upstream lowers at once, and counts only on deletions and every five minutes.)
+//! Admission charges a quota before the object is written, so that for a moment the charge is right and the count is
+//! low. A count therefore raises `status.used` at once and lowers it only when nothing was charged for a while; that
+//! also takes back the charges of writes that failed after their admission. (Upstream lowers at once, and counts only
+//! on deletions and every five minutes.)
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaStatus};
-use kinit_apimachinery::requests::{Amounts, amounts};
 use kinit_client::informer::{Change, key_of};
+use kinit_component_helpers::requests::{Amounts, amounts};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 

@@ -9,10 +9,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use kinit_apimachinery::quantity::Quantity;
-use kinit_apimachinery::quota::{counted, has_scopes, of_claim, of_pod, of_service, speaks_of_claim, speaks_of_pod};
-use kinit_apimachinery::requests::{Amounts, add, amounts};
 use kinit_client::informer::{Change, Store, key_of, spawn};
 use kinit_client::queue::Queue;
+use kinit_component_helpers::quota::{
+    counted, has_scopes, of_claim, of_pod, of_service, speaks_of_claim, speaks_of_pod,
+};
+use kinit_component_helpers::requests::{Amounts, add, amounts};
 use kube::api::{Api, PostParams};
 use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::Config;
@@ -153,7 +155,8 @@ impl Controller {
         used
     }
 
-    /// How many objects of a resource the quota's namespace has; `None` for a resource that the API server does not have.
+    /// How many objects of a resource the quota's namespace has; `None` for a resource that the API server does not
+    /// have.
     async fn count(&self, quota: &ResourceQuota, plural: &str, group: &str) -> Result<Option<i64>> {
         let key = (plural.to_owned(), group.to_owned());
         let known = self.counted.lock().get(&key).cloned();

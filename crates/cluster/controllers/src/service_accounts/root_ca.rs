@@ -1,4 +1,5 @@
-//! `root-ca-cert-publisher`: keeps ConfigMap `kube-root-ca.crt` in every namespace (`pkg/controller/certificates/rootcacertpublisher`).
+//! `root-ca-cert-publisher`: keeps ConfigMap `kube-root-ca.crt` in every namespace
+//! (`pkg/controller/certificates/rootcacertpublisher`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

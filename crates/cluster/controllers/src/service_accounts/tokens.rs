@@ -1,6 +1,8 @@
-//! `serviceaccount-token`: tokens in Secrets of type `kubernetes.io/service-account-token` (`pkg/controller/serviceaccount/tokens_controller.go`).
+//! `serviceaccount-token`: tokens in Secrets of type `kubernetes.io/service-account-token`
+//! (`pkg/controller/serviceaccount/tokens_controller.go`).
 //!
-//! Such tokens never expire and are made only for Secrets that somebody creates by hand; pods get bound ones from TokenRequests.
+//! Such tokens never expire and are made only for Secrets that somebody creates by hand; pods get bound ones from
+//! TokenRequests.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! `job`: pods that run to their end (`pkg/controller/job`).
 //!
-//! Each pod carries a finalizer until it was counted: a finished pod is first named in `status.uncountedTerminatedPods`, then
-//! loses its finalizer, then becomes a number. A controller that stops anywhere between counts none twice and misses none.
+//! Each pod carries a finalizer until it was counted: a finished pod is first named in
+//! `status.uncountedTerminatedPods`, then loses its finalizer, then becomes a number. A controller that stops anywhere
+//! between counts none twice and misses none.
 
 mod back_off;
 mod conditions;

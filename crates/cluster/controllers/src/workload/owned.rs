@@ -1,7 +1,7 @@
 //! The shape that all controllers of pods share.
 //!
 //! ```text
-//! owner changes ──┐                       ┌─ owned pods ─▶ the kind's own plan ─┬─ create, delete (expected until seen)
+//! owner changes ──┐                       ┌─ owned pods ─▶ the kind's own plan ─┬─ create, delete (till seen)
 //! pod changes  ───┴─▶ queue ─▶ sync(key) ─┘                                     └─ status
 //! orphans that a selector matches
 //! ```
@@ -61,8 +61,8 @@ pub struct PodLoop<K> {
 }
 
 impl<K: PodOwner> PodLoop<K> {
-    /// Hooks the queue up to owners and pods and waits for the first lists. `account` is the controller's service account,
-    /// `reporter` its name in events.
+    /// Hooks the queue up to owners and pods and waits for the first lists. `account` is the controller's service
+    /// account, `reporter` its name in events.
     pub async fn start(ctx: &Context, account: &str, reporter: &str) -> Result<Self> {
         let client = ctx.client(account).await?;
         let (owners, pods) = (ctx.store::<K>(), ctx.store::<Pod>());

@@ -38,7 +38,8 @@ pub fn from_template<O: Resource<DynamicType = ()>>(template: &PodTemplateSpec, 
     }
 }
 
-/// Names are at most 63 bytes long with the five random ones; what does not fit is cut as upstream's name generator does.
+/// Names are at most 63 bytes long with the five random ones; what does not fit is cut as upstream's name generator
+/// does.
 fn prefix(name: &str) -> String {
     let mut name = name.to_owned();
     name.truncate(57);

@@ -3,13 +3,13 @@
 use std::cmp::{Ordering, Reverse};
 
 use k8s_openapi::api::core::v1::Pod;
-
-use crate::object::pod::{is_ready, max_restarts, node_name, phase, ready_since};
+use kinit_component_helpers::pod::{is_ready, max_restarts, node_name, phase, ready_since};
 
 /// Annotation by which users say which pods they can do without.
 const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-/// Sorts so that the pods to delete first come first; `crowd` says how many pods of the same workload share the pod's node.
+/// Sorts so that the pods to delete first come first; `crowd` says how many pods of the same workload share the pod's
+/// node.
 pub fn sort<P: std::ops::Deref<Target = Pod>>(pods: &mut [P], crowd: impl Fn(&Pod) -> usize) {
     pods.sort_by(|a, b| compare(a, b, &crowd));
 }

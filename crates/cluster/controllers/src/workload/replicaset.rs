@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use kinit_client::informer::{BY_CONTROLLER, key_of};
+use kinit_component_helpers::pod::{available_at, is_active, is_available, is_ready, node_name};
 use kube::ResourceExt;
 
 use super::owned::{PodLoop, PodOwner};
@@ -19,7 +20,6 @@ use super::pods::{brief, from_template};
 use super::rank;
 use crate::context::Context;
 use crate::object::owner::controller_of;
-use crate::object::pod::{available_at, is_active, is_available, is_ready, node_name};
 use crate::object::{now, selector};
 
 /// At most so many pods are created or deleted in one pass.

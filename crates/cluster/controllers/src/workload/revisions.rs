@@ -1,7 +1,7 @@
 //! ControllerRevisions: the templates a DaemonSet or StatefulSet has had (`pkg/controller/history`).
 //!
-//! What a revision keeps, its labels and (for StatefulSets) its name are what upstream's controllers write: one that takes
-//! over finds the present template among the revisions and rolls nothing.
+//! What a revision keeps, its labels and (for StatefulSets) its name are what upstream's controllers write: one that
+//! takes over finds the present template among the revisions and rolls nothing.
 
 mod data;
 

@@ -104,7 +104,8 @@ async fn etcd(cluster: &Cluster) -> [u64; 3] {
     ["etcd_mvcc_put_total", "etcd_mvcc_delete_total", "etcd_mvcc_range_total"].map(value)
 }
 
-/// Puts, deletes and ranges in etcd for each of the pods of a ReplicaSet that is deleted, by whoever runs in the cluster.
+/// Puts, deletes and ranges in etcd for each of the pods of a ReplicaSet that is deleted, by whoever runs in the
+/// cluster.
 async fn cost(cluster: &Cluster, pods: usize, are_there: impl Fn(&Pod) -> bool) -> [f64; 3] {
     cluster
         .create::<ReplicaSet>(json!({"metadata": {"name": "r"}, "spec": {"replicas": pods, "template": template("r"),

@@ -72,8 +72,8 @@ async fn scaling_down_in_order_waits_for_a_pod_that_is_not_well() {
         (status.ready_replicas == Some(2)).then_some(())
     })
     .await;
-    // In order, nothing below web-1 moves while it is not ready; with one replica wanted, web-2 and then web-1 itself go,
-    // web-0 is wanted.
+    // In order, nothing below web-1 moves while it is not ready; with one replica wanted, web-2 and then web-1 itself
+    // go, web-0 is wanted.
     let scale = Patch::Merge(json!({"spec": {"replicas": 0}}));
     cluster.api::<StatefulSet>().patch("web", &PatchParams::default(), &scale).await.unwrap();
     eventually("all gone in the end", async || {

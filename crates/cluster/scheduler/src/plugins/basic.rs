@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
+use kinit_component_helpers::taints::{KEEP_OFF, is_tolerated, untolerated};
 
 use super::{Plugin, Rejection};
 use crate::node_info::NodeInfo;
@@ -10,30 +11,15 @@ use crate::pod_info::PodInfo;
 
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
-fn tolerations(pod: &PodInfo) -> impl Iterator<Item = &Toleration> {
-    pod.pod.spec.iter().flat_map(|s| s.tolerations.iter().flatten())
-}
-
-/// Whether a toleration covers a taint (`v1.Toleration.ToleratesTaint`).
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or("");
-    let key = toleration.key.as_deref().unwrap_or("");
-    if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
-        return false;
-    }
-    let value = |v: &Option<String>| v.clone().unwrap_or_default();
-    match toleration.operator.as_deref().unwrap_or("") {
-        "" | "Equal" => !key.is_empty() && value(&toleration.value) == value(&taint.value),
-        "Exists" => true,
-        _ => false,
-    }
+fn tolerations(pod: &PodInfo) -> &[Toleration] {
+    pod.pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default()
 }
 
 /// NodeUnschedulable.
 pub fn unschedulable(pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
     let cordoned = node.node.iter().flat_map(|n| n.spec.iter()).any(|s| s.unschedulable == Some(true));
     let taint = Taint { key: UNSCHEDULABLE.into(), effect: "NoSchedule".into(), ..Default::default() };
-    if cordoned && !tolerations(pod).any(|t| tolerates(t, &taint)) {
+    if cordoned && !is_tolerated(&taint, tolerations(pod)) {
         return Err(Rejection::one(Plugin::NodeUnschedulable, "node(s) were unschedulable"));
     }
     Ok(())
@@ -50,15 +36,11 @@ pub fn node_name(pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
 
 /// TaintToleration.
 pub fn taints(pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
-    let bad = node.taints().filter(|t| t.effect == "NoSchedule" || t.effect == "NoExecute");
-    for taint in bad {
-        if !tolerations(pod).any(|t| tolerates(t, taint)) {
-            let value = taint.value.as_deref().unwrap_or("");
-            let reason = format!("node(s) had untolerated taint {{{}: {value}}}", taint.key);
-            return Err(Rejection::one(Plugin::TaintToleration, reason));
-        }
-    }
-    Ok(())
+    let untolerated = node.node.as_ref().and_then(|n| untolerated(n, tolerations(pod), KEEP_OFF));
+    let Some(taint) = untolerated else { return Ok(()) };
+    let value = taint.value.as_deref().unwrap_or("");
+    let reason = format!("node(s) had untolerated taint {{{}: {value}}}", taint.key);
+    Err(Rejection::one(Plugin::TaintToleration, reason))
 }
 
 /// Whether the pod tolerates all taints that keep pods off (used by the spread's `nodeTaintsPolicy: Honor`).
@@ -69,7 +51,7 @@ pub fn tolerates_all(pod: &PodInfo, node: &NodeInfo) -> bool {
 /// TaintToleration's score: how many `PreferNoSchedule` taints it does not tolerate; fewer is better.
 pub fn untolerated_preferences(pod: &PodInfo, node: &NodeInfo) -> i64 {
     let soft = node.taints().filter(|t| t.effect == "PreferNoSchedule");
-    let count = soft.filter(|taint| !tolerations(pod).any(|t| tolerates(t, taint))).count();
+    let count = soft.filter(|taint| !is_tolerated(taint, tolerations(pod))).count();
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
@@ -100,7 +82,8 @@ fn tagged(image: &str) -> String {
     if name.contains(':') || image.contains('@') { image.to_owned() } else { format!("{image}:latest") }
 }
 
-/// ImageLocality: how much of the pod's images is there already, less where few nodes have them (so that not all pods go there).
+/// ImageLocality: how much of the pod's images is there already, less where few nodes have them (so that not all pods
+/// go there).
 pub fn image_locality(pod: &PodInfo, node: &NodeInfo, holders: &BTreeMap<String, usize>, nodes: usize) -> i64 {
     const MB: i64 = 1024 * 1024;
     let containers =

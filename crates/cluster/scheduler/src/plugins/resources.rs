@@ -41,8 +41,8 @@ pub fn least_allocated(pod: &PodInfo, node: &NodeInfo) -> i64 {
     if count == 0 { 0 } else { sum / count }
 }
 
-/// How alike the shares in use would be: 100 when CPU and memory are used in equal parts. A pod that asks for neither changes
-/// no balance and is not scored.
+/// How alike the shares in use would be: 100 when CPU and memory are used in equal parts. A pod that asks for neither
+/// changes no balance and is not scored.
 pub fn balanced(pod: &PodInfo, node: &NodeInfo) -> i64 {
     if SCORED.iter().all(|name| pod.request.exact.get(name) == 0) {
         return 0;

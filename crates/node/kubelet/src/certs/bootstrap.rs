@@ -1,4 +1,5 @@
-//! TLS bootstrap: from a token to a client certificate and a kubeconfig (`cmd/kubelet/app/server.go`, `pkg/kubelet/certificate/bootstrap`).
+//! TLS bootstrap: from a token to a client certificate and a kubeconfig (`cmd/kubelet/app/server.go`,
+//! `pkg/kubelet/certificate/bootstrap`).
 
 use std::path::Path;
 use std::time::Duration;
@@ -31,7 +32,8 @@ pub fn client_ask(node: &str) -> Ask {
     }
 }
 
-/// Makes sure that `kubeconfig` has credentials that are valid now; asks for them with the bootstrap kubeconfig if it has none.
+/// Makes sure that `kubeconfig` has credentials that are valid now; asks for them with the bootstrap kubeconfig if it
+/// has none.
 pub async fn ensure(args: &Args, kubeconfig: &Path, node: &str) -> Result<()> {
     if usable(kubeconfig) {
         return Ok(());

@@ -11,7 +11,8 @@ use super::store::{Store, Validity};
 
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
-/// When to renew: a share of the life between 0.7 and 0.9, chosen by `luck` in 0..1 so that nodes do not all ask at once.
+/// When to renew: a share of the life between 0.7 and 0.9, chosen by `luck` in 0..1 so that nodes do not all ask at
+/// once.
 pub fn deadline(validity: Validity, luck: f64) -> Timestamp {
     let life = validity.not_after.duration_since(validity.not_before).as_secs_f64();
     let after = SignedDuration::from_secs_f64(life * (0.7 + 0.2 * luck));

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kinit_component_base::Shutdown;
+use kinit_component_helpers::qos::Qos;
 
 use crate::config::KubeletConfig;
 use crate::kubelet::Kubelet;
@@ -18,7 +19,7 @@ use crate::node::capacity;
 use crate::node::facts::{self, Machine};
 use crate::pod::admit::claim::Claim;
 use crate::quantity;
-use crate::resources::{self, PodLimits, Qos};
+use crate::resources::{self, PodLimits};
 
 /// Limits that the kernel refuses are tried again after this; the classes are set anew as often, should somebody have
 /// changed them.

@@ -1,4 +1,5 @@
-//! Fields of upstream's KubeletConfiguration that are known here but not honoured: accepted where they say what happens anyway.
+//! Fields of upstream's KubeletConfiguration that are known here but not honoured: accepted where they say what happens
+//! anyway.
 
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};

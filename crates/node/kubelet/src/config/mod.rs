@@ -1,4 +1,5 @@
-//! KubeletConfiguration (`kubelet.config.k8s.io/v1beta1`): what is honoured, what is known and refused, what is unknown.
+//! KubeletConfiguration (`kubelet.config.k8s.io/v1beta1`): what is honoured, what is known and refused, what is
+//! unknown.
 
 mod check;
 mod defaults;

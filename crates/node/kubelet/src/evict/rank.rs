@@ -106,8 +106,8 @@ pub struct Candidate {
     pub containers: BTreeMap<String, (i128, i128)>,
 }
 
-/// The one that goes (`eviction/helpers.go`: rankMemoryPressure, rankDiskPressure, rankPIDPressure): first who uses more than
-/// it asked for, then the least important, then who is furthest over.
+/// The one that goes (`eviction/helpers.go`: rankMemoryPressure, rankDiskPressure, rankPIDPressure): first who uses
+/// more than it asked for, then the least important, then who is furthest over.
 pub fn first(signal: Signal, candidates: &[Candidate]) -> Option<&Candidate> {
     let asks = !matches!(signal, Signal::Pid | Signal::NodeFsInodes | Signal::ImageFsInodes);
     candidates.iter().min_by_key(|c| {

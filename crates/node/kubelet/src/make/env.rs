@@ -14,7 +14,8 @@ use crate::volumes::Volumes;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Resolves `envFrom`, `env` and Service variables, in that order of precedence from low to high except that Services never override.
+/// Resolves `envFrom`, `env` and Service variables, in that order of precedence from low to high except that Services
+/// never override.
 pub async fn resolve(
     pod: &Pod,
     container: &Container,

@@ -33,8 +33,8 @@ pub fn value(key: &FileKeySelector, volumes: &Volumes) -> Result<Option<String>,
     }
 }
 
-/// `NAME='VALUE'`, one after the other; a value is taken as it stands, over several lines if it has them. Blank lines and
-/// lines that begin with `#` are passed over. The last of several values counts.
+/// `NAME='VALUE'`, one after the other; a value is taken as it stands, over several lines if it has them. Blank lines
+/// and lines that begin with `#` are passed over. The last of several values counts.
 fn find(text: &str, wanted: &str) -> Result<Option<String>, String> {
     let (mut rest, mut found, mut line) = (text, None, 1);
     while !rest.is_empty() {

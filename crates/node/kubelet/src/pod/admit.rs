@@ -88,8 +88,8 @@ pub fn admit(pod: &Pod, host: &Host) -> Result<(), (String, String)> {
     Ok(())
 }
 
-/// What only some hosts enforce must not be passed over (`pkg/security/apparmor`, `kuberuntime: supplementalGroupsPolicy`,
-/// `pkg/kubelet/sysctl`).
+/// What only some hosts enforce must not be passed over (`pkg/security/apparmor`, `kuberuntime:
+/// supplementalGroupsPolicy`, `pkg/kubelet/sysctl`).
 fn security(spec: &PodSpec, host: &Host) -> Result<(), (String, String)> {
     let context = spec.security_context.clone().unwrap_or_default();
     let profiles = spec

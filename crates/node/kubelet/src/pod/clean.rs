@@ -13,7 +13,8 @@ use crate::kubelet::Kubelet;
 use crate::names::{self, PodKey};
 use crate::volumes;
 
-/// Removes all but the newest dead container of each name, and all but the newest sandbox. `keep` is how many dead ones stay.
+/// Removes all but the newest dead container of each name, and all but the newest sandbox. `keep` is how many dead ones
+/// stay.
 pub async fn dead_containers(kubelet: &Kubelet, key: &PodKey, seen: &Observed, keep: usize) {
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
     for container in &seen.containers {

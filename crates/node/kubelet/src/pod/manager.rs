@@ -169,7 +169,8 @@ impl Manager {
         self.slots.lock().values().for_each(|s| s.poke.notify_one());
     }
 
-    /// Follows the runtime's events for ever; when the stream breaks (the runtime restarts) every pod is looked at again.
+    /// Follows the runtime's events for ever; when the stream breaks (the runtime restarts) every pod is looked at
+    /// again.
     pub async fn follow_runtime(self) {
         let mut pause = Duration::from_millis(500);
         loop {

@@ -42,7 +42,8 @@ pub fn init_restarts(pod: &Pod, container: &Spec) -> bool {
     container.restart_policy.as_deref().or(pod_policy) != Some("Never")
 }
 
-/// Whether the pod's work is done for good: every container has ended and none is started again, or initialization failed.
+/// Whether the pod's work is done for good: every container has ended and none is started again, or initialization
+/// failed.
 pub fn is_done(pod: &Pod, seen: &Observed, renewed: &BTreeSet<String>) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let failed_init = spec.init_containers.iter().flatten().filter(|c| !is_sidecar(c)).any(|c| {

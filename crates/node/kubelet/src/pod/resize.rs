@@ -4,8 +4,8 @@
 //! spec.resources ─ grant (does it fit?) ─▶ allocated ─ enforce ─▶ the pod's cgroup, containers that run
 //! ```
 //!
-//! Follows KEP-1287 (`pkg/kubelet/allocation`, `kuberuntime_manager.doPodResizeAction`). The allocation is kept in the pod's
-//! directory; everything else of the kubelet sees pods with their allocated resources only.
+//! Follows KEP-1287 (`pkg/kubelet/allocation`, `kuberuntime_manager.doPodResizeAction`). The allocation is kept in the
+//! pod's directory; everything else of the kubelet sees pods with their allocated resources only.
 
 use std::collections::BTreeMap;
 

@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
     Container as Spec, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
+    ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use kinit_component_helpers::pod::is_over;
+use kinit_component_helpers::qos;
 
 use super::observe::{Container, Life, Observed, time};
 use super::policy::{is_sidecar, restarts};
-use crate::resources;
 
 /// What the status is made from, beside the pod and what runs.
 #[derive(Debug, Clone, Default)]
@@ -97,7 +98,7 @@ pub fn status(pod: &Pod, seen: &Observed, facts: &Facts<'_>, now: Timestamp) -> 
         start_time: facts.old.and_then(|o| o.start_time.clone()).or(Some(Time(now))),
         resources: spec.resources.clone(),
         allocated_resources: spec.resources.as_ref().and_then(|r| r.requests.clone()),
-        qos_class: Some(resources::qos(pod).name().to_owned()),
+        qos_class: Some(qos::of_pod(pod).name().to_owned()),
         container_statuses: Some(statuses),
         ephemeral_container_statuses: Some(ephemeral_statuses).filter(|l| !l.is_empty()),
         init_container_statuses: Some(init_statuses).filter(|l| !l.is_empty()),
@@ -261,55 +262,9 @@ fn ended(container: &Container) -> ContainerState {
 
 fn conditions(pod: &Pod, seen: &Observed, status: &PodStatus, facts: &Facts<'_>, now: Timestamp) -> Vec<PodCondition> {
     let spec = pod.spec.clone().unwrap_or_default();
-    let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let succeeded = status.phase.as_deref() == Some("Succeeded");
-    let done = || Some("PodCompleted".to_owned());
-    let incomplete: Vec<String> = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .filter(|c| {
-            let latest = seen.latest(&c.name);
-            if is_sidecar(c) {
-                latest.is_none_or(|s| !facts.started.contains(&s.id))
-            } else {
-                latest.is_none_or(|s| s.life != Life::Exited || s.exit_code != 0)
-            }
-        })
-        .map(|c| c.name.clone())
-        .collect();
-    let has_run = spec.containers.iter().any(|c| seen.latest(&c.name).is_some());
-    let initialized = if incomplete.is_empty() || succeeded || has_run {
-        (true, succeeded.then(|| "PodCompleted".to_owned()).filter(|_| spec.init_containers.is_some()), None)
-    } else {
-        (
-            false,
-            Some("ContainersNotInitialized".to_owned()),
-            Some(format!("containers with incomplete status: [{}]", incomplete.join(" "))),
-        )
-    };
-    let ready_names = |list: Option<&Vec<ContainerStatus>>, only_sidecars: bool| -> Vec<String> {
-        let sidecars: Vec<&str> =
-            spec.init_containers.iter().flatten().filter(|c| is_sidecar(c)).map(|c| c.name.as_str()).collect();
-        list.into_iter()
-            .flatten()
-            .filter(|c| !c.ready && (!only_sidecars || sidecars.contains(&c.name.as_str())))
-            .map(|c| c.name.clone())
-            .collect()
-    };
-    let mut unready = ready_names(status.init_container_statuses.as_ref(), true);
-    unready.extend(ready_names(status.container_statuses.as_ref(), false));
-    let containers_ready = if over {
-        (false, if succeeded { done() } else { Some("PodFailed".to_owned()) }, None)
-    } else if unready.is_empty() {
-        (true, None, None)
-    } else {
-        (
-            false,
-            Some("ContainersNotReady".to_owned()),
-            Some(format!("containers with unready status: [{}]", unready.join(" "))),
-        )
-    };
+    let initialized = initialized(&spec, seen, succeeded, facts);
+    let containers_ready = containers_ready(&spec, status);
     let gates = unmet_gates(pod, facts);
     let ready = if containers_ready.0 && !gates.is_empty() {
         (false, Some("ReadinessGatesNotReady".to_owned()), Some(gates))
@@ -337,6 +292,64 @@ fn conditions(pod: &Pod, seen: &Observed, status: &PodStatus, facts: &Facts<'_>,
     .chain(resizes.into_iter().flatten())
     .map(|(type_, (value, reason, message))| condition(type_, value, reason, message, pod, facts, now))
     .collect()
+}
+
+/// Whether a condition is true, its reason and its message.
+type Finding = (bool, Option<String>, Option<String>);
+
+/// `GeneratePodInitializedCondition`.
+fn initialized(spec: &PodSpec, seen: &Observed, succeeded: bool, facts: &Facts<'_>) -> Finding {
+    let incomplete: Vec<String> = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|c| {
+            let latest = seen.latest(&c.name);
+            if is_sidecar(c) {
+                latest.is_none_or(|s| !facts.started.contains(&s.id))
+            } else {
+                latest.is_none_or(|s| s.life != Life::Exited || s.exit_code != 0)
+            }
+        })
+        .map(|c| c.name.clone())
+        .collect();
+    let has_run = spec.containers.iter().any(|c| seen.latest(&c.name).is_some());
+    if incomplete.is_empty() || succeeded || has_run {
+        (true, succeeded.then(|| "PodCompleted".to_owned()).filter(|_| spec.init_containers.is_some()), None)
+    } else {
+        (
+            false,
+            Some("ContainersNotInitialized".to_owned()),
+            Some(format!("containers with incomplete status: [{}]", incomplete.join(" "))),
+        )
+    }
+}
+
+/// `GenerateContainersReadyCondition`.
+fn containers_ready(spec: &PodSpec, status: &PodStatus) -> Finding {
+    let ready_names = |list: Option<&Vec<ContainerStatus>>, only_sidecars: bool| -> Vec<String> {
+        let sidecars: Vec<&str> =
+            spec.init_containers.iter().flatten().filter(|c| is_sidecar(c)).map(|c| c.name.as_str()).collect();
+        list.into_iter()
+            .flatten()
+            .filter(|c| !c.ready && (!only_sidecars || sidecars.contains(&c.name.as_str())))
+            .map(|c| c.name.clone())
+            .collect()
+    };
+    let mut unready = ready_names(status.init_container_statuses.as_ref(), true);
+    unready.extend(ready_names(status.container_statuses.as_ref(), false));
+    if is_over(Some(status)) {
+        let reason = if status.phase.as_deref() == Some("Succeeded") { "PodCompleted" } else { "PodFailed" };
+        (false, Some(reason.to_owned()), None)
+    } else if unready.is_empty() {
+        (true, None, None)
+    } else {
+        (
+            false,
+            Some("ContainersNotReady".to_owned()),
+            Some(format!("containers with unready status: [{}]", unready.join(" "))),
+        )
+    }
 }
 
 fn condition(

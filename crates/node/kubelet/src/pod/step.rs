@@ -5,7 +5,8 @@
 //!   Terminate: kill containers → kill sidecars, last first → stop the sandbox → finished
 //! ```
 //!
-//! Follows `kuberuntime_manager.computePodActions` and `SyncPod`. Long actions run outside; what is in flight is not asked for again.
+//! Follows `kuberuntime_manager.computePodActions` and `SyncPod`. Long actions run outside; what is in flight is not
+//! asked for again.
 
 mod turn;
 
@@ -155,7 +156,8 @@ fn run(pod: &Pod, seen: &Observed, memory: &Memory, now: Timestamp) -> Step {
         return out;
     };
     if !memory.volumes_ready {
-        // After a restart of the kubelet: containers run on, but their volumes must be known again before any is started.
+        // After a restart of the kubelet: containers run on, but their volumes must be known again before any is
+        // started.
         mount(memory, now, &mut out);
     }
     let here = |name: &str| seen.latest(name).filter(|c| c.sandbox == sandbox.id);

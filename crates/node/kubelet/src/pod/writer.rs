@@ -1,6 +1,8 @@
-//! The one way statuses leave the node: the newest per pod, several pods at a time, never two writes of one pod at once.
+//! The one way statuses leave the node: the newest per pod, several pods at a time, never two writes of one pod at
+//! once.
 //!
-//! A status is due when it is new, and when the API shows another than was last written (`status_manager.go: needsReconcile`).
+//! A status is due when it is new, and when the API shows another than was last written (`status_manager.go:
+//! needsReconcile`).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use crate::drift::{differences, version};
 use crate::pace::Repairs;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kinit_component_base::supervise;
+use kinit_component_helpers::pod::is_over;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use parking_lot::Mutex;
@@ -226,8 +229,7 @@ impl Writer {
 
 /// Where the API's pod differs from `status` in what is the kubelet's own.
 fn drift(pod: &Pod, status: &PodStatus) -> BTreeSet<String> {
-    let over = |s: Option<&PodStatus>| matches!(s.and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"));
-    if over(pod.status.as_ref()) && !over(Some(status)) {
+    if is_over(pod.status.as_ref()) && !is_over(Some(status)) {
         // Somebody else ended it for good, and the end is not taken back.
         return BTreeSet::new();
     }
@@ -238,7 +240,8 @@ fn drift(pod: &Pod, status: &PodStatus) -> BTreeSet<String> {
     differences(&json!(pod.status), &body)
 }
 
-/// A strategic merge patch: our conditions by type, lists of addresses as a whole, and null for what is no longer there.
+/// A strategic merge patch: our conditions by type, lists of addresses as a whole, and null for what is no longer
+/// there.
 fn patch(uid: Option<&str>, status: &PodStatus) -> Value {
     let mut value = serde_json::to_value(status).unwrap_or_else(|_| json!({}));
     if let Value::Object(fields) = &mut value {

@@ -89,7 +89,8 @@ pub fn target(get: &HTTPGetAction, container: &Container, pod_ip: Option<&str>) 
     })
 }
 
-/// Sends a GET and follows redirects that stay on the host; one that leaves it is the answer (`http.go: RedirectChecker`).
+/// Sends a GET and follows redirects that stay on the host; one that leaves it is the answer (`http.go:
+/// RedirectChecker`).
 pub async fn get(target: &Target, timeout: Duration) -> Result<Answer, String> {
     tokio::time::timeout(timeout, follow(target))
         .await

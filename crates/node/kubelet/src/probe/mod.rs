@@ -77,7 +77,8 @@ struct Prober {
 }
 
 impl Probes {
-    /// No probes yet. What the API knows to be ready or started stays so: a kubelet that restarts must not take pods out of service.
+    /// No probes yet. What the API knows to be ready or started stays so: a kubelet that restarts must not take pods
+    /// out of service.
     pub fn new(poke: Arc<Notify>, status: Option<&PodStatus>) -> Self {
         let mut results = Results::default();
         let lists = status

@@ -1,5 +1,5 @@
-//! Who asks, and whether they may (`pkg/kubelet/server/auth.go`): client certificates and TokenReview, then SubjectAccessReview,
-//! both cached for as long as the configuration says.
+//! Who asks, and whether they may (`pkg/kubelet/server/auth.go`): client certificates and TokenReview, then
+//! SubjectAccessReview, both cached for as long as the configuration says.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -67,7 +67,8 @@ pub struct Gate {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Gate {
-    /// A gate that asks `client`; without one nobody but certificates' holders is known, and nobody is allowed anything.
+    /// A gate that asks `client`; without one nobody but certificates' holders is known, and nobody is allowed
+    /// anything.
     pub fn new(
         client: Option<Client>,
         node: &str,

@@ -1,4 +1,5 @@
-//! Files that change all at once (`pkg/volume/util/atomic_writer.go`): users see links through `..data`, which is replaced by rename.
+//! Files that change all at once (`pkg/volume/util/atomic_writer.go`): users see links through `..data`, which is
+//! replaced by rename.
 //!
 //! ```text
 //! dir/key       → ..data/key

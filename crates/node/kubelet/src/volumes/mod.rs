@@ -74,7 +74,8 @@ fn plugin(volume: &Volume) -> Option<&'static str> {
     }
 }
 
-/// Sets up all volumes of a pod, or brings them up to date; idempotent. `tokens` keeps service account tokens between calls.
+/// Sets up all volumes of a pod, or brings them up to date; idempotent. `tokens` keeps service account tokens between
+/// calls.
 pub async fn set_up(
     kubelet: &Kubelet,
     pod: &Pod,
@@ -155,7 +156,8 @@ pub fn make_directory(path: &Path, mode: u32) -> Result<(), String> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)
 }
 
-/// Unmounts and removes everything of a pod under the kubelet's directory. Never follows a mount into what it does not own.
+/// Unmounts and removes everything of a pod under the kubelet's directory. Never follows a mount into what it does not
+/// own.
 pub fn tear_down(kubelet_pod: &Path) -> Result<(), String> {
     if !kubelet_pod.exists() {
         return Ok(());

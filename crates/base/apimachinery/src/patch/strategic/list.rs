@@ -76,8 +76,8 @@ fn place(list: &[Value], item: &Value, key: Option<&str>) -> Option<usize> {
     })
 }
 
-/// Items of the patch in the patch's order, those of the server alone in the server's; the latter go in front of the first of
-/// the former that the server had behind them.
+/// Items of the patch in the patch's order, those of the server alone in the server's; the latter go in front of the
+/// first of the former that the server had behind them.
 pub fn normalized(items: Vec<Value>, order: &[Value], server: &[Value], key: Option<&str>) -> Vec<Value> {
     let (mut ours, mut others): (Vec<Value>, Vec<Value>) =
         items.into_iter().partition(|item| place(order, item, key).is_some());

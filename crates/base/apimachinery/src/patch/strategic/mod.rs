@@ -1,8 +1,8 @@
 //! Strategic merge patch: the rules of `k8s.io/apimachinery/pkg/util/strategicpatch` over the schema's facts.
 //!
 //! Maps merge by key, null deletes; lists replace unless the field's strategy is merge: then scalars unite and objects
-//! merge by their key (`list`). Directives: `$patch: delete|replace|merge`, `$deleteFromPrimitiveList/F`, `$setElementOrder/F`,
-//! `$retainKeys`.
+//! merge by their key (`list`). Directives: `$patch: delete|replace|merge`, `$deleteFromPrimitiveList/F`,
+//! `$setElementOrder/F`, `$retainKeys`.
 
 mod list;
 
@@ -206,7 +206,8 @@ mod tests {
         assert_eq!(got, json!({"spec":{"containers":[{"name":"b","image":"x"},{"name":"a"}]}}));
     }
 
-    /// The documented rules (`strategic-merge-patch.md`, `strategicpatch`): (server, patch, result) of a pod's containers.
+    /// The documented rules (`strategic-merge-patch.md`, `strategicpatch`): (server, patch, result) of a pod's
+    /// containers.
     #[test]
     fn the_order_of_keyed_lists() {
         let names = |text: &str| -> Vec<Value> { text.chars().map(|c| json!({"name": c.to_string()})).collect() };

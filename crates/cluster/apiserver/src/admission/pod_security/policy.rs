@@ -101,7 +101,8 @@ impl Policy {
         Self { enforce: Standard::PRIVILEGED, audit: Standard::PRIVILEGED, warn: Standard::PRIVILEGED };
 
     /// Reads the labels (`PolicyToEvaluate`). There is always a policy: what cannot be read is enforced as
-    /// `restricted:latest`, and neither audited nor warned of. What is enforced is warned of too, unless the labels say else.
+    /// `restricted:latest`, and neither audited nor warned of. What is enforced is warned of too, unless the labels say
+    /// else.
     pub fn of<'a>(label: impl Fn(&str) -> Option<&'a str>) -> (Self, FieldErrors) {
         let mut reader = Reader { label, errors: FieldErrors::default() };
         let privileged = Level::Privileged;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ResourceQuota, ResourceQuotaSpec};
 use kinit_apimachinery::quantity::Quantity;
-use kinit_apimachinery::quota::Subject;
-use kinit_apimachinery::requests::{Amounts, add, amounts};
+use kinit_component_helpers::quota::Subject;
+use kinit_component_helpers::requests::{Amounts, add, amounts};
 
 /// A quota as the controller and earlier charges left it.
 #[derive(Debug, Clone)]
@@ -53,7 +53,8 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// By name of a quota, the amounts of `status.used` that the write changes; upstream's words when it does not fit all of them.
+    /// By name of a quota, the amounts of `status.used` that the write changes; upstream's words when it does not fit
+    /// all of them.
     pub fn charges(&self, quotas: &[Quota]) -> Result<BTreeMap<String, Amounts>, String> {
         let concerned: Vec<&Quota> = quotas.iter().filter(|quota| quota.matches(&self.new)).collect();
         for quota in &concerned {
@@ -86,7 +87,8 @@ impl Ask {
         Ok(out)
     }
 
-    /// What must hold before amounts are compared: the object says what the quota measures, and the quota has been counted.
+    /// What must hold before amounts are compared: the object says what the quota measures, and the quota has been
+    /// counted.
     fn precondition(&self, quota: &Quota) -> Result<(), String> {
         let measured: BTreeSet<&str> = quota.hard.keys().map(String::as_str).filter(|n| self.new.has(n)).collect();
         if let Some(unsaid) = self.new.unsaid(&measured) {

@@ -1,15 +1,15 @@
 //! Charges quotas: `status.used` changes by compare-and-swap, so that several servers never spend the same room twice.
 //!
-//! Within a server the writes of a namespace go one after the other and start from what the last one left, without waiting
-//! for the watch cache to see it; only another server or the quota controller makes a swap fail.
+//! Within a server the writes of a namespace go one after the other and start from what the last one left, without
+//! waiting for the watch cache to see it; only another server or the quota controller makes a swap fail.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kinit_apimachinery::meta::Meta;
-use kinit_apimachinery::requests::Amounts;
 use kinit_apimachinery::{ApiError, apply, time};
+use kinit_component_helpers::requests::Amounts;
 use kinit_storage::Updated;
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -70,8 +70,8 @@ fn quota(object: &Value) -> Result<Quota, ApiError> {
     quota.map(Quota::of).map_err(|e| ApiError::internal(format!("read quota {}: {e}", object.name())))
 }
 
-/// Charges all quotas that the write matters to, or none when it does not fit. A quota that was charged before a later swap met a
-/// state into which the write no longer fits stays charged until the controller counts again, as upstream.
+/// Charges all quotas that the write matters to, or none when it does not fit. A quota that was charged before a later
+/// swap met a state into which the write no longer fits stays charged until the controller counts again, as upstream.
 pub async fn charge(server: &Server, namespace: &str, ask: &Ask) -> Result<(), Failure> {
     let page = server.quotas.page(namespace);
     let mut latest = page.lock().await;

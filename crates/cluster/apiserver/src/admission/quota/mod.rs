@@ -6,7 +6,8 @@
 //!                                                              └─────────────────┘
 //! ```
 //!
-//! The charge comes before the object is written. When that fails, the quota controller counts again and takes the charge back.
+//! The charge comes before the object is written. When that fails, the quota controller counts again and takes the
+//! charge back.
 
 mod check;
 mod ledger;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use kinit_apimachinery::ApiError;
 use kinit_apimachinery::meta::Meta;
-use kinit_apimachinery::quota::Subject;
+use kinit_component_helpers::quota::Subject;
 use serde_json::Value;
 
 use super::{Attributes, Operation};

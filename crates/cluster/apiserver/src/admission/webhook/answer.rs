@@ -81,7 +81,8 @@ fn conformed(mut status: Value) -> Result<Value, String> {
     Ok(status)
 }
 
-/// The refusal as the client sees it: the webhook's status, with its name before the message, and never a code of success.
+/// The refusal as the client sees it: the webhook's status, with its name before the message, and never a code of
+/// success.
 pub fn denied(hook: &str, status: Option<&Value>) -> ApiError {
     let mut status = status.cloned().unwrap_or_else(|| json!({}));
     let code = status.get("code").and_then(Value::as_u64).and_then(|c| u16::try_from(c).ok());

@@ -1,4 +1,5 @@
-//! Calls over HTTPS: one client, with its pool of connections, a `clientConfig` (`k8s.io/apiserver/pkg/util/webhook.ClientManager`).
+//! Calls over HTTPS: one client, with its pool of connections, a `clientConfig`
+//! (`k8s.io/apiserver/pkg/util/webhook.ClientManager`).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::OnceLock;
@@ -75,7 +76,8 @@ impl Client {
         builder.build().map_err(|e| chain(&e))
     }
 
-    /// Sends a review and gives the answer's JSON; the error is upstream's text, after `failed calling webhook "name": `.
+    /// Sends a review and gives the answer's JSON; the error is upstream's text, after `failed calling webhook "name":
+    /// `.
     pub async fn post(&self, review: &Value, patience: Duration) -> Result<Value, String> {
         let mut url = self.url.clone().map_err(|e| format!("could not get REST client: {e}"))?;
         url.query_pairs_mut().append_pair("timeout", &format!("{}s", patience.as_millis().div_ceil(1000)));

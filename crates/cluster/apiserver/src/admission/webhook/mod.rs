@@ -150,8 +150,8 @@ async fn round(
     Ok(any)
 }
 
-/// Asks the validating webhooks, all at once; of several refusals the first configuration's counts. A delete is shown to
-/// the mutating ones before, who can only refuse it.
+/// Asks the validating webhooks, all at once; of several refusals the first configuration's counts. A delete is shown
+/// to the mutating ones before, who can only refuse it.
 pub(super) async fn validate(attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiError> {
     if attributes.operation == Operation::Delete {
         mutate(attributes, &mut object.clone()).await?;

@@ -65,7 +65,8 @@ impl<'a> Subject<'a> {
         (self.attributes.operation != Operation::Delete).then_some(object)
     }
 
-    /// The resource in whose form a webhook wants the request; `None` when it is not about it (`generic.ShouldCallHook`).
+    /// The resource in whose form a webhook wants the request; `None` when it is not about it
+    /// (`generic.ShouldCallHook`).
     pub async fn concerns(&self, hook: &Hook, object: &Value) -> Result<Option<Arc<Descriptor>>, ApiError> {
         let Some(form) = self.form(hook) else { return Ok(None) };
         if !matching::selects_object(&hook.objects, self.after(object), self.attributes.old) {

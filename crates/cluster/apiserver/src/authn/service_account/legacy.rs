@@ -43,8 +43,8 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// Checks a token whose signature is good: its Secret must be there, hold this very token and not be on its way out, and
-/// so must its account, with the UID the token names. It is good for the API server's own audiences.
+/// Checks a token whose signature is good: its Secret must be there, hold this very token and not be on its way out,
+/// and so must its account, with the UID the token names. It is good for the API server's own audiences.
 pub async fn verify(
     server: &Arc<Server>,
     token: &str,

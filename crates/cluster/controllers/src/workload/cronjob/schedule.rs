@@ -59,8 +59,8 @@ impl Schedule {
 }
 
 impl Schedule {
-    /// The moment from which on starts are to be counted when those before `earliest` do not matter. A schedule of pauses keeps
-    /// its phase: counted from `earliest` itself it would never be due.
+    /// The moment from which on starts are to be counted when those before `earliest` do not matter. A schedule of
+    /// pauses keeps its phase: counted from `earliest` itself it would never be due.
     pub fn from(&self, since: Timestamp, earliest: Timestamp) -> Timestamp {
         match self {
             Self::Every(pause) if earliest > since => {

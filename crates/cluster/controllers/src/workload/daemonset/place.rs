@@ -4,9 +4,8 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
     Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration,
 };
-
-use crate::object::placement::{selects, tolerates_node};
-use crate::object::pod::node_name;
+use kinit_component_helpers::pod::node_name;
+use kinit_component_helpers::{node_affinity, taints};
 
 /// What a daemon puts up with, unasked: it has to run where others cannot (`util.AddOrUpdateDaemonPodTolerations`).
 pub fn tolerations(spec: &PodSpec) -> Vec<Toleration> {
@@ -72,12 +71,13 @@ pub fn target(pod: &Pod) -> Option<&str> {
 /// (a pod belongs here, a pod that is here may stay)
 pub fn belongs(set: &DaemonSet, node: &Node) -> (bool, bool) {
     let Some(spec) = set.spec.as_ref().and_then(|s| s.template.spec.as_ref()) else { return (false, false) };
-    if !selects(spec, node) {
+    let named = spec.node_name.as_deref().filter(|name| !name.is_empty());
+    if named.is_some_and(|name| node.metadata.name.as_deref() != Some(name)) || !node_affinity::selects(spec, node) {
         return (false, false);
     }
     let tolerations = tolerations(spec);
-    let stay = tolerates_node(&tolerations, node, &["NoExecute"]);
-    (stay && tolerates_node(&tolerations, node, &["NoSchedule"]), stay)
+    let stay = taints::untolerated(node, &tolerations, &["NoExecute"]).is_none();
+    (stay && taints::untolerated(node, &tolerations, &["NoSchedule"]).is_none(), stay)
 }
 
 #[cfg(test)]

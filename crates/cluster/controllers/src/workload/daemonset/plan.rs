@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kinit_component_helpers::pod::{is_available, is_ready, is_terminal};
 use kube::ResourceExt;
 
 use super::place::{belongs, target};
-use crate::object::pod::{is_available, is_ready, is_terminal};
 use crate::workload::revisions::HASH;
 
 /// What to do.
@@ -107,7 +107,8 @@ fn beyond_surge(set: &DaemonSet, running: &[&Arc<Pod>], hash: &str, now: Timesta
     beyond
 }
 
-/// The next step of a rolling update (`daemon.rollingUpdate`): old pods to delete, or nodes that get a new pod beside the old one.
+/// The next step of a rolling update (`daemon.rollingUpdate`): old pods to delete, or nodes that get a new pod beside
+/// the old one.
 pub fn roll(
     set: &DaemonSet,
     nodes: &[Arc<Node>],

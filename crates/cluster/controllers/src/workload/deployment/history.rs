@@ -62,8 +62,8 @@ pub fn next_revision<'a>(old: impl Iterator<Item = &'a ReplicaSet>) -> i64 {
     old.map(|s| revision(s.annotations())).max().unwrap_or(0) + 1
 }
 
-/// FNV-1a of the template, in upstream's alphabet without vowels and look-alikes (`rand.SafeEncodeString`). What exactly is
-/// hashed is each controller's own affair: sets are recognized by their template, never by the hash.
+/// FNV-1a of the template, in upstream's alphabet without vowels and look-alikes (`rand.SafeEncodeString`). What
+/// exactly is hashed is each controller's own affair: sets are recognized by their template, never by the hash.
 pub fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     let text = serde_json::to_string(&serde_json::to_value(template).unwrap_or_default()).unwrap_or_default();
     let salt = collisions.map(i32::to_le_bytes).into_iter().flatten();

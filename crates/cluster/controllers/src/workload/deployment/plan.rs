@@ -33,7 +33,8 @@ pub fn is_rolling(deployment: &Deployment) -> bool {
     strategy.and_then(|s| s.type_.as_deref()) != Some("Recreate")
 }
 
-/// Surge and unavailability in pods (`deploymentutil.ResolveFenceposts`): surge rounds up, unavailability down, and not both are 0.
+/// Surge and unavailability in pods (`deploymentutil.ResolveFenceposts`): surge rounds up, unavailability down, and not
+/// both are 0.
 pub fn fenceposts(deployment: &Deployment) -> (i32, i32) {
     if !is_rolling(deployment) {
         return (0, 0);
@@ -124,7 +125,8 @@ fn annotation(set: &ReplicaSet, name: &str) -> Option<i32> {
     set.annotations().get(name)?.parse().ok()
 }
 
-/// A change of `spec.replicas`, spread over the sets in proportion to their sizes, so that a rollout under way keeps its course.
+/// A change of `spec.replicas`, spread over the sets in proportion to their sizes, so that a rollout under way keeps
+/// its course.
 pub fn proportional(deployment: &Deployment, new: Option<&ReplicaSet>, old: &[&ReplicaSet]) -> Vec<Scale> {
     let total = desired(deployment);
     let mut active: Vec<&ReplicaSet> = old.iter().copied().chain(new).filter(|s| replicas(s) > 0).collect();

@@ -16,7 +16,8 @@ pub fn condition<'a>(status: &'a DeploymentStatus, type_: &str) -> Option<&'a De
     status.conditions.iter().flatten().find(|c| c.type_ == type_)
 }
 
-/// Sets a condition; one with the same status and reason stays as it is, one with the same status keeps its transition time.
+/// Sets a condition; one with the same status and reason stays as it is, one with the same status keeps its transition
+/// time.
 pub fn set_condition(
     status: &mut DeploymentStatus,
     type_: &str,

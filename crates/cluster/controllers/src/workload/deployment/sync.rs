@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kinit_client::events::Recorder;
 use kinit_client::informer::{Change, Store, key_of, split_key};
 use kinit_client::queue::Queue;
+use kinit_component_helpers::pod::is_terminal;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
 
@@ -19,7 +20,6 @@ use super::plan::{self, Scale, desired, is_rolling, is_scaling_event, new_set_re
 use super::status::{self, condition, counts, deadline, is_complete, set_condition};
 use crate::context::Context;
 use crate::object::owner::{claim_all, controller_of};
-use crate::object::pod::is_terminal;
 use crate::object::{ignore_gone, is_status, now, selector};
 use crate::workload::pods::{brief, is_terminating};
 use crate::workload::written::Written;
@@ -217,8 +217,8 @@ impl Controller {
         Ok(())
     }
 
-    /// Revision and copied annotations of the new set, sizes of all: written only where they differ. `sets` and the answer have
-    /// then what was written, for the writes that follow.
+    /// Revision and copied annotations of the new set, sizes of all: written only where they differ. `sets` and the
+    /// answer have then what was written, for the writes that follow.
     async fn refresh_annotations<'a>(
         &self,
         deployment: &'a Deployment,
@@ -256,8 +256,8 @@ impl Controller {
         }
     }
 
-    /// Writes the revision's number; the Deployment as it is stored then, for the writes that follow. Its role may update
-    /// Deployments, not patch them.
+    /// Writes the revision's number; the Deployment as it is stored then, for the writes that follow. Its role may
+    /// update Deployments, not patch them.
     async fn set_revision<'a>(&self, deployment: &'a Deployment, number: i64) -> Result<Cow<'a, Deployment>> {
         if revision(deployment.annotations()) == number {
             return Ok(Cow::Borrowed(deployment));

@@ -1,18 +1,19 @@
 //! Indexed Jobs whose indexes fail each on its own (`backoffLimitPerIndex`). No IO.
 //!
-//! How often an index has failed stands in an annotation of its newest pod. So the last failed pod of an index keeps its
-//! finalizer until the next one, which carries the count on, was made (upstream: `getPodsWithDelayedDeletionPerIndex`).
+//! How often an index has failed stands in an annotation of its newest pod. So the last failed pod of an index keeps
+//! its finalizer until the next one, which carries the count on, was made (upstream:
+//! `getPodsWithDelayedDeletionPerIndex`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::JobSpec;
 use k8s_openapi::api::core::v1::Pod;
+use kinit_component_helpers::pod::is_active;
 use kube::ResourceExt;
 
 use super::plan::index_of;
 use super::policy::{Meaning, has_failed, meaning};
-use crate::object::pod::is_active;
 
 /// Annotation: how many pods of this index failed before this one, and counted.
 pub const FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
@@ -38,7 +39,8 @@ pub fn next_failures(spec: &JobSpec, failed: Option<&Pod>) -> (i32, i32) {
     }
 }
 
-/// The indexes that failed for good: those known before and those of pods that failed once too often, or whose failure is final.
+/// The indexes that failed for good: those known before and those of pods that failed once too often, or whose failure
+/// is final.
 pub fn failed(spec: &JobSpec, pods: &[Arc<Pod>], limit: i32, mut known: BTreeSet<i32>) -> BTreeSet<i32> {
     for pod in pods.iter().filter(|p| has_failed(spec, p)) {
         let over = match meaning(spec, pod) {

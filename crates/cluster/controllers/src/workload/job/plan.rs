@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kinit_component_helpers::pod::{is_active, is_ready, is_terminal};
 use kube::ResourceExt;
 
 use super::conditions::{condition, is_finished, set_condition};
@@ -12,7 +13,6 @@ use super::manage::{View, deadline, manage};
 use super::tally::{is_tracked, tally, uncounted};
 use super::verdict::{Verdict, decided, verdict};
 use super::{INDEX, indexes};
-use crate::object::pod::{is_active, is_ready, is_terminal};
 
 /// A pod to create.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,7 +34,8 @@ pub struct Plan {
     pub create: Vec<NewPod>,
     /// Pods to delete.
     pub delete: Vec<Arc<Pod>>,
-    /// Whether the deleted are to lose their finalizer first, so that they count for nothing: they were too many, or the Job is suspended.
+    /// Whether the deleted are to lose their finalizer first, so that they count for nothing: they were too many, or
+    /// the Job is suspended.
     pub uncounted: bool,
     /// When to look again without an event.
     pub again: Option<jiff::SignedDuration>,

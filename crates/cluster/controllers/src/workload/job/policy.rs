@@ -8,10 +8,10 @@ use k8s_openapi::api::batch::v1::{
     JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern, SuccessPolicy,
 };
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kinit_component_helpers::pod::{condition, phase};
 use kube::ResourceExt;
 
 use super::indexes;
-use crate::object::pod::{condition, phase};
 
 /// What a failed pod means for its Job.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus, UncountedTerminatedPods};
 use k8s_openapi::api::core::v1::Pod;
+use kinit_component_helpers::pod::{is_terminal, phase};
 
 use super::plan::{Plan, index_of, indexed};
 use super::policy::{Meaning, has_failed, meaning};
 use super::{FINALIZER, indexes, per_index};
-use crate::object::pod::{is_terminal, phase};
 
 /// What the pods add up to.
 #[derive(Debug, Default)]
@@ -41,8 +41,8 @@ pub fn uncounted(status: &JobStatus) -> (usize, usize) {
     (len(lists.and_then(|l| l.succeeded.as_ref())), len(lists.and_then(|l| l.failed.as_ref())))
 }
 
-/// Moves pods through the lists. `finishing` says that the Job's end was decided in an earlier pass: then nothing is kept back
-/// and every pod that goes has failed.
+/// Moves pods through the lists. `finishing` says that the Job's end was decided in an earlier pass: then nothing is
+/// kept back and every pod that goes has failed.
 pub fn tally(job: &Job, spec: &JobSpec, pods: &[Arc<Pod>], finishing: bool, plan: &mut Plan) -> Tally {
     let limit = indexed(job).unwrap_or(0);
     let mut tally = Tally {

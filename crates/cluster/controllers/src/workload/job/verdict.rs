@@ -5,12 +5,12 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
+use kinit_component_helpers::pod::phase;
 
 use super::conditions::condition;
 use super::plan::indexed;
 use super::policy::{self, Meaning, has_failed, meaning};
 use super::tally::Tally;
-use crate::object::pod::phase;
 
 /// How a Job ends.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! What a revision keeps: a strategic merge patch that brings the template back. No IO.
 //!
-//! Upstream's controllers compare it byte by byte with what they would write (`getPatch`): JSON whose objects have their
-//! keys in order, without a space, with `"$patch":"replace"` in the template.
+//! Upstream's controllers compare it byte by byte with what they would write (`getPatch`): JSON whose objects have
+//! their keys in order, without a space, with `"$patch":"replace"` in the template.
 
 use k8s_openapi::DeepMerge;
 use k8s_openapi::api::apps::v1::ControllerRevision;

@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kinit_component_helpers::pod::{is_available, is_ready, is_terminal, phase};
 use kube::ResourceExt;
 
 use super::identity::ordinal;
-use crate::object::pod::{is_available, is_ready, is_terminal, phase};
 use crate::workload::revisions::HASH;
 
 /// What to do next.
@@ -144,7 +144,8 @@ fn some_at_once<'a>(
     steps
 }
 
-/// How many pods may be out during an update (MaxUnavailableStatefulSet, on by default since v1.35); `None` for one, strictly in order.
+/// How many pods may be out during an update (MaxUnavailableStatefulSet, on by default since v1.35); `None` for one,
+/// strictly in order.
 fn max_unavailable(set: &StatefulSet) -> Option<usize> {
     let spec = set.spec.as_ref()?;
     let rolling = spec.update_strategy.as_ref()?.rolling_update.as_ref()?;

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec};
+use kinit_component_helpers::qos::{self, Qos};
 
 use crate::evict::is_critical;
 use crate::pod::policy::is_sidecar;
-use crate::resources::{self, Asked, Qos};
+use crate::resources::{self, Asked};
 
 /// A port on the host's addresses.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,7 +60,7 @@ impl Claim {
             asked: resources::asked(pod),
             others: others.filter(|(_, amount)| *amount > 0).collect(),
             ports: spec.map(host_ports).unwrap_or_default(),
-            qos: resources::qos(pod),
+            qos: qos::of_pod(pod),
             priority: spec.and_then(|s| s.priority),
             critical: is_critical(pod),
         }

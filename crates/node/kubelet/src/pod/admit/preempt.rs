@@ -1,9 +1,10 @@
 //! Which pods make room for a critical one (`pkg/kubelet/preemption`): as few as can be, best-effort ones before
 //! burstable ones before guaranteed ones. Pure.
 
+use kinit_component_helpers::qos::Qos;
+
 use super::claim::Claim;
 use super::fit::Reason;
-use crate::resources::Qos;
 
 /// What is still missing: resource and amount.
 type Missing = Vec<(String, i128)>;

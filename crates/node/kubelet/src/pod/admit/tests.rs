@@ -1,5 +1,5 @@
-//! Every field of a pod: who honours it, or how it is refused. A field that a new version of the API adds does not compile
-//! until it has its line here.
+//! Every field of a pod: who honours it, or how it is refused. A field that a new version of the API adds does not
+//! compile until it has its line here.
 
 use super::*;
 use k8s_openapi::api::core::v1::{

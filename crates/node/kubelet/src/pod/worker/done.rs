@@ -143,7 +143,8 @@ impl Worker {
         });
     }
 
-    /// Notes a failed attempt; the pause doubles from 1 s (volumes and sandbox) or 10 s (containers) up to `longest` seconds.
+    /// Notes a failed attempt; the pause doubles from 1 s (volumes and sandbox) or 10 s (containers) up to `longest`
+    /// seconds.
     pub(super) fn fail(&mut self, what: &str, reason: &str, message: String, longest: i64) {
         let now = Timestamp::now();
         let first = if matches!(what, VOLUMES | SANDBOX | RESIZE) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kinit_component_helpers::pod::is_over;
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 
@@ -22,7 +23,7 @@ pub(super) const MEASURE: Duration = Duration::from_secs(10);
 impl Worker {
     pub(super) fn intent(&self, wanted: &Wanted) -> Intent {
         let pod = &wanted.pod;
-        let ended = self.last.as_ref().is_some_and(|s| matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")));
+        let ended = is_over(self.last.as_ref());
         if wanted.removed || pod.metadata.deletion_timestamp.is_some() {
             return Intent::Terminate {
                 grace: pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| grace_of(pod)),
@@ -41,7 +42,7 @@ impl Worker {
     }
 
     pub(super) fn check_deadline(&mut self, pod: &Pod, now: Timestamp) {
-        let ended = self.last.as_ref().is_some_and(|s| matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")));
+        let ended = is_over(self.last.as_ref());
         if self.verdict.is_none() && !ended && self.deadline(pod).is_some_and(|d| d <= now) {
             let message = "Pod was active on the node longer than the specified deadline".to_owned();
             self.kubelet.events.pod(pod, None, false, "DeadlineExceeded", &message);

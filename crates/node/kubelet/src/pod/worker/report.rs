@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::jiff::Timestamp;
+use kinit_component_helpers::pod::is_over;
 
 use super::{Wanted, Worker};
 use crate::pod::observe::Observed;
@@ -30,7 +31,7 @@ impl Worker {
     }
 
     pub(super) fn publish(&mut self, wanted: &Wanted, seen: &Observed, out: &Step, over: bool, now: Timestamp) {
-        let known = self.last.as_ref().is_some_and(|s| matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")));
+        let known = is_over(self.last.as_ref());
         if known && seen.containers.is_empty() {
             // Ended long ago, and its containers are gone: what the API knows is all there is.
             return;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{names, scopes, usage};
 use crate::requests::Amounts;
-use crate::status::qualified;
+use kinit_apimachinery::status::qualified;
 
 /// An object that quotas may count (`quota.Evaluator`).
 #[derive(Debug, Clone)]

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    PersistentVolumeClaim, Pod, PodAffinityTerm, ResourceQuotaSpec, ResourceRequirements,
-    ScopedResourceSelectorRequirement, WeightedPodAffinityTerm,
+    PersistentVolumeClaim, Pod, PodAffinityTerm, ResourceQuotaSpec, ScopedResourceSelectorRequirement,
+    WeightedPodAffinityTerm,
 };
 
-use crate::requests::{Half, half_of};
+use crate::qos::{self, Qos};
 
 /// The scopes there are.
 pub const SCOPES: &[&str] = &[
@@ -79,15 +79,7 @@ fn is_best_effort(pod: &Pod) -> bool {
     if let Some(class) = pod.status.as_ref().and_then(|s| s.qos_class.as_deref()) {
         return class == "BestEffort";
     }
-    let asks = |r: Option<&ResourceRequirements>| {
-        [Half::Requests, Half::Limits]
-            .into_iter()
-            .any(|half| half_of(r, half).iter().any(|(name, q)| (name == "cpu" || name == "memory") && q.value() > 0))
-    };
-    !pod.spec.as_ref().is_some_and(|spec| {
-        let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-        asks(spec.resources.as_ref()) || containers.any(|c| asks(c.resources.as_ref()))
-    })
+    qos::of_pod(pod) == Qos::BestEffort
 }
 
 fn looks_elsewhere(pod: &Pod) -> bool {

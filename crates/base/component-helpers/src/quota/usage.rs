@@ -4,8 +4,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 
 use super::names::{HUGE_PAGES, is_extended};
-use crate::quantity::Quantity;
 use crate::requests::{Amounts, Half, amounts, of_pod as asked_by};
+use kinit_apimachinery::quantity::Quantity;
 
 /// A count as an amount.
 pub fn number(count: usize) -> Quantity {
@@ -16,7 +16,8 @@ fn named<const N: usize>(pairs: [(&str, usize); N]) -> Amounts {
     pairs.into_iter().map(|(name, count)| (name.to_owned(), number(count))).collect()
 }
 
-/// A pod uses its requests and limits while it may run, and counts as an object as long as it is there (`PodUsageFunc`).
+/// A pod uses its requests and limits while it may run, and counts as an object as long as it is there
+/// (`PodUsageFunc`).
 pub fn of_pod(pod: &Pod, now: Timestamp) -> Amounts {
     let mut usage = named([("count/pods", 1)]);
     let grace = pod.metadata.deletion_grace_period_seconds.map(SignedDuration::from_secs);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
-use crate::quantity::Quantity;
+use kinit_apimachinery::quantity::Quantity;
 
 /// Amounts by name.
 pub type Amounts = BTreeMap<String, Quantity>;
@@ -48,9 +48,9 @@ pub fn half_of(requirements: Option<&ResourceRequirements>, half: Half) -> Amoun
     }))
 }
 
-/// The larger of all containers together and of each init container with the sidecars before it, plus overhead; what is given
-/// for the pod as a whole takes the containers' place. A container that is being resized counts with the larger of what it has and
-/// what it is to have.
+/// The larger of all containers together and of each init container with the sidecars before it, plus overhead; what is
+/// given for the pod as a whole takes the containers' place. A container that is being resized counts with the larger
+/// of what it has and what it is to have.
 pub fn of_pod(pod: &Pod, half: Half) -> Amounts {
     of_pod_at_least(pod, half, &Amounts::new())
 }

@@ -10,8 +10,8 @@ use crate::requests::{Half, half_of};
 /// Prefix of resources that are huge pages of a size.
 pub const HUGE_PAGES: &str = "hugepages-";
 
-/// The resource that a name of `spec.hard` counts objects of: plural and group. `None` for what is worked out from pods,
-/// Services and claims, or is no count.
+/// The resource that a name of `spec.hard` counts objects of: plural and group. `None` for what is worked out from
+/// pods, Services and claims, or is no count.
 pub fn counted(name: &str) -> Option<(&str, &str)> {
     if matches!(name, "configmaps" | "secrets" | "resourcequotas" | "replicationcontrollers") {
         return Some((name, ""));
@@ -52,8 +52,8 @@ pub fn is_of_claims(name: &str) -> bool {
     matches!(name, "persistentvolumeclaims" | "count/persistentvolumeclaims" | "requests.storage")
 }
 
-/// What the pod's containers do not say of the names, in upstream's words. A quota on CPU or memory wants each container to name them
-/// (`podEvaluator.Constraints`), unless the pod names them as a whole.
+/// What the pod's containers do not say of the names, in upstream's words. A quota on CPU or memory wants each
+/// container to name them (`podEvaluator.Constraints`), unless the pod names them as a whole.
 pub fn unsaid(pod: &Pod, names: &BTreeSet<&str>) -> Option<String> {
     const WANTED: [&str; 6] = ["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
     let spec = pod.spec.as_ref()?;
