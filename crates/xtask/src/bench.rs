@@ -34,7 +34,7 @@ const DNS_MEMORY: &str =
 
 fn init() -> Result<()> {
     setup::run()?;
-    let bundle = bundle::run()?;
+    let bundle = bundle::for_tests()?;
     let kinit = |arguments: &[&str]| start(Command::new(bundle.join("kinit")).args(arguments));
     let file = "/var/lib/kinit/playgrounds/bench/cluster.yaml";
     kinit(&["playground", "up", "--name", "bench"])?;

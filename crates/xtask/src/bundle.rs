@@ -1,4 +1,9 @@
-//! Binaries and images in one folder, from the one profile that serves tests and hosts alike.
+//! Programs and images in one folder: what hosts get.
+//!
+//! ```text
+//! release()    target/bundle       optimized, stripped programs; the images that a cluster needs
+//! for_tests()  target/test-bundle  the profile of the tests, so that nothing is compiled twice; the demonstration's image too
+//! ```
 
 use std::path::{Path, PathBuf};
 
@@ -11,26 +16,45 @@ use crate::run::{cargo, run as run_program, target_dir};
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The image of the demonstration and of end-to-end tests: a shell, a web server, and DNS and web clients.
 const DEMO_IMAGE: &str = "kinit.dev/demo:0.1.0";
+const DEMO_ARCHIVE: &str = "images/demo.tar";
 const DEMO_TOOLS: &[&str] = &[
     "sh", "httpd", "wget", "nslookup", "cat", "ls", "echo", "hostname", "sleep", "mkdir", "nc", "env", "id", "head",
     "touch", "test", "true", "false", "seq", "date", "ip", "grep", "tail", "df", "mount", "stat", "wc", "printf",
     "ping",
 ];
 
-/// Builds the programs and returns the folder they are in.
-fn build() -> Result<PathBuf> {
-    let programs = ["kinit", "hyperkube", "pause", "kube-dns"];
+const PROGRAMS: &[&str] = &["kinit", "hyperkube", "pause", "kube-dns"];
+
+/// The bundle for real machines; what is up to date is not built again.
+pub fn release() -> Result<PathBuf> {
     let mut command = cargo();
-    // The whole workspace is selected, so that its crates have the features the tests built them with: nothing is
-    // compiled twice.
-    command.args(["build", "--quiet", "--workspace"]).args(programs.iter().flat_map(|p| ["--bin", p]));
+    command.args(["build", "--quiet", "--release"]).args(PROGRAMS.iter().flat_map(|p| ["--package", p]));
     run_program(&mut command)?;
-    Ok(target_dir().join(TARGET).join("debug"))
+    let dir = target_dir().join("bundle");
+    assemble(&target_dir().join(TARGET).join("release"), &dir)?;
+    // Earlier builds put it here; init would import it on all hosts.
+    match std::fs::remove_file(dir.join(DEMO_ARCHIVE)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context("remove the demonstration's image")
+        }
+        _ => Ok(dir),
+    }
 }
 
-/// Puts `TARGET_DIR/bundle/{kinit,hyperkube,images/*.tar}` together and returns the folder.
-fn assemble(built: &Path) -> Result<PathBuf> {
-    let dir = target_dir().join("bundle");
+/// The bundle for tests, the demonstration and benchmarks; what is up to date is not built again.
+pub fn for_tests() -> Result<PathBuf> {
+    let mut command = cargo();
+    // The whole workspace is selected, so that its crates have the features the tests built them with: nothing is compiled twice.
+    command.args(["build", "--quiet", "--workspace"]).args(PROGRAMS.iter().flat_map(|p| ["--bin", p]));
+    run_program(&mut command)?;
+    let dir = target_dir().join("test-bundle");
+    assemble(&target_dir().join(TARGET).join("debug"), &dir)?;
+    images::write(&dir.join(DEMO_ARCHIVE), &demo_image()?)?;
+    Ok(dir)
+}
+
+/// Puts `DIR/{kinit,hyperkube,images/*.tar}` together.
+fn assemble(built: &Path, dir: &Path) -> Result<()> {
     let image_dir = dir.join("images");
     std::fs::create_dir_all(&image_dir).with_context(|| format!("create {}", image_dir.display()))?;
     for name in ["kinit", "hyperkube"] {
@@ -44,13 +68,7 @@ fn assemble(built: &Path) -> Result<PathBuf> {
     for name in ["pause", "kube-dns"] {
         images::write(&image_dir.join(format!("{name}.tar")), &images::make(name, &built.join(name))?)?;
     }
-    images::write(&image_dir.join("demo.tar"), &demo_image()?)?;
-    Ok(dir)
-}
-
-/// Builds everything; what is up to date is not built again.
-pub fn run() -> Result<PathBuf> {
-    assemble(&build()?)
+    Ok(())
 }
 
 fn demo_image() -> Result<Vec<u8>> {

@@ -37,8 +37,12 @@ struct Args {
 enum Chore {
     /// Install the Debian packages that building and testing need
     Setup,
-    /// Build kinit, its components and its images into one folder
-    Bundle,
+    /// Build kinit, its components and its images into one folder, optimized, for real machines
+    Bundle {
+        /// The one of the tests instead: in their profile, with the demonstration's image
+        #[arg(long)]
+        for_tests: bool,
+    },
     /// From nothing to a running cluster on this machine
     Demo,
     /// Run all tests, end-to-end ones included
@@ -69,7 +73,9 @@ enum Chore {
 fn main() -> ExitCode {
     let result = match Args::parse().chore {
         Chore::Setup => setup::run(),
-        Chore::Bundle => setup::run().and_then(|()| bundle::run()).map(|dir| println!("{}", dir.display())),
+        Chore::Bundle { for_tests } => setup::run()
+            .and_then(|()| if for_tests { bundle::for_tests() } else { bundle::release() })
+            .map(|dir| println!("{}", dir.display())),
         Chore::Demo => demo::run(),
         Chore::Test(args) => return test::run(&args),
         Chore::Tidy => tidy::run(),

@@ -64,7 +64,7 @@ fn steps(args: &Args) -> Vec<(&'static str, Check)> {
 
 /// The programs under test, and what playground hosts are made of; the API server's tests take their etcd from there.
 fn programs_and_hosts() -> Result<PathBuf> {
-    let bundle = bundle::run()?;
+    let bundle = bundle::for_tests()?;
     crate::run::run(Command::new(bundle.join("kinit")).args(["playground", "cache"]).stdout(Stdio::null()))?;
     Ok(bundle)
 }

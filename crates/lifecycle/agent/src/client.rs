@@ -20,18 +20,44 @@ use crate::wire::{
 pub struct Agent {
     host: String,
     process: Mutex<Process>,
-    stdin: Arc<Mutex<Stdin>>,
-    /// Tells the agent that this desk is there; ends with the conversation.
-    heartbeat: tokio::task::JoinHandle<()>,
+    stdin: Stdin,
+    // Goes on as long as the conversation.
+    _heartbeat: Heartbeat,
     // The connection lives as long as the conversation.
     _transport: Box<dyn Transport>,
 }
 
-type Stdin = Box<dyn AsyncWrite + Send + Unpin>;
+/// The way to the agent: requests and heartbeats take turns, a frame each.
+type Stdin = Arc<Mutex<Box<dyn AsyncWrite + Send + Unpin>>>;
 
-impl Drop for Agent {
+/// A program that said that it is an agent and has the host's lock.
+struct Connected {
+    process: Process,
+    stdin: Stdin,
+    heartbeat: Heartbeat,
+}
+
+/// Tells the agent that this desk is there, until it is dropped.
+struct Heartbeat(tokio::task::JoinHandle<()>);
+
+impl Heartbeat {
+    fn start(stdin: Stdin) -> Self {
+        Self(tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(HEARTBEAT);
+            loop {
+                ticks.tick().await;
+                // A channel that is closed is noticed by whoever waits for an answer.
+                if send_heartbeat(&mut *stdin.lock().await).await.is_err() {
+                    return;
+                }
+            }
+        }))
+    }
+}
+
+impl Drop for Heartbeat {
     fn drop(&mut self) {
-        self.heartbeat.abort();
+        self.0.abort();
     }
 }
 
@@ -85,16 +111,17 @@ impl Agent {
     ) -> Result<Self> {
         let waiting = || waiting(host);
         let path = format!("/run/kinit-agent-{}", sha256(program).get(..16).unwrap_or_default());
-        let process = match Self::exec(transport.as_ref(), &path, &waiting).await {
-            Ok(process) => process,
+        let connected = match Self::exec(transport.as_ref(), &path, &waiting).await {
+            Ok(connected) => connected,
             Err(Refusal::NotThere) => {
                 transport.put(&path, program, 0o700).await.context("copy kinit to the host")?;
                 Self::exec(transport.as_ref(), &path, &waiting).await.map_err(Refusal::into_error)?
             }
             Err(refusal) => return Err(refusal.into_error()),
         };
-        let (process, stdin, heartbeat) = process;
-        Ok(Self { host: host.to_owned(), process: Mutex::new(process), stdin, heartbeat, _transport: transport })
+        let Connected { process, stdin, heartbeat } = connected;
+        let process = Mutex::new(process);
+        Ok(Self { host: host.to_owned(), process, stdin, _heartbeat: heartbeat, _transport: transport })
     }
 
     async fn exec(
@@ -103,10 +130,8 @@ impl Agent {
         waiting: &(dyn Fn() + Send + Sync),
     ) -> Result<Connected, Refusal> {
         let mut process = transport.exec(&format!("{path} host-agent")).await.map_err(Refusal::Other)?;
-        let stdin: Stdin = std::mem::replace(&mut process.stdin, Box::new(tokio::io::sink()));
-        let stdin = Arc::new(Mutex::new(stdin));
-        let heartbeat = beat(stdin.clone());
-        let stop = AbortOnDrop(heartbeat.abort_handle());
+        let stdin: Stdin = Arc::new(Mutex::new(std::mem::replace(&mut process.stdin, Box::new(tokio::io::sink()))));
+        let heartbeat = Heartbeat::start(stdin.clone());
         let hear = async {
             if !await_hello(&mut process.stdout).await? {
                 return Ok(None);
@@ -121,10 +146,7 @@ impl Agent {
         };
         let hello = tokio::time::timeout(START, hear).await;
         match hello.map_err(|_| Refusal::Other(anyhow!("the agent did not start within {} s", START.as_secs())))? {
-            Ok(Some(Reply::Ready)) => {
-                std::mem::forget(stop);
-                Ok((process, stdin, heartbeat))
-            }
+            Ok(Some(Reply::Ready)) => Ok(Connected { process, stdin, heartbeat }),
             Ok(Some(Reply::Busy)) => Err(Refusal::Other(Busy.into())),
             Ok(Some(Reply::Failed(why))) => Err(Refusal::Other(anyhow!("the agent did not start: {why}"))),
             other => {
@@ -292,31 +314,6 @@ impl Agent {
             _ => bail!("the agent gave an answer to another question"),
         }
     }
-}
-
-type Connected = (Process, Arc<Mutex<Stdin>>, tokio::task::JoinHandle<()>);
-
-/// Ends a task with the attempt that started it.
-struct AbortOnDrop(tokio::task::AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Lets the agent know, as long as the task runs, that somebody is here.
-fn beat(stdin: Arc<Mutex<Stdin>>) -> tokio::task::JoinHandle<()> {
-    tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(HEARTBEAT);
-        loop {
-            ticks.tick().await;
-            // A channel that is closed is noticed by whoever waits for an answer.
-            if send_heartbeat(&mut *stdin.lock().await).await.is_err() {
-                return;
-            }
-        }
-    })
 }
 
 enum Refusal {

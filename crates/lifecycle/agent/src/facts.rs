@@ -82,10 +82,14 @@ fn cluster() -> Option<String> {
 /// Tells the cluster of this host from any other: the hash of its authority's public key. A reset that was interrupted
 /// may have removed the certificate already; the ledger knows it then.
 pub(crate) fn authority() -> Result<Option<String>> {
-    match std::fs::read_to_string("/etc/kubernetes/pki/ca.crt") {
-        Ok(text) => Ok(kinit_pki::public_key_hash(&text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Ledger::load()?.authority),
-        Err(error) => Err(error).context("read /etc/kubernetes/pki/ca.crt"),
+    let certificate = match std::fs::read_to_string("/etc/kubernetes/pki/ca.crt") {
+        Ok(text) => kinit_pki::public_key_hash(&text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error).context("read /etc/kubernetes/pki/ca.crt"),
+    };
+    match certificate {
+        Some(hash) => Ok(Some(hash)),
+        None => Ok(Ledger::load()?.authority),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The host's lock: one agent at a time.
 
 use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,41 +12,45 @@ pub(crate) const PATH: &str = "/run/kinit.lock";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The lock, held until the file is closed: the kernel sees to that when this process ends, however it ends.
-pub(crate) struct Lock(File);
+pub(crate) struct Lock {
+    file: File,
+    path: PathBuf,
+}
 
 impl Lock {
     /// Opens the lock without taking it.
-    pub(crate) fn open() -> Result<Self> {
-        let file = File::options().create(true).append(true).open(PATH);
-        Ok(Self(file.with_context(|| format!("open {PATH}"))?))
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let file = File::options().create(true).append(true).open(path);
+        Ok(Self { file: file.with_context(|| format!("open {}", path.display()))?, path: path.to_owned() })
     }
 
     /// Takes the lock if nobody else has it; whether it did.
     pub(crate) fn try_take(&self) -> Result<bool> {
-        match flock(&self.0, FlockOperation::NonBlockingLockExclusive) {
+        match flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
-            Err(error) => Err(error).with_context(|| format!("lock {PATH}")),
+            Err(error) => Err(error).with_context(|| format!("lock {}", self.path.display())),
         }
     }
 
-    /// Takes the lock as soon as its holder lets go, within [`PATIENCE`]; None: whoever has it keeps it.
-    pub(crate) async fn wait(self) -> Result<Option<Self>> {
+    /// Takes the lock as soon as its holder lets go, within `patience`; `None` when its holder keeps it.
+    pub(crate) async fn wait(self, patience: Duration) -> Result<Option<Self>> {
         let (sender, taken) = tokio::sync::oneshot::channel();
-        // flock cannot be given up: the thread that waits in it ends with the process, which must not wait for it.
+        // flock cannot be cancelled: a thread of its own waits in it and ends with the process. One of the runtime's would keep
+        // the process from ending.
         std::thread::spawn(move || {
             let result = loop {
-                match flock(&self.0, FlockOperation::LockExclusive) {
+                match flock(&self.file, FlockOperation::LockExclusive) {
                     Err(rustix::io::Errno::INTR) => {}
-                    other => break other.with_context(|| format!("lock {PATH}")).map(|()| self),
+                    other => break other.with_context(|| format!("lock {}", self.path.display())).map(|()| self),
                 }
             };
-            // Nobody waits any more when the time was over; the lock goes with the value.
-            let _ = sender.send(result);
+            // When nobody waits any more the value comes back and is dropped, and the lock with it.
+            drop(sender.send(result));
         });
-        match tokio::time::timeout(PATIENCE, taken).await {
-            Ok(Ok(result)) => result.map(Some),
-            Ok(Err(_)) | Err(_) => Ok(None),
+        match tokio::time::timeout(patience, taken).await {
+            Ok(taken) => taken.context("wait for the lock")?.map(Some),
+            Err(_) => Ok(None),
         }
     }
 }

@@ -15,9 +15,7 @@ pub(crate) async fn run(authority: Option<&str>) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let own = facts::authority()?;
-    if let Some(own) = own.as_deref().filter(|own| Some(*own) != authority) {
-        bail!("this host belongs to another cluster, with the authority {own}");
-    }
+    belongs(own.as_deref(), authority)?;
     Ledger::note(|ledger| ledger.authority = own)?;
     let ledger = Ledger::load()?;
     let mut failures = Vec::new();
@@ -62,8 +60,17 @@ pub(crate) async fn run(authority: Option<&str>) -> Result<Vec<String>> {
     Ok(failures)
 }
 
-/// Whether an earlier reset, interrupted after it had purged kinit's packages, took the file's folder along: then the
-/// file was the package's, and not the host's own.
+/// The desk has asked before; between then and now the host may have joined another cluster. One without an authority belongs to
+/// whoever wrote its ledger: a first run that was interrupted before it made one.
+fn belongs(own: Option<&str>, meant: Option<&str>) -> Result<()> {
+    match own {
+        Some(own) if Some(own) != meant => bail!("this host belongs to another cluster, with the authority {own}"),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an earlier reset, interrupted after it had purged kinit's packages, took the file's folder along: then the file
+/// was the package's, and not the host's own.
 fn went_with_its_package(path: &str, purged: bool) -> bool {
     purged && !Path::new(path).parent().is_some_and(Path::exists)
 }
@@ -91,6 +98,19 @@ fn unmount() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_of_another_cluster_refuses() {
+        for (own, meant, expected) in [
+            (Some("a"), Some("a"), true),
+            (None, Some("a"), true),
+            (None, None, true),
+            (Some("a"), Some("b"), false),
+            (Some("a"), None, false),
+        ] {
+            assert_eq!(belongs(own, meant).is_ok(), expected, "{own:?} {meant:?}");
+        }
+    }
 
     #[test]
     fn only_what_a_purge_took_along_is_not_put_back() {

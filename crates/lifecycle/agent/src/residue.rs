@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::ledger::Ledger;
-use crate::{packages, systemd};
+use crate::{netfilter, packages, systemd};
 
 /// Below these only kinit's components, and the runtime for them, mount anything: containers of others live beside
 /// them.
@@ -23,6 +23,7 @@ pub(crate) async fn find(ledger: &Ledger) -> Result<Vec<String>> {
     let mut paths = ledger.made_while_running();
     paths.extend(ledger.created.iter().filter(|p| Path::new(p).symlink_metadata().is_ok()).cloned());
     left.extend(paths.into_iter().map(|p| format!("{p} is left")));
+    left.extend(netfilter::left()?);
     let installed = packages::installed()?;
     left.extend(ledger.packages.iter().filter(|p| installed.contains(*p)).map(|p| format!("package {p} is left")));
     let ours = ledger.units.iter().filter(|(_, before)| !**before).map(|(name, _)| name.as_str());

@@ -1,7 +1,8 @@
 //! The agent's loop.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use kinit_resource::Resource;
@@ -10,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
-use crate::lock::Lock;
+use crate::lock::{self, Lock};
 use crate::wire::{ApplyItem, Frame, Progress, Reply, Request, SILENCE, receive_from_desk, send, send_hello};
 use crate::{apply, blobs, facts, observe, reset, secrets};
 
@@ -21,55 +22,115 @@ pub(crate) struct State {
     pub(crate) pending_keys: HashMap<String, String>,
 }
 
-/// Serves one desk on these streams until they close.
-pub async fn serve(mut from: impl AsyncRead + Unpin + Send + 'static, mut to: impl AsyncWrite + Unpin) -> Result<()> {
-    send_hello(&mut to).await?;
-    // Reading goes on while the lock is waited for and a request is worked on, so that the desk's end is noticed: at
-    // once when the channel is closed, after a silence when its connection is dead.
-    let (sender, mut frames) = mpsc::channel(4);
+/// How long an agent waits, and for what.
+pub(crate) struct Manners {
+    /// The host's lock.
+    pub(crate) lock: PathBuf,
+    /// How long another agent may keep the lock.
+    pub(crate) patience: Duration,
+    /// How long the desk may be silent.
+    pub(crate) silence: Duration,
+}
+
+/// Serves one desk on these streams until they close, or until the desk is silent for too long.
+pub async fn serve(from: impl AsyncRead + Unpin + Send + 'static, to: impl AsyncWrite + Unpin) -> Result<()> {
+    serve_as(Manners { lock: lock::PATH.into(), patience: lock::PATIENCE, silence: SILENCE }, from, to).await
+}
+
+pub(crate) async fn serve_as(
+    manners: Manners,
+    mut from: impl AsyncRead + Unpin + Send + 'static,
+    to: impl AsyncWrite + Unpin,
+) -> Result<()> {
+    // Reading goes on while the lock is waited for and a request is worked on, so that the desk's end is noticed: at once when the
+    // channel is closed, after a silence when its connection is dead.
+    let (sender, frames) = mpsc::channel(4);
     let gone = CancellationToken::new();
-    let ended = gone.clone().drop_guard();
-    tokio::spawn(async move {
-        let _ended = ended;
-        while let Ok(Some(frame)) = receive_from_desk(&mut from, SILENCE).await {
-            if sender.send(frame).await.is_err() {
-                break;
+    let mut desk = Desk { to, gone: gone.clone() };
+    let silence = manners.silence;
+    let reader = tokio::spawn(async move {
+        let ended = loop {
+            match receive_from_desk(&mut from, silence).await {
+                Ok(Some(frame)) => {
+                    if sender.send(frame).await.is_err() {
+                        break Ok(());
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
             }
-        }
+        };
+        gone.cancel();
+        ended
     });
+    let served = converse(&manners, frames, &mut desk).await;
+    // Why the desk is gone says more than that it is.
+    if desk.gone.is_cancelled() {
+        return reader.await.context("read from the desk")?.and(served);
+    }
+    reader.abort();
+    served
+}
+
+/// The way back to the desk.
+struct Desk<W> {
+    to: W,
+    /// Cancelled when the desk is not there any more.
+    gone: CancellationToken,
+}
+
+impl<W: AsyncWrite + Unpin> Desk<W> {
+    /// Sends a reply. Into a dead connection a write could wait for ever, with the host's lock held.
+    async fn tell(&mut self, reply: &Reply) -> Result<()> {
+        tokio::select! {
+            sent = send(&mut self.to, reply) => sent,
+            () = self.gone.cancelled() => bail!("the desk went away"),
+        }
+    }
+}
+
+async fn converse<W: AsyncWrite + Unpin>(
+    manners: &Manners,
+    mut frames: mpsc::Receiver<Frame>,
+    desk: &mut Desk<W>,
+) -> Result<()> {
+    send_hello(&mut desk.to).await?;
     // Held to the end of the conversation.
-    let locked = tokio::select! {
-        locked = locked(&mut to) => locked,
-        () = gone.cancelled() => bail!("the desk went away"),
-    };
-    let _lock = match locked {
+    let _lock = match locked(manners, desk).await {
         Ok(Some(lock)) => lock,
-        Ok(None) => return send(&mut to, &Reply::Busy).await,
-        Err(error) => return send(&mut to, &Reply::Failed(format!("{error:#}"))).await,
+        Ok(None) => return desk.tell(&Reply::Busy).await,
+        Err(error) => return desk.tell(&Reply::Failed(format!("{error:#}"))).await,
     };
-    send(&mut to, &Reply::Ready).await?;
+    desk.tell(&Reply::Ready).await?;
     let mut state = State::default();
     while let Some(frame) = frames.recv().await {
+        // What nobody waits for is not begun.
+        if desk.gone.is_cancelled() {
+            bail!("the desk went away");
+        }
         let Frame::Json(json) = frame else { bail!("bytes arrived where a request was expected") };
         let request: Request = serde_json::from_slice(&json).context("decode a request")?;
         let reply = match request {
-            Request::Apply(items) => apply_all(items, &frames, &mut to).await,
+            Request::Apply(items) => apply_all(items, desk).await,
             Request::Blob { sha256 } => blobs::receive(&sha256, &mut frames).await.map(|()| Reply::Done),
             other => answer(other, &mut state).await,
         };
-        send(&mut to, &reply.unwrap_or_else(|error| Reply::Failed(format!("{error:#}")))).await?;
+        desk.tell(&reply.unwrap_or_else(|error| Reply::Failed(format!("{error:#}")))).await?;
     }
     Ok(())
 }
 
-/// Takes the host's lock; tells the desk when that means waiting. None: whoever has it keeps it.
-async fn locked(to: &mut (impl AsyncWrite + Unpin)) -> Result<Option<Lock>> {
-    let lock = Lock::open()?;
+/// Takes the host's lock; tells the desk when that means waiting. `None` when its holder keeps it.
+async fn locked<W: AsyncWrite + Unpin>(manners: &Manners, desk: &mut Desk<W>) -> Result<Option<Lock>> {
+    let lock = Lock::open(&manners.lock)?;
     if lock.try_take()? {
         return Ok(Some(lock));
     }
-    send(to, &Reply::Waiting).await?;
-    lock.wait().await.context("wait for the host's lock")
+    desk.tell(&Reply::Waiting).await?;
+    tokio::select! {
+        taken = lock.wait(manners.patience) => taken,
+        () = desk.gone.cancelled() => bail!("the desk went away"),
+    }
 }
 
 async fn answer(request: Request, state: &mut State) -> Result<Reply> {
@@ -112,13 +173,9 @@ async fn observe_all(resources: &[Resource]) -> Vec<kinit_resource::Observed> {
     observed
 }
 
-async fn apply_all<W: AsyncWrite + Unpin>(
-    items: Vec<ApplyItem>,
-    frames: &mpsc::Receiver<Frame>,
-    to: &mut W,
-) -> Result<Reply> {
+async fn apply_all<W: AsyncWrite + Unpin>(items: Vec<ApplyItem>, desk: &mut Desk<W>) -> Result<Reply> {
     for (index, item) in items.into_iter().enumerate() {
-        if frames.is_closed() {
+        if desk.gone.is_cancelled() {
             bail!("the desk went away");
         }
         let started = Instant::now();
@@ -126,10 +183,14 @@ async fn apply_all<W: AsyncWrite + Unpin>(
         let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let failed = result.is_err();
         let error = result.err().map(|e| format!("{e:#}"));
-        send(to, &Reply::Progress(Progress { index, error, milliseconds })).await?;
+        desk.tell(&Reply::Progress(Progress { index, error, milliseconds })).await?;
         if failed {
             return Ok(Reply::Done);
         }
     }
     Ok(Reply::Done)
 }
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

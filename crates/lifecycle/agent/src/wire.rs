@@ -87,7 +87,8 @@ pub(crate) enum Reply {
 
 /// How often a desk is heard of, whatever else it says.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
-/// A desk that is not heard of for so long is gone: its connection may be dead without anybody being told.
+/// A desk that is not heard of for so long is gone: its connection may be dead without anybody being told. Shorter than the 30 s
+/// within which a host is free again.
 pub(crate) const SILENCE: Duration = Duration::from_secs(25);
 
 /// A frame: JSON, or bytes.
@@ -155,11 +156,11 @@ async fn send_frame<W: AsyncWrite + Unpin>(to: &mut W, kind: u8, body: &[u8]) ->
     Ok(())
 }
 
-/// Reads a frame; `None` when the other side closed the channel between two, an error when nothing came for `silence`.
+/// Reads a frame that is no heartbeat; `None` when the desk closed the channel between two frames, an error when not a byte came
+/// for `silence`. A large frame over a slow line may take longer: what counts is that bytes arrive.
 pub(crate) async fn receive_from_desk<R: AsyncRead + Unpin>(from: &mut R, silence: Duration) -> Result<Option<Frame>> {
     loop {
-        let heard = tokio::time::timeout(silence, receive_any(from)).await;
-        match heard.map_err(|_| anyhow!("the desk was not heard of for {silence:?}"))?? {
+        match receive_any(from, Some(silence)).await? {
             Some(Heard::Heartbeat) => {}
             Some(Heard::Frame(frame)) => return Ok(Some(frame)),
             None => return Ok(None),
@@ -167,9 +168,9 @@ pub(crate) async fn receive_from_desk<R: AsyncRead + Unpin>(from: &mut R, silenc
     }
 }
 
-/// Reads a frame; `None` when the other side closed the channel between two.
+/// Reads a frame from the agent, which sends no heartbeats; `None` when it closed the channel between two frames.
 pub(crate) async fn receive<R: AsyncRead + Unpin>(from: &mut R) -> Result<Option<Frame>> {
-    match receive_any(from).await? {
+    match receive_any(from, None).await? {
         Some(Heard::Frame(frame)) => Ok(Some(frame)),
         Some(Heard::Heartbeat) => bail!("a heartbeat arrived where a message was expected"),
         None => Ok(None),
@@ -181,23 +182,42 @@ enum Heard {
     Heartbeat,
 }
 
-async fn receive_any<R: AsyncRead + Unpin>(from: &mut R) -> Result<Option<Heard>> {
+async fn receive_any<R: AsyncRead + Unpin>(from: &mut R, silence: Option<Duration>) -> Result<Option<Heard>> {
     let mut head = [0u8; 5];
-    match from.read_exact(&mut head[..1]).await {
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other?,
-    };
-    from.read_exact(&mut head[1..]).await?;
+    match fill(from, &mut head, silence).await? {
+        0 => return Ok(None),
+        5 => {}
+        _ => bail!("the channel was closed within a message"),
+    }
     let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
     ensure!(length <= MAX, "the other side announces a message of {length} bytes");
     let mut body = vec![0; length];
-    from.read_exact(&mut body).await?;
+    ensure!(fill(from, &mut body, silence).await? == length, "the channel was closed within a message");
     match head[0] {
         b'J' => Ok(Some(Heard::Frame(Frame::Json(body)))),
         b'B' => Ok(Some(Heard::Frame(Frame::Bytes(body)))),
         b'H' => Ok(Some(Heard::Heartbeat)),
         other => bail!("the other side speaks another protocol (a frame of kind {other:#x})"),
     }
+}
+
+/// Fills the buffer, or as much of it as comes before the channel is closed; returns how much that is.
+async fn fill<R: AsyncRead + Unpin>(from: &mut R, buffer: &mut [u8], silence: Option<Duration>) -> Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        let read = from.read(rest);
+        let count = match silence {
+            Some(silence) => tokio::time::timeout(silence, read)
+                .await
+                .map_err(|_| anyhow!("the desk was not heard of for {} s", silence.as_secs_f32()))??,
+            None => read.await?,
+        };
+        if count == 0 {
+            break;
+        }
+        filled += count;
+    }
+    Ok(filled)
 }
 
 /// Reads a JSON message.
@@ -255,8 +275,21 @@ mod tests {
         }
         send(&mut desk, &Reply::Done).await.unwrap();
         assert!(matches!(heard.await.unwrap().unwrap(), Some(Frame::Json(_))));
-        // The connection is open, and nobody is at its other end.
-        let (_desk, mut agent) = tokio::io::duplex(1024);
-        assert!(receive_from_desk(&mut agent, silence).await.is_err());
+        // A long frame over a slow line: no heartbeat fits in, but bytes arrive.
+        let (mut desk, mut agent) = tokio::io::duplex(1024);
+        let heard = tokio::spawn(async move { receive_from_desk(&mut agent, silence).await });
+        let mut frame = Vec::new();
+        send_bytes(&mut frame, &[7; 20]).await.unwrap();
+        for byte in frame {
+            beats.tick().await;
+            desk.write_all(&[byte]).await.unwrap();
+        }
+        assert!(matches!(heard.await.unwrap().unwrap(), Some(Frame::Bytes(bytes)) if bytes == [7; 20]));
+        // The connection is open, and nobody is at its other end: between two frames, or within one.
+        for begun in [&b""[..], b"J\0"] {
+            let (mut desk, mut agent) = tokio::io::duplex(1024);
+            desk.write_all(begun).await.unwrap();
+            assert!(receive_from_desk(&mut agent, silence).await.is_err());
+        }
     }
 }

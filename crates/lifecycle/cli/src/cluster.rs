@@ -16,6 +16,7 @@ use kinit_remote::OnUnknown;
 use serde_json::json;
 
 use crate::config;
+use crate::desk::{forget, known_authority};
 use crate::errors::{PreflightFailed, Usage};
 use crate::progress::{Output, listeners};
 
@@ -93,9 +94,9 @@ pub async fn init(args: InitArgs) -> Result<()> {
     let program = std::env::current_exe().context("find this program")?;
     let beside = program.parent().map(Path::to_owned).unwrap_or_default();
     let bundle = Arc::new(LocalBundle::read(args.bundle.as_deref().unwrap_or(&beside))?);
+    let known = known_authority(&kubeconfig, None)?;
     let hosts = Arc::new(connect(&cluster, &args.common).await?);
     let init = Init { cluster: cluster.clone(), hosts, bundle };
-    let known = known_authority(&kubeconfig, None)?;
     let (facts, findings) = init.preflight(jiff::Timestamp::now().as_second(), known.as_deref()).await?;
     judge(&findings, &args.ignore_preflight_errors)?;
     let mut plan = init.prepare(&facts).await?.plan;
@@ -193,36 +194,6 @@ pub async fn reset(args: ResetArgs) -> Result<()> {
         Output::Text => say!("{} hosts reset, {changes} changes undone, no residue", report.len()),
         Output::Jsonl => say!("{}", json!({ "event": "done", "changes": changes, "hosts": report.len() })),
     }
-    Ok(())
-}
-
-/// The authority of the cluster as the desk knows it: by the given hash, or by its kubeconfig, if there is one.
-fn known_authority(kubeconfig: &Path, hash: Option<&str>) -> Result<Option<String>> {
-    if let Some(hash) = hash {
-        let hex = hash.strip_prefix("sha256:").unwrap_or_default();
-        if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(Usage(format!("--ca-cert-hash: {hash:?} is not sha256: and 64 hexadecimal digits")).into());
-        }
-        return Ok(Some(hash.to_ascii_lowercase()));
-    }
-    let text = match std::fs::read_to_string(kubeconfig) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("read {}", kubeconfig.display())),
-    };
-    let authority = kinit_phases::kubeconfig_authority(&text);
-    authority.map(Some).with_context(|| format!("{} names no certificate authority", kubeconfig.display()))
-}
-
-/// Removes the kubeconfig of a cluster that is gone: it opens nothing any more, and the next cluster would be taken for
-/// a stranger by it.
-fn forget(kubeconfig: &Path, authority: Option<&str>) -> Result<()> {
-    let known = known_authority(kubeconfig, None).ok().flatten();
-    if known.is_none() || known.as_deref() != authority {
-        return Ok(());
-    }
-    std::fs::remove_file(kubeconfig).with_context(|| format!("remove {}", kubeconfig.display()))?;
-    tell!("[reset] removed {}: its cluster is gone", kubeconfig.display());
     Ok(())
 }
 

@@ -16,6 +16,7 @@ mod cluster;
 mod command;
 mod config;
 mod demo;
+mod desk;
 mod errors;
 mod playground;
 mod progress;

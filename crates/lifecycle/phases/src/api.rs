@@ -22,12 +22,31 @@ pub async fn super_admin(first: &Agent) -> Result<Client> {
     kinit_client::from_config(config)
 }
 
-/// The hash of the public key of the authority that a kubeconfig trusts, as kubeadm writes it.
-pub fn kubeconfig_authority(text: &str) -> Result<String> {
+/// The hash of the public key of the authority that a kubeconfig's current context trusts, as kubeadm writes it
+/// (`sha256:HEX`); `None` for a kubeconfig without any cluster, an empty file among them.
+pub fn kubeconfig_authority(text: &str) -> Result<Option<String>> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
     let kubeconfig = Kubeconfig::from_yaml(text).context("parse the kubeconfig")?;
-    let data = kubeconfig.clusters.iter().find_map(|c| c.cluster.as_ref()?.certificate_authority_data.clone());
-    let pem = STANDARD.decode(data.context("no certificate-authority-data")?).context("decode its authority")?;
-    kinit_pki::public_key_hash(&String::from_utf8_lossy(&pem)).context("its authority is no certificate")
+    if kubeconfig.clusters.is_empty() {
+        return Ok(None);
+    }
+    let current = kubeconfig.current_context.as_deref().unwrap_or_default();
+    let context = kubeconfig.contexts.iter().find(|c| c.name == current).and_then(|c| c.context.as_ref());
+    let name = &context.with_context(|| format!("the kubeconfig has no context {current:?}"))?.cluster;
+    let cluster = kubeconfig.clusters.iter().find(|c| c.name == *name).and_then(|c| c.cluster.as_ref());
+    let cluster = cluster.with_context(|| format!("the kubeconfig has no cluster {name:?}"))?;
+    let data = cluster.certificate_authority_data.as_ref();
+    let data = data.with_context(|| format!("cluster {name:?} of the kubeconfig has no certificate-authority-data"))?;
+    let pem = STANDARD.decode(data).context("decode certificate-authority-data")?;
+    let hash = kinit_pki::public_key_hash(&String::from_utf8_lossy(&pem));
+    hash.map(Some).context("certificate-authority-data is no certificate")
+}
+
+/// Whether a kubeconfig is of one cluster alone.
+pub fn kubeconfig_is_of_one_cluster(text: &str) -> bool {
+    Kubeconfig::from_yaml(text).is_ok_and(|k| k.clusters.len() == 1 && k.contexts.len() == 1)
 }
 
 /// Whether the API answers at all, quickly.
@@ -152,5 +171,46 @@ mod tests {
         assert!(!covers(&json!({ "spec": { "ports": [{ "port": 54 }] } }), &wanted));
         assert!(!covers(&json!({ "spec": { "ports": [{ "port": 53 }, { "port": 54 }] } }), &wanted));
         assert_eq!(key(&json!({ "kind": "Role", "metadata": { "name": "a:b", "namespace": "n" } })), "Role n/a:b");
+    }
+
+    fn kubeconfig(current: &str, clusters: &[(&str, &str)]) -> String {
+        let clusters: Vec<_> = clusters
+            .iter()
+            .map(|(name, pem)| {
+                let data = STANDARD.encode(pem);
+                json!({"name": name, "cluster": {"server": "https://192.0.2.1:6443", "certificate-authority-data": data}})
+            })
+            .collect();
+        let contexts: Vec<_> = clusters
+            .iter()
+            .map(|c| json!({"name": format!("admin@{}", c["name"].as_str().unwrap()), "context": {"cluster": c["name"], "user": "admin"}}))
+            .collect();
+        json!({"apiVersion": "v1", "kind": "Config", "clusters": clusters, "contexts": contexts, "current-context": current}).to_string()
+    }
+
+    #[test]
+    fn the_current_contexts_authority_counts() {
+        let made = |name: &str| {
+            let now = time::OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+            kinit_pki::new_authority(name, kinit_pki::KeyAlgorithm::EcdsaP256, 10, now).unwrap().cert
+        };
+        let (a, b) = (made("a"), made("b"));
+        let both = kubeconfig("admin@b", &[("a", &a), ("b", &b)]);
+        assert_eq!(kubeconfig_authority(&both).unwrap(), kinit_pki::public_key_hash(&b));
+        assert!(!kubeconfig_is_of_one_cluster(&both));
+        let one = kubeconfig("admin@a", &[("a", &a)]);
+        assert_eq!(kubeconfig_authority(&one).unwrap(), kinit_pki::public_key_hash(&a));
+        assert!(kubeconfig_is_of_one_cluster(&one));
+        for none in ["", "\n", "apiVersion: v1\nkind: Config\n"] {
+            assert_eq!(kubeconfig_authority(none).unwrap(), None, "{none:?}");
+        }
+        for (bad, words) in [
+            (kubeconfig("other", &[("a", &a)]), "has no context"),
+            (kubeconfig("admin@a", &[("a", "rubbish")]), "is no certificate"),
+            ("{".to_owned(), "parse the kubeconfig"),
+        ] {
+            let error = format!("{:#}", kubeconfig_authority(&bad).unwrap_err());
+            assert!(error.contains(words), "{error}");
+        }
     }
 }

@@ -14,7 +14,7 @@ mod objects;
 mod reset;
 mod wait;
 
-pub use api::kubeconfig_authority;
+pub use api::{kubeconfig_authority, kubeconfig_is_of_one_cluster};
 pub use bundle::LocalBundle;
 pub use hosts::{ConnectOptions, Hosts, Unreachable};
 pub use init::{Init, Prepared};

@@ -11,7 +11,7 @@ use russh::client::{self, AuthResult, Handle};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate};
-use russh::{ChannelMsg, Disconnect, Preferred};
+use russh::{ChannelMsg, Preferred};
 use russh_sftp::client::SftpSession;
 use russh_sftp::protocol::{FileAttributes, OpenFlags};
 use tokio::io::AsyncWriteExt;
@@ -99,7 +99,11 @@ impl client::Handler for Check {
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
         let PublicKeyOrCertificate::PublicKey { key, .. } = key else { return Ok(false) };
-        let judged = self.target.host_key.judge(&self.target.address, self.target.port, key);
+        // A question to the user may take minutes; in this task it would hold one of the runtime's threads, and with several hosts
+        // all of them: heartbeats to the hosts that are connected already would stop.
+        let (target, key) = (self.target.clone(), key.clone());
+        let judging = tokio::task::spawn_blocking(move || target.host_key.judge(&target.address, target.port, &key));
+        let Ok(judged) = judging.await else { return Ok(false) };
         let trusted = judged.is_ok();
         if let (Err(problem), Ok(mut slot)) = (judged, self.problem.lock()) {
             *slot = Some(problem);
@@ -155,15 +159,9 @@ fn accepted(answer: &AuthResult) -> bool {
     matches!(answer, AuthResult::Success)
 }
 
+/// A connection. russh's task for it ends, and closes it, when this handle and the writers of all its channels are dropped.
 struct Ssh {
     handle: Handle<Check>,
-}
-
-impl Drop for Ssh {
-    fn drop(&mut self) {
-        // The task behind the handle ends by itself; this only makes it prompt.
-        tracing::trace!(closed = self.handle.is_closed(), by = ?Disconnect::ByApplication, "close the SSH connection");
-    }
 }
 
 #[async_trait::async_trait]

@@ -9,12 +9,14 @@ use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
 const FILE: &str = "10-kinit.conflist";
+/// The network's name, which the plugins write into the comments of their rules.
+pub const NETWORK: &str = "kinit";
 
 /// The configuration: a routed point-to-point link per pod, addresses from the node's network, host ports by nftables.
 pub fn conflist(cidr: Ipv4Net, mtu: u32) -> Value {
     json!({
         "cniVersion": "1.0.0",
-        "name": "kinit",
+        "name": NETWORK,
         "plugins": [
             {
                 "type": "ptp",

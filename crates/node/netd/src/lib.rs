@@ -4,6 +4,7 @@
 //! Node (own)    spec.podCIDR ─► cni     /etc/cni/net.d/10-kinit.conflist (ptp, host-local, portmap)
 //! Nodes (other) podCIDR via InternalIP ─► plan (pure) ─► routes, marked with a protocol number of our own
 //!               own pod CIDR ─► masquerade   what leaves the cluster leaves under the host's address (nftables)
+//! --cleanup     portmap   host ports of pods that were killed, with the plugin's chains
 //! kernel        changes of routes and of our rules ─► look again
 //! ```
 //!
@@ -13,6 +14,7 @@ mod cni;
 mod masquerade;
 mod metrics;
 mod plan;
+mod portmap;
 mod routes;
 mod run;
 
@@ -44,7 +46,7 @@ pub struct Args {
     /// Where /healthz and /metrics are served
     #[arg(long, default_value = "127.0.0.1:10247")]
     pub healthz_bind_address: SocketAddr,
-    /// Remove the routes and the CNI configuration this program made, then end
+    /// Remove the routes, the rules (those of its pods' host ports too) and the CNI configuration this program made, then end
     #[arg(long)]
     pub cleanup: bool,
     /// What is logged.

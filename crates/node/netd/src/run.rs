@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 use crate::metrics::Metrics;
 use crate::routes::{Table, changed};
-use crate::{Args, cni, masquerade, plan};
+use crate::{Args, cni, masquerade, plan, portmap};
 
 /// Should a change be missed, everything is compared again after this.
 const RESYNC: Duration = Duration::from_secs(60);
@@ -176,10 +176,14 @@ impl Agent {
     }
 }
 
+/// Removes everything; goes on after a failure, and tells the first.
 async fn clean_up(table: &Table, args: &Args) -> Result<()> {
-    for (destination, gateway) in table.ours().await? {
-        table.remove(destination, gateway).await?;
-    }
-    masquerade::remove().await?;
-    cni::remove(&args.cni_conf_dir)
+    let routes = async {
+        for (destination, gateway) in table.ours().await? {
+            table.remove(destination, gateway).await?;
+        }
+        Ok(())
+    };
+    let done = [routes.await, masquerade::remove().await, portmap::remove().await, cni::remove(&args.cni_conf_dir)];
+    done.into_iter().collect()
 }

@@ -24,6 +24,8 @@ pub enum Change {
     FlushChain(String),
     /// Appends a rule.
     AddRule(String, Rule),
+    /// Takes the rule with this handle out of a chain.
+    DropRule(String, u64),
     /// Deletes a set.
     DropSet(String),
     /// Deletes a chain.

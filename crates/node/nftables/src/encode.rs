@@ -7,6 +7,8 @@ use crate::netlink::{Attributes, Messages, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE
 pub const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
+/// `NFNL_BATCH_GENID`.
+const BATCH_GENERATION: u16 = 1;
 const NEWTABLE: u16 = 0;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
@@ -32,10 +34,14 @@ pub fn kind(message: u16) -> u16 {
     SUBSYSTEM << 8 | message
 }
 
-/// One batch that does all of it, or nothing.
-pub fn batch(family: Family, table: &str, changes: &[Change]) -> Messages {
+/// One batch that does all of it, or nothing; the latter too when the ruleset is not of this generation any more.
+pub fn batch(family: Family, table: &str, changes: &[Change], generation: Option<u32>) -> Messages {
     let mut messages = Messages::default();
-    messages.push(BATCH_BEGIN, 0, 0, SUBSYSTEM, |_| {});
+    messages.push(BATCH_BEGIN, 0, 0, SUBSYSTEM, |a| {
+        if let Some(generation) = generation {
+            a.u32(BATCH_GENERATION, generation);
+        }
+    });
     let mut sets = 0;
     for change in changes {
         let mut encoder = Encoder { messages: &mut messages, family: family.number(), table };
@@ -82,6 +88,10 @@ impl Encoder<'_> {
             Change::AddRule(chain, rule) => {
                 self.push(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, |a| new_rule(a, chain, rule))
             }
+            Change::DropRule(chain, handle) => self.push(DELRULE, 0, |a| {
+                a.text(2, chain);
+                a.u64(3, *handle);
+            }),
             Change::DropSet(name) => self.push(DELSET, 0, |a| a.text(2, name)),
             Change::DropChain(name) => self.push(DELCHAIN, 0, |a| a.text(3, name)),
         }

@@ -6,6 +6,7 @@
 //!                ├─ diff ─▶ [Change] ─ encode ─▶ one batch ─ socket ─▶ kernel
 //!     last known ┘                                             ◀─ read ─ what is there
 //! monitor: somebody else changed a table
+//! survey: what is in a table that somebody else made, for taking some of it away
 //! conntrack: entries of connections that point to what is no longer there
 //! ```
 //!
@@ -21,6 +22,7 @@ mod monitor;
 mod netlink;
 mod read;
 mod socket;
+mod survey;
 
 pub use diff::{Change, diff};
 pub use expr::{Expr, Verdict};
@@ -28,3 +30,4 @@ pub use model::{Base, Chain, ChainType, Data, Family, Hook, Rule, Set, Table, Ty
 pub use monitor::Monitor;
 pub use read::Observed;
 pub use socket::{Error, Nftables};
+pub use survey::{Survey, SurveyedChain, SurveyedRule};

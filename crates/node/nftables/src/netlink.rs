@@ -62,6 +62,12 @@ pub struct Attributes {
 }
 
 impl Attributes {
+    /// What was written.
+    #[cfg(test)]
+    pub fn written(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Raw bytes.
     pub fn bytes(&mut self, kind: u16, value: &[u8]) {
         let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
@@ -178,6 +184,11 @@ pub fn text(value: &[u8]) -> String {
 /// A big-endian number.
 pub fn be32(value: &[u8]) -> u32 {
     u32::from_be_bytes(value.get(..4).and_then(|b| b.try_into().ok()).unwrap_or_default())
+}
+
+/// A big-endian number.
+pub fn be64(value: &[u8]) -> u64 {
+    u64::from_be_bytes(value.get(..8).and_then(|b| b.try_into().ok()).unwrap_or_default())
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {

@@ -8,9 +8,9 @@ use crate::netlink::{Messages, NLM_F_DUMP, attributes, be32, find, text};
 use crate::socket::{Error, Nftables};
 
 const GETTABLE: u16 = 1;
-const GETCHAIN: u16 = 4;
-const GETRULE: u16 = 7;
-const GETSET: u16 = 10;
+pub(crate) const GETCHAIN: u16 = 4;
+pub(crate) const GETRULE: u16 = 7;
+pub(crate) const GETSET: u16 = 10;
 const GETSETELEM: u16 = 13;
 const GETGEN: u16 = 16;
 

@@ -40,7 +40,7 @@ impl Error {
     }
 
     /// Somebody else was writing; the same again may succeed.
-    fn is_clash(&self) -> bool {
+    pub fn is_clash(&self) -> bool {
         const ERESTART: i32 = 85;
         matches!(self.errno(), Some(libc::EBUSY | libc::EINTR | libc::EAGAIN | ERESTART))
     }
@@ -123,9 +123,7 @@ impl Nftables {
         if changes.is_empty() {
             return Ok(());
         }
-        let batch = encode::batch(family, table, changes);
-        // The kernel counts more than the bytes: twice the size is what libnftnl's users ask for, too.
-        self.force((batch.bytes().len() * 2).max(1 << 20), Buffer::Send);
+        let batch = encode::batch(family, table, changes, None);
         let mut attempt = 1;
         loop {
             match self.send_batch(batch.bytes(), changes) {
@@ -139,7 +137,9 @@ impl Nftables {
         }
     }
 
-    fn send_batch(&self, bytes: &[u8], changes: &[Change]) -> Result<(), Error> {
+    pub(crate) fn send_batch(&self, bytes: &[u8], changes: &[Change]) -> Result<(), Error> {
+        // The kernel counts more than the bytes: twice the size is what libnftnl's users ask for, too.
+        self.force((bytes.len() * 2).max(1 << 20), Buffer::Send);
         self.drain();
         self.socket.send(bytes, 0).map_err(Error::Socket)?;
         // The kernel worked through the batch within send: all answers are there.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kinit_nftables::expr::{self, Learn, Meta, Reg, Reject};
 use kinit_nftables::{
-    Base, ChainType, Data, Expr, Family, Hook, Monitor, Nftables, Observed, Set, Table, Type, Verdict, join,
+    Base, ChainType, Change, Data, Expr, Family, Hook, Monitor, Nftables, Observed, Set, Table, Type, Verdict, join,
 };
 
 /// Runs in a thread of its own, whose namespace dies with it. Without the right to make one there is nothing to test.
@@ -233,4 +233,56 @@ fn changes_by_others_are_noticed() {
 /// Whether a notice came. The kernel has sent it before `nft` ended: it is there or never comes.
 async fn noticed(monitor: &mut Monitor, own: Option<u32>) -> bool {
     tokio::time::timeout(Duration::from_millis(500), monitor.changed(own)).await.is_ok_and(|r| r.is_ok())
+}
+
+#[test]
+fn anothers_table_is_surveyed_and_changed_only_as_it_was_seen() {
+    in_namespace(|| {
+        let nftables = Nftables::open().unwrap();
+        assert_eq!(nftables.survey(Family::Ip, "nat").unwrap(), None);
+        for command in [
+            "add table ip nat",
+            "add chain ip nat POSTROUTING { type nat hook postrouting priority srcnat; policy drop; }",
+            "add chain ip nat one",
+            "add rule ip nat one tcp dport { 1, 2 } counter comment \"first\"",
+            "add rule ip nat POSTROUTING ip saddr 192.0.2.1 jump one comment \"first way\"",
+            "add rule ip nat POSTROUTING counter goto one",
+            // Of the same name, but another family's.
+            "add table ip6 nat",
+            "add chain ip6 nat six",
+        ] {
+            nft(&[command]);
+        }
+        let survey = nftables.survey(Family::Ip, "nat").unwrap().unwrap();
+        assert_eq!(survey.chains.keys().collect::<Vec<_>>(), ["POSTROUTING", "one"]);
+        let (base, one) = (&survey.chains["POSTROUTING"], &survey.chains["one"]);
+        assert_eq!((base.base, base.drops, one.base, one.drops), (true, true, false, false));
+        let said = |rule: &kinit_nftables::SurveyedRule| (rule.target.clone(), rule.comment.clone());
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            base.rules.iter().map(said).collect::<Vec<_>>(),
+            [(some("one"), some("first way")), (some("one"), None)]
+        );
+        assert_eq!(one.rules.iter().map(said).collect::<Vec<_>>(), [(None, some("first"))]);
+        // The set of the ports belongs to its rule.
+        assert!(!survey.has_more);
+
+        // Somebody is faster.
+        nft(&["add", "rule", "ip", "nat", "one", "counter", "comment", "new"]);
+        let change = [Change::DropRule("POSTROUTING".into(), base.rules[0].handle)];
+        let error = nftables.commit_as_surveyed(&survey, Family::Ip, "nat", &change).unwrap_err();
+        assert!(error.is_clash(), "{error:?}");
+        let survey = nftables.survey(Family::Ip, "nat").unwrap().unwrap();
+        assert_eq!(survey.chains["POSTROUTING"].rules.len(), 2);
+        nftables.commit_as_surveyed(&survey, Family::Ip, "nat", &change).unwrap();
+        let shown = nft(&["list", "table", "ip", "nat"]);
+        assert!(!shown.contains("first way") && shown.contains("goto one") && shown.contains("new"), "{shown}");
+
+        for more in ["add set ip nat s { type ipv4_addr; }", "add counter ip nat c"] {
+            nft(&[more]);
+            assert!(nftables.survey(Family::Ip, "nat").unwrap().unwrap().has_more, "{more}");
+            nft(&[more.replace("add", "delete").split(" {").next().unwrap()]);
+        }
+        assert!(!nftables.survey(Family::Ip, "nat").unwrap().unwrap().has_more);
+    });
 }

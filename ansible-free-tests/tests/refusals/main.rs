@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod identity;
+
 use std::os::unix::fs::PermissionsExt;
 use std::sync::OnceLock;
 
