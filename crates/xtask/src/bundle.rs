@@ -17,14 +17,15 @@ const DEMO_TOOLS: &[&str] = &[
     "ping",
 ];
 
-/// Builds the programs and returns the folder they are in.
-fn build() -> Result<PathBuf> {
-    let programs = ["kinit", "hyperkube", "pause", "kube-dns"];
+/// Builds `programs` with a profile of cargo's and returns the folder they are in.
+pub fn programs(programs: &[&str], profile: &str) -> Result<PathBuf> {
     let mut command = cargo();
     // The whole workspace is selected, so that its crates have the features the tests built them with: nothing is compiled twice.
-    command.args(["build", "--quiet", "--workspace"]).args(programs.iter().flat_map(|p| ["--bin", p]));
+    command.args(["build", "--quiet", "--workspace", "--profile", profile]);
+    command.args(programs.iter().flat_map(|p| ["--bin", p]));
     run_program(&mut command)?;
-    Ok(target_dir().join(TARGET).join("debug"))
+    // cargo's one exception: the folder of the profile "dev" is "debug".
+    Ok(target_dir().join(TARGET).join(if profile == "dev" { "debug" } else { profile }))
 }
 
 /// Puts `TARGET_DIR/bundle/{kinit,hyperkube,images/*.tar}` together and returns the folder.
@@ -49,7 +50,7 @@ fn assemble(built: &Path) -> Result<PathBuf> {
 
 /// Builds everything; what is up to date is not built again.
 pub fn run() -> Result<PathBuf> {
-    assemble(&build()?)
+    assemble(&programs(&["kinit", "hyperkube", "pause", "kube-dns"], "dev")?)
 }
 
 fn demo_image() -> Result<Vec<u8>> {
