@@ -51,12 +51,14 @@ impl Floor {
     /// Reads all of them, `limit` at a time, `times` times; the cost is per key.
     pub async fn range(&self, setup: &Setup, count: u32, limit: u32, times: u32) -> Result<Cost> {
         let all = |_| async move {
+            // A single answer is longer than the 4 MiB that a client takes by default.
+            let mut client = self.client.kv_client().max_decoding_message_size(usize::MAX);
             let (mut from, mut seen) = (PREFIX.as_bytes().to_vec(), 0);
             // '0' follows '/': the end of the prefix.
             let end = "/floor0";
             loop {
                 let options = GetOptions::new().with_range(end).with_limit(i64::from(limit));
-                let answer = self.client.clone().get(from, Some(options)).await.context("range")?;
+                let answer = client.get(from, Some(options)).await.context("range")?;
                 seen += answer.kvs().len();
                 match answer.kvs().last() {
                     Some(last) if answer.more() => from = [last.key(), &[0]].concat(),
