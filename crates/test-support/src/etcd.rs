@@ -71,6 +71,11 @@ impl TestEtcd {
         Ok(etcd)
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn wait(&mut self, port: u16, dir: &Path) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(15);
         while Instant::now() < deadline {

@@ -4,24 +4,62 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use serde_json::Value;
 
 use crate::run::run as start;
-use crate::{bundle, setup};
+use crate::{bundle, etcd, setup};
 
 /// What can be measured.
 #[derive(Subcommand)]
 pub enum Bench {
     /// `kinit init` on a fresh playground whose hosts have their packages already
     Init,
+    /// One API server's operations, beside those of etcd alone
+    Apiserver(Programs),
+    /// A ReplicaSet of 1,000 pods: created, bound, deleted
+    Pods(Programs),
+}
+
+/// Which programs are measured.
+#[derive(clap::Args)]
+pub struct Programs {
+    /// How they are built
+    #[arg(long, value_enum, default_value = "release")]
+    profile: Profile,
+    /// Flags of the benchmark, after -- (--help tells them)
+    #[arg(last = true)]
+    flags: Vec<String>,
+}
+
+/// cargo's profiles.
+#[derive(ValueEnum, Clone, Copy)]
+enum Profile {
+    Release,
+    Dev,
 }
 
 /// Measures.
 pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Init => init(),
+        Bench::Apiserver(programs) => control_plane("apiserver", programs),
+        Bench::Pods(programs) => control_plane("pods", programs),
     }
+}
+
+/// Measures components without hosts: etcd and they are processes on this machine.
+fn control_plane(bench: &str, programs: &Programs) -> Result<()> {
+    let profile = match programs.profile {
+        Profile::Release => "release",
+        Profile::Dev => "dev",
+    };
+    let built = bundle::programs(&["hyperkube", "bench-control-plane"], profile)?;
+    let mut command = Command::new(built.join("bench-control-plane"));
+    command.arg(bench).arg("--hyperkube").arg(built.join("hyperkube")).args(&programs.flags);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    println!("profile {profile}, {cores} cores");
+    start(command.env("PATH", etcd::path()?))
 }
 
 /// Resident memory of each component's main process.

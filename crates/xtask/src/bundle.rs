@@ -41,14 +41,22 @@ pub fn release() -> Result<PathBuf> {
     }
 }
 
+/// Builds `programs` with a profile of cargo's and returns the folder they are in.
+pub fn programs(programs: &[&str], profile: &str) -> Result<PathBuf> {
+    let mut command = cargo();
+    // The whole workspace is selected, so that its crates have the features the tests built them with: nothing is
+    // compiled twice.
+    command.args(["build", "--quiet", "--workspace", "--profile", profile]);
+    command.args(programs.iter().flat_map(|p| ["--bin", p]));
+    run_program(&mut command)?;
+    // cargo's one exception: the folder of the profile "dev" is "debug".
+    Ok(target_dir().join(TARGET).join(if profile == "dev" { "debug" } else { profile }))
+}
+
 /// The bundle for tests, the demonstration and benchmarks; what is up to date is not built again.
 pub fn for_tests() -> Result<PathBuf> {
-    let mut command = cargo();
-    // The whole workspace is selected, so that its crates have the features the tests built them with: nothing is compiled twice.
-    command.args(["build", "--quiet", "--workspace"]).args(PROGRAMS.iter().flat_map(|p| ["--bin", p]));
-    run_program(&mut command)?;
     let dir = target_dir().join("test-bundle");
-    assemble(&target_dir().join(TARGET).join("debug"), &dir)?;
+    assemble(&programs(PROGRAMS, "dev")?, &dir)?;
     images::write(&dir.join(DEMO_ARCHIVE), &demo_image()?)?;
     Ok(dir)
 }

@@ -100,7 +100,7 @@ impl Nftables {
         message: u16,
         family: Family,
         table: &str,
-        each: &mut dyn FnMut(&[(u16, &[u8])]),
+        each: &mut dyn FnMut(&[Attribute<'_>]),
     ) -> Result<(), Error> {
         let mut messages = Messages::default();
         messages.push(kind(message), NLM_F_DUMP, family.number(), 0, |a| a.text(1, table));
@@ -113,7 +113,10 @@ impl Nftables {
     }
 }
 
-fn rule(all: &[(u16, &[u8])]) -> SurveyedRule {
+/// The type of a netlink attribute, and its bytes.
+type Attribute<'a> = (u16, &'a [u8]);
+
+fn rule(all: &[Attribute<'_>]) -> SurveyedRule {
     let mut rule = SurveyedRule {
         handle: find(all, 3).map(be64).unwrap_or_default(),
         target: None,

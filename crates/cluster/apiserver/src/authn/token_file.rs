@@ -28,7 +28,10 @@ impl TokenFile {
             let record = record.map_err(|_| anyhow::anyhow!("record {line} is not comma-separated text"))?;
             let field = |index: usize| record.get(index).unwrap_or_default().trim();
             if record.len() < 3 {
-                bail!("record {line} must have at least 3 columns (token, user name, user uid), found {}", record.len());
+                bail!(
+                    "record {line} must have at least 3 columns (token, user name, user uid), found {}",
+                    record.len()
+                );
             }
             if field(0).is_empty() {
                 tracing::warn!(line, "a record of the token file has no token and is ignored");
