@@ -106,8 +106,8 @@ pub fn apply(live: &Value, document: &Value, ty: Option<usize>, applier: &Applie
     Ok(out)
 }
 
-/// Everything that is there belongs to somebody who never applied, but for what kubectl applied on the client's side: that
-/// goes to kubectl, which upstream migrates by itself (`csaupgrade`).
+/// Everything that is there belongs to somebody who never applied, but for what kubectl applied on the client's side:
+/// that goes to kubectl, which upstream migrates by itself (`csaupgrade`).
 fn first_owners(live: &Value, ty: Option<usize>, applier: &Applier<'_>) -> Vec<Owner> {
     let present = Fields::of(live, ty).without_identity();
     let earlier = client_side(live, ty, applier).intersect(&present);
