@@ -96,6 +96,12 @@ impl Cache {
         }
     }
 
+    /// An object by its key, if what is stored of it now can be read, as far as the cache knows.
+    pub fn readable(&self, key: &str) -> Option<Entry> {
+        let inner = self.inner.read();
+        if inner.unreadable.contains_key(key) { None } else { inner.map.get(key).map(|entry| (**entry).clone()) }
+    }
+
     /// Why the object of this key cannot be read, if so.
     pub fn unreadable(&self, key: &str) -> Option<String> {
         self.inner.read().unreadable.get(key).cloned()

@@ -51,7 +51,7 @@ pub struct InitArgs {
     /// Folder with the binaries and images to install [default: the folder of kinit itself]
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
-    /// Preflight checks to pass over, by name; `all` for every one
+    /// Preflight checks to pass over, by name; `all` for every one but OtherCluster
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     ignore_preflight_errors: Vec<String>,
     /// Phases to leave out, by name
@@ -242,7 +242,10 @@ fn ask(question: &str) -> Result<String> {
 }
 
 fn judge(findings: &[Finding], ignored: &[String]) -> Result<()> {
-    let is_ignored = |f: &Finding| ignored.iter().any(|name| name == "all" || name.eq_ignore_ascii_case(&f.check));
+    // Another cluster's host is taken over by its name alone, never with all the rest.
+    let by_all = |f: &Finding| f.check != "OtherCluster";
+    let is_ignored =
+        |f: &Finding| ignored.iter().any(|name| (name == "all" && by_all(f)) || name.eq_ignore_ascii_case(&f.check));
     let mut failed = 0;
     for finding in findings {
         let kind = match (finding.warning, is_ignored(finding)) {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use kinit_apimachinery::ApiError;
 use kinit_apimachinery::meta::Meta;
 use kinit_apimachinery::status::FieldErrors;
-use kinit_storage::Updated;
+use kinit_storage::{Entry, Updated};
 use serde_json::Value;
 
 use super::decode::{self, Wanted};
@@ -61,66 +61,98 @@ pub fn check_name(request: &Request, new: &Value) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Reads, changes and writes an object until nobody else was faster. `change` gets the object as the resource shows it
-/// and gives the new one; a resource version in the new one must be the current one.
+/// Changes and writes an object until nobody else was faster. `change` gets the object as the resource shows it and gives
+/// the new one; a resource version in the new one must be the current one.
+///
+/// The first attempt is made on what the cache has: etcd refuses the write should that be old. Whatever else an old object
+/// leads to, an error or no change at all, is tried again on what etcd has (`GuaranteedUpdate`'s cached existing object).
 pub async fn apply(
     request: &Request,
     dry_run: bool,
     change: impl Fn(&Value) -> Result<Value, ApiError>,
 ) -> Result<Value, ApiError> {
-    let desc = &request.desc;
-    let (store, key) = (&request.server.store, request.key());
-    let mut current = store.get(&desc.prefix, &key).await.map_err(|e| request.storage_error(e))?;
+    let (desc, key) = (&request.desc, request.key());
+    let store = &request.server.store;
+    let read = async || store.get(&desc.prefix, &key).await.map_err(|e| request.storage_error(e));
+    let mut current = if dry_run { None } else { store.cache(&desc.prefix).and_then(|cache| cache.readable(&key)) };
+    let mut is_current = current.is_none();
+    if is_current {
+        current = read().await?;
+    }
     for _ in 0..ATTEMPTS {
         let Some(entry) = current else { return Err(request.not_found()) };
-        let mut old = desc.shown(entry.value());
-        // An object that another version wrote is compared as this one would have written it.
-        desc.complete(&mut old);
-        let mut new = change(&old)?;
-        check_preconditions(request, &new, &old)?;
-        let explicit = !new.resource_version().is_empty();
-        let mut new = prepared(request, &mut new, &old, dry_run).await?;
-        let (same, finished) = (equal(&new, &old), is_finished(&new, &old));
-        if dry_run || (same && !finished) {
-            if dry_run && !same && !finished {
-                crate::services::try_allocate(request, &mut new, Some(&old)).await?;
-            }
-            return Ok(super::create::with_version(new, entry.revision));
-        }
-        if finished {
-            match store.delete(&desc.prefix, &key, entry.revision).await.map_err(|e| request.storage_error(e))? {
-                Updated::Done(revision) => {
-                    crate::services::release(request, &new).await;
-                    return Ok(super::create::with_version(new, revision));
-                }
-                Updated::Changed(now) => {
-                    current = now;
-                    continue;
-                }
-            }
-        }
-        let undo = crate::services::allocate(request, &mut new, Some(&old)).await?;
-        let stored = desc.stored(new);
-        let ttl = (desc.prefix == "events/").then_some(3600);
-        match store.update(&desc.prefix, &key, entry.revision, &stored, ttl).await {
-            Ok(Updated::Done(revision)) => {
-                undo.commit(&request.server).await;
-                return Ok(desc.shown(super::create::with_version(stored, revision)));
-            }
-            Ok(Updated::Changed(now)) => {
-                undo.run(&request.server).await;
-                if explicit && now.is_some() && request.info.verb == "update" {
-                    return Err(ApiError::modified(&desc.group, &desc.plural, &request.info.name));
-                }
-                current = now;
-            }
-            Err(error) => {
-                undo.run(&request.server).await;
-                return Err(request.storage_error(error));
-            }
+        match attempt(request, dry_run, &change, &entry).await {
+            Ok(Attempt::Written(object)) => return Ok(object),
+            Ok(Attempt::Failed(error)) => return Err(error),
+            Ok(Attempt::Overtaken(now)) => (current, is_current) = (now, true),
+            Ok(Attempt::Unchanged(object)) if is_current => return Ok(object),
+            Err(error) if is_current => return Err(error),
+            Ok(Attempt::Unchanged(_)) | Err(_) => (current, is_current) = (read().await?, true),
         }
     }
     Err(ApiError::modified(&desc.group, &desc.plural, &request.info.name))
+}
+
+/// What became of an attempt to change an object; an error came before anything was written.
+enum Attempt {
+    /// The object as it is now.
+    Written(Value),
+    /// There was nothing to write.
+    Unchanged(Value),
+    /// Somebody was faster; what is there now.
+    Overtaken(Option<Entry>),
+    /// The write failed.
+    Failed(ApiError),
+}
+
+async fn attempt(
+    request: &Request,
+    dry_run: bool,
+    change: &impl Fn(&Value) -> Result<Value, ApiError>,
+    entry: &Entry,
+) -> Result<Attempt, ApiError> {
+    let desc = &request.desc;
+    let (store, key) = (&request.server.store, request.key());
+    let mut old = desc.shown(entry.value());
+    // An object that another version wrote is compared as this one would have written it.
+    desc.complete(&mut old);
+    let mut new = change(&old)?;
+    check_preconditions(request, &new, &old)?;
+    let explicit = !new.resource_version().is_empty();
+    let mut new = prepared(request, &mut new, &old, dry_run).await?;
+    let (same, finished) = (equal(&new, &old), is_finished(&new, &old));
+    if dry_run || (same && !finished) {
+        if dry_run && !same && !finished {
+            crate::services::try_allocate(request, &mut new, Some(&old)).await?;
+        }
+        return Ok(Attempt::Unchanged(super::create::with_version(new, entry.revision)));
+    }
+    if finished {
+        return Ok(match store.delete(&desc.prefix, &key, entry.revision).await {
+            Ok(Updated::Done(revision)) => {
+                crate::services::release(request, &new).await;
+                Attempt::Written(super::create::with_version(new, revision))
+            }
+            Ok(Updated::Changed(now)) => Attempt::Overtaken(now),
+            Err(error) => Attempt::Failed(request.storage_error(error)),
+        });
+    }
+    let undo = crate::services::allocate(request, &mut new, Some(&old)).await?;
+    let stored = desc.stored(new);
+    let ttl = (desc.prefix == "events/").then_some(3600);
+    let failed = match store.update(&desc.prefix, &key, entry.revision, &stored, ttl).await {
+        Ok(Updated::Done(revision)) => {
+            undo.commit(&request.server).await;
+            return Ok(Attempt::Written(desc.shown(super::create::with_version(stored, revision))));
+        }
+        Ok(Updated::Changed(Some(_))) if explicit && request.info.verb == "update" => {
+            Attempt::Failed(ApiError::modified(&desc.group, &desc.plural, &request.info.name))
+        }
+        Ok(Updated::Changed(now)) => Attempt::Overtaken(now),
+        Err(error) => Attempt::Failed(request.storage_error(error)),
+    };
+    undo.run(&request.server).await;
+    Ok(failed)
 }
 
 fn check_preconditions(request: &Request, new: &Value, old: &Value) -> Result<(), ApiError> {

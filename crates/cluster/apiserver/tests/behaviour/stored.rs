@@ -89,3 +89,26 @@ async fn a_lost_encryption_key_is_no_deletion() {
         }
     }
 }
+
+/// Writes that go to one server after the other, each with the version of the one before: what a server has in its cache may
+/// be older than what its client knows, and no write is refused or lost for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_may_know_more_than_a_cache() {
+    let api = Api::start().await;
+    let peer = api.server.peer().await.unwrap();
+    let urls = [api.server.plane.url(), peer.plane.url()];
+    let mut object = api.create(MAPS, json!({"metadata": {"name": "a"}, "data": {"n": "0"}})).await;
+    for n in 1..=200 {
+        object["data"]["n"] = n.to_string().into();
+        let request = api.client.put(format!("{}{MAPS}/a", urls[n % 2])).header("content-type", crate::JSON);
+        let response = request.body(object.to_string()).send().await.unwrap();
+        let (code, text) = (response.status().as_u16(), response.text().await.unwrap());
+        assert_eq!(code, 200, "write {n}: {text}");
+        object = serde_json::from_str(&text).unwrap();
+        // The same once more changes nothing, and says what is.
+        let request = api.client.patch(format!("{}{MAPS}/a", urls[(n + 1) % 2])).header("content-type", crate::MERGE);
+        let response = request.body(json!({"data": {"n": n.to_string()}}).to_string()).send().await.unwrap();
+        let same: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+        assert_eq!(same["metadata"]["resourceVersion"], object["metadata"]["resourceVersion"], "write {n}");
+    }
+}
