@@ -1,4 +1,5 @@
-//! Two clusters on two hosts, as far as their certificates: a cluster is known by its authority, and what it has lost is not made anew.
+//! Two clusters on two hosts, as far as their certificates: a cluster is known by its authority, and what it has lost
+//! is not made anew.
 
 use ansible_free_tests::{Lab, Ran};
 

@@ -1,8 +1,8 @@
 //! Programs and images in one folder: what hosts get.
 //!
 //! ```text
-//! release()    target/bundle       optimized, stripped programs; the images that a cluster needs
-//! for_tests()  target/test-bundle  the profile of the tests, so that nothing is compiled twice; the demonstration's image too
+//! release()    target/bundle       optimized, stripped programs; the images that a cluster needs for_tests()
+//! target/test-bundle  the profile of the tests, so that nothing is compiled twice; the demonstration's image too
 //! ```
 
 use std::path::{Path, PathBuf};

@@ -125,8 +125,8 @@ impl Store {
         Ok(revision)
     }
 
-    /// Whether a progress notification of this etcd comes after all events up to its revision. Those of older releases may
-    /// overtake events (`storage/feature.RequestWatchProgress` of upstream; fixed in etcd 3.4.25 and 3.5.8).
+    /// Whether a progress notification of this etcd comes after all events up to its revision. Those of older releases
+    /// may overtake events (`storage/feature.RequestWatchProgress` of upstream; fixed in etcd 3.4.25 and 3.5.8).
     async fn progress_is_sound(&self) -> Result<bool, Error> {
         let status = in_time(self.client().await?.maintenance_client().status()).await?;
         let sound = reports_sound_progress(status.version());

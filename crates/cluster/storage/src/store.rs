@@ -121,9 +121,9 @@ impl Store {
 
     /// Asks etcd twice a second whether it still answers, until `shutdown`: what readiness goes by.
     ///
-    /// A silence as long as an election does not count: it is the same for all servers, and were they all to say that they
-    /// are not ready, a balancer would have nobody left to send requests to that only have to wait. A member that does not
-    /// even tell what it knows by itself does not wait for an election: it hangs, and others do not.
+    /// A silence as long as an election does not count: it is the same for all servers, and were they all to say that
+    /// they are not ready, a balancer would have nobody left to send requests to that only have to wait. A member that
+    /// does not even tell what it knows by itself does not wait for an election: it hangs, and others do not.
     pub(crate) async fn probe(&self, shutdown: &CancellationToken) {
         loop {
             let healthy = matches!(tokio::time::timeout(ALONE, self.answers_alone()).await, Ok(Ok(())))
@@ -157,8 +157,9 @@ impl Store {
         }
     }
 
-    /// Runs a request that may be made twice: a read, or a write without a guard. One that was not answered, because its endpoint
-    /// is gone or its leader has changed, is tried again on the next endpoint until an election has had the time to end.
+    /// Runs a request that may be made twice: a read, or a write without a guard. One that was not answered, because
+    /// its endpoint is gone or its leader has changed, is tried again on the next endpoint until an election has had
+    /// the time to end.
     async fn run_kv<T>(&self, work: impl Fn(KvClient) -> Answer<T> + Send) -> Result<T, Error> {
         let deadline = Instant::now() + ELECTION;
         loop {

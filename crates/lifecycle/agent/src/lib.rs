@@ -7,7 +7,8 @@
 //! ```
 //!
 //! kinit copies itself to the host once and starts `kinit host-agent` there. The agent holds the host's lock, does one
-//! request at a time, and stops when its channel closes or its desk is silent for 25 s: a killed and restarted kinit never races itself.
+//! request at a time, and stops when its channel closes or its desk is silent for 25 s: a killed and restarted kinit
+//! never races itself.
 
 mod apply;
 mod blobs;

@@ -36,8 +36,8 @@ impl Lock {
     /// Takes the lock as soon as its holder lets go, within `patience`; `None` when its holder keeps it.
     pub(crate) async fn wait(self, patience: Duration) -> Result<Option<Self>> {
         let (sender, taken) = tokio::sync::oneshot::channel();
-        // flock cannot be cancelled: a thread of its own waits in it and ends with the process. One of the runtime's would keep
-        // the process from ending.
+        // flock cannot be cancelled: a thread of its own waits in it and ends with the process. One of the runtime's
+        // would keep the process from ending.
         std::thread::spawn(move || {
             let result = loop {
                 match flock(&self.file, FlockOperation::LockExclusive) {

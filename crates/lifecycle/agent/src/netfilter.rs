@@ -1,5 +1,5 @@
-//! Rules in the kernel that the components and their plugins made: only looked for, by the post-check of reset. What takes them
-//! away is the components' own `--cleanup`.
+//! Rules in the kernel that the components and their plugins made: only looked for, by the post-check of reset. What
+//! takes them away is the components' own `--cleanup`.
 //!
 //! Numbers and layouts are those of `linux/netlink.h`, `linux/netfilter/nfnetlink.h` and `linux/netfilter/nf_tables.h`.
 

@@ -60,8 +60,8 @@ pub(crate) async fn run(authority: Option<&str>) -> Result<Vec<String>> {
     Ok(failures)
 }
 
-/// The desk has asked before; between then and now the host may have joined another cluster. One without an authority belongs to
-/// whoever wrote its ledger: a first run that was interrupted before it made one.
+/// The desk has asked before; between then and now the host may have joined another cluster. One without an authority
+/// belongs to whoever wrote its ledger: a first run that was interrupted before it made one.
 fn belongs(own: Option<&str>, meant: Option<&str>) -> Result<()> {
     match own {
         Some(own) if Some(own) != meant => bail!("this host belongs to another cluster, with the authority {own}"),
@@ -69,8 +69,8 @@ fn belongs(own: Option<&str>, meant: Option<&str>) -> Result<()> {
     }
 }
 
-/// Whether an earlier reset, interrupted after it had purged kinit's packages, took the file's folder along: then the file
-/// was the package's, and not the host's own.
+/// Whether an earlier reset, interrupted after it had purged kinit's packages, took the file's folder along: then the
+/// file was the package's, and not the host's own.
 fn went_with_its_package(path: &str, purged: bool) -> bool {
     purged && !Path::new(path).parent().is_some_and(Path::exists)
 }

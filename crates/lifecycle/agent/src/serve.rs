@@ -42,8 +42,8 @@ pub(crate) async fn serve_as(
     mut from: impl AsyncRead + Unpin + Send + 'static,
     to: impl AsyncWrite + Unpin,
 ) -> Result<()> {
-    // Reading goes on while the lock is waited for and a request is worked on, so that the desk's end is noticed: at once when the
-    // channel is closed, after a silence when its connection is dead.
+    // Reading goes on while the lock is waited for and a request is worked on, so that the desk's end is noticed: at
+    // once when the channel is closed, after a silence when its connection is dead.
     let (sender, frames) = mpsc::channel(4);
     let gone = CancellationToken::new();
     let mut desk = Desk { to, gone: gone.clone() };

@@ -87,8 +87,8 @@ pub(crate) enum Reply {
 
 /// How often a desk is heard of, whatever else it says.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
-/// A desk that is not heard of for so long is gone: its connection may be dead without anybody being told. Shorter than the 30 s
-/// within which a host is free again.
+/// A desk that is not heard of for so long is gone: its connection may be dead without anybody being told. Shorter than
+/// the 30 s within which a host is free again.
 pub(crate) const SILENCE: Duration = Duration::from_secs(25);
 
 /// A frame: JSON, or bytes.
@@ -156,8 +156,8 @@ async fn send_frame<W: AsyncWrite + Unpin>(to: &mut W, kind: u8, body: &[u8]) ->
     Ok(())
 }
 
-/// Reads a frame that is no heartbeat; `None` when the desk closed the channel between two frames, an error when not a byte came
-/// for `silence`. A large frame over a slow line may take longer: what counts is that bytes arrive.
+/// Reads a frame that is no heartbeat; `None` when the desk closed the channel between two frames, an error when not a
+/// byte came for `silence`. A large frame over a slow line may take longer: what counts is that bytes arrive.
 pub(crate) async fn receive_from_desk<R: AsyncRead + Unpin>(from: &mut R, silence: Duration) -> Result<Option<Frame>> {
     loop {
         match receive_any(from, Some(silence)).await? {

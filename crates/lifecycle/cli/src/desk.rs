@@ -24,8 +24,8 @@ pub(crate) fn known_authority(kubeconfig: &Path, hash: Option<&str>) -> Result<O
         .with_context(|| format!("learn from {} which cluster is meant", kubeconfig.display()))
 }
 
-/// Removes the kubeconfig of a cluster that is gone: it opens nothing any more, and the next cluster would be taken for a
-/// stranger by it. One that knows other clusters too stays.
+/// Removes the kubeconfig of a cluster that is gone: it opens nothing any more, and the next cluster would be taken for
+/// a stranger by it. One that knows other clusters too stays.
 pub(crate) fn forget(kubeconfig: &Path, authority: Option<&str>) -> Result<()> {
     let Ok(text) = std::fs::read_to_string(kubeconfig) else { return Ok(()) };
     let known = kinit_phases::kubeconfig_authority(&text).ok().flatten();

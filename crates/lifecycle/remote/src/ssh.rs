@@ -99,8 +99,8 @@ impl client::Handler for Check {
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
         let PublicKeyOrCertificate::PublicKey { key, .. } = key else { return Ok(false) };
-        // A question to the user may take minutes; in this task it would hold one of the runtime's threads, and with several hosts
-        // all of them: heartbeats to the hosts that are connected already would stop.
+        // A question to the user may take minutes; in this task it would hold one of the runtime's threads, and with
+        // several hosts all of them: heartbeats to the hosts that are connected already would stop.
         let (target, key) = (self.target.clone(), key.clone());
         let judging = tokio::task::spawn_blocking(move || target.host_key.judge(&target.address, target.port, &key));
         let Ok(judged) = judging.await else { return Ok(false) };
@@ -159,7 +159,8 @@ fn accepted(answer: &AuthResult) -> bool {
     matches!(answer, AuthResult::Success)
 }
 
-/// A connection. russh's task for it ends, and closes it, when this handle and the writers of all its channels are dropped.
+/// A connection. russh's task for it ends, and closes it, when this handle and the writers of all its channels are
+/// dropped.
 struct Ssh {
     handle: Handle<Check>,
 }

@@ -46,7 +46,8 @@ pub struct Args {
     /// Where /healthz and /metrics are served
     #[arg(long, default_value = "127.0.0.1:10247")]
     pub healthz_bind_address: SocketAddr,
-    /// Remove the routes, the rules (those of its pods' host ports too) and the CNI configuration this program made, then end
+    /// Remove the routes, the rules (those of its pods' host ports too) and the CNI configuration this program made,
+    /// then end
     #[arg(long)]
     pub cleanup: bool,
     /// What is logged.

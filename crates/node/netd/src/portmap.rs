@@ -8,8 +8,8 @@
 //!   prerouting, output ─► hostports, hostip_hostports;  masquerading
 //! ```
 //!
-//! The names are those of `plugins/meta/portmap` of containernetworking/plugins. Others use both tables too: what is not of our
-//! network stays, and so does what serves it; a table goes when nothing of anybody is left in it.
+//! The names are those of `plugins/meta/portmap` of containernetworking/plugins. Others use both tables too: what is
+//! not of our network stays, and so does what serves it; a table goes when nothing of anybody is left in it.
 
 use std::collections::BTreeSet;
 use std::path::Path;

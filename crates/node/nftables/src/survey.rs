@@ -78,8 +78,8 @@ impl Nftables {
         Ok(Some(survey))
     }
 
-    /// Sends one transaction about a surveyed table. When anybody changed the ruleset since, nothing is done, and the error
-    /// [is a clash](Error::is_clash): what the changes were concluded from may not hold any more.
+    /// Sends one transaction about a surveyed table. When anybody changed the ruleset since, nothing is done, and the
+    /// error [is a clash](Error::is_clash): what the changes were concluded from may not hold any more.
     pub fn commit_as_surveyed(
         &self,
         survey: &Survey,
@@ -94,7 +94,8 @@ impl Nftables {
         self.send_batch(batch.bytes(), changes)
     }
 
-    /// Calls `each` with the attributes of everything of a kind that is in the table. For all kinds the first one names the table.
+    /// Calls `each` with the attributes of everything of a kind that is in the table. For all kinds the first one names
+    /// the table.
     fn each_of(
         &self,
         message: u16,

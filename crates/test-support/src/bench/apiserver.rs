@@ -231,8 +231,8 @@ fn object(i: u32, round: u32) -> String {
     .to_string()
 }
 
-/// The `continue` of a list, which is in front of its items. Looked for in the bytes: a client that decodes 500 objects would be
-/// measured instead of the server.
+/// The `continue` of a list, which is in front of its items. Looked for in the bytes: a client that decodes 500 objects
+/// would be measured instead of the server.
 fn next(body: &[u8]) -> Option<String> {
     let head = String::from_utf8_lossy(&body[..body.len().min(1000)]);
     let (_, rest) = head.split_once("\"continue\":\"")?;

@@ -9,7 +9,8 @@
 //! pods       a ReplicaSet's pods created, bound and deleted: time, CPU of each process, what etcd was asked for
 //! ```
 //!
-//! The figures inform. An operation that fails, or an answer that is not what was asked for, is an error; a slow one is not.
+//! The figures inform. An operation that fails, or an answer that is not what was asked for, is an error; a slow one is
+//! not.
 
 pub mod apiserver;
 mod etcd;

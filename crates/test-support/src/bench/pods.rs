@@ -219,7 +219,8 @@ fn replica_set(pods: u32) -> Result<ReplicaSet> {
         "metadata": {"name": NAME},
         "spec": {"replicas": pods, "selector": {"matchLabels": {"app": NAME}}, "template": {
             "metadata": {"labels": {"app": NAME}},
-            // Without grace the API server deletes a bound pod at once, as upstream's does; else a kubelet would have to confirm.
+            // Without grace the API server deletes a bound pod at once, as upstream's does; else a kubelet would have
+            // to confirm.
             "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "image:1",
                 "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}}}]}}},
     }))?)

@@ -17,7 +17,8 @@ pub fn cpu(pid: u32) -> Result<Duration> {
     Ok(TICK.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX)))
 }
 
-/// `utime` + `stime`, fields 14 and 15 of proc_pid_stat(5). The name, field 2, may contain anything, so counting starts after it.
+/// `utime` + `stime`, fields 14 and 15 of proc_pid_stat(5). The name, field 2, may contain anything, so counting starts
+/// after it.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut times = rest.split_ascii_whitespace().skip(11).map(|field| field.parse::<u64>().ok());

@@ -61,11 +61,12 @@ pub fn check_name(request: &Request, new: &Value) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Changes and writes an object until nobody else was faster. `change` gets the object as the resource shows it and gives
-/// the new one; a resource version in the new one must be the current one.
+/// Changes and writes an object until nobody else was faster. `change` gets the object as the resource shows it and
+/// gives the new one; a resource version in the new one must be the current one.
 ///
-/// The first attempt is made on what the cache has: etcd refuses the write should that be old. Whatever else an old object
-/// leads to, an error or no change at all, is tried again on what etcd has (`GuaranteedUpdate`'s cached existing object).
+/// The first attempt is made on what the cache has: etcd refuses the write should that be old. Whatever else an old
+/// object leads to, an error or no change at all, is tried again on what etcd has (`GuaranteedUpdate`'s cached existing
+/// object).
 pub async fn apply(
     request: &Request,
     dry_run: bool,

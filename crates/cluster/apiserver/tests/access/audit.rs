@@ -171,16 +171,9 @@ impl Drop for Flow {
     }
 }
 
-/// A log that nobody reads from holds requests back; when it is read again, nothing is missing.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_log_loses_nothing() {
-    const REQUESTS: usize = 2000;
-    let dir = tempfile::tempdir().unwrap();
-    let pipe = dir.path().join("audit.log");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let flow = Arc::new(AtomicBool::new(true));
-    let (path, flowing) = (pipe.clone(), flow.clone());
-    let reader = std::thread::spawn(move || {
+/// Reads a pipe to its end, in a thread, while `flowing`.
+fn read_while(path: std::path::PathBuf, flowing: Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
         let mut file = std::fs::File::open(path).unwrap();
         let (mut all, mut part) = (Vec::new(), vec![0; 1 << 16]);
         loop {
@@ -193,7 +186,18 @@ async fn a_slow_log_loses_nothing() {
                 n => all.extend_from_slice(&part[..n]),
             }
         }
-    });
+    })
+}
+
+/// A log that nobody reads from holds requests back; when it is read again, nothing is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_log_loses_nothing() {
+    const REQUESTS: usize = 2000;
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("audit.log");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let flow = Arc::new(AtomicBool::new(true));
+    let reader = read_while(pipe.clone(), flow.clone());
     let rules = json!([{"level": "Metadata", "resources": [{"group": "", "resources": ["configmaps"]}]}]);
     let flags = [policy(dir.path(), &rules), format!("--audit-log-path={}", pipe.display())];
     let api = Arc::new(Api::start_with(&[&flags[0], &flags[1]]).await);

@@ -90,8 +90,8 @@ async fn a_lost_encryption_key_is_no_deletion() {
     }
 }
 
-/// Writes that go to one server after the other, each with the version of the one before: what a server has in its cache may
-/// be older than what its client knows, and no write is refused or lost for that.
+/// Writes that go to one server after the other, each with the version of the one before: what a server has in its
+/// cache may be older than what its client knows, and no write is refused or lost for that.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_may_know_more_than_a_cache() {
     let api = Api::start().await;
