@@ -130,4 +130,20 @@ mod tests {
         assert_eq!(super::result_line(line), Some((3, 2, 1)));
         assert_eq!(super::result_line("running 3 tests"), None);
     }
+
+    /// End-to-end tests are chosen by name from the whole workspace: a name that another crate's test has, too, would
+    /// run that one without what it needs.
+    #[test]
+    fn names_of_end_to_end_tests_are_theirs_alone() {
+        let names = super::end_to_end_names().unwrap();
+        for room in std::fs::read_dir(super::root().join("crates")).unwrap() {
+            for member in std::fs::read_dir(room.unwrap().path()).into_iter().flatten() {
+                for test in std::fs::read_dir(member.unwrap().path().join("tests")).into_iter().flatten() {
+                    let path = test.unwrap().path();
+                    let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+                    assert!(!names.contains(&name), "{} has the name of an end-to-end test", path.display());
+                }
+            }
+        }
+    }
 }
