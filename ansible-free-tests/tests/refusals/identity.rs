@@ -87,19 +87,19 @@ fn a_cluster_is_known_by_its_authority() {
 fn lost_secrets_are_not_made_anew(lab: &Lab, file: &str, kubeconfig: &str) {
     let init = ["init", "-f", file, "--kubeconfig", kubeconfig, REST];
     let on = |command: &str| drop(lab.ssh("cp1", command).unwrap());
-    on("mv /etc/kubernetes/pki/ca.key /root/");
+    on("mv /etc/kubernetes/pki/ca.key /var/tmp/");
     refused(
         lab,
         &init,
         6,
         &["ca is lost: cp1 has a part of it (/etc/kubernetes/pki/ca.key is missing)", "ca.key back into"],
     );
-    on("mv /root/ca.key /etc/kubernetes/pki/");
+    on("mv /var/tmp/ca.key /etc/kubernetes/pki/");
     on(
-        "mv /etc/kubernetes/pki/encryption.yaml /root/ && mkdir -p /var/lib/etcd/member && touch /var/lib/etcd/member/snap",
+        "mv /etc/kubernetes/pki/encryption.yaml /var/tmp/ && mkdir -p /var/lib/etcd/member && touch /var/lib/etcd/member/snap",
     );
     refused(lab, &init, 6, &["encryption-config is lost: cp1 has the cluster's data"]);
-    on("mv /root/encryption.yaml /etc/kubernetes/pki/ && rm -r /var/lib/etcd/member");
+    on("mv /var/tmp/encryption.yaml /etc/kubernetes/pki/ && rm -r /var/lib/etcd/member");
     let again = lab.kinit(&init).unwrap().ok("kinit init").unwrap();
     assert!(again.contains("0 changes"), "{again}");
 }
