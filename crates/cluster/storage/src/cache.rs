@@ -97,9 +97,9 @@ impl Cache {
     }
 
     /// An object by its key, if what is stored of it now can be read, as far as the cache knows.
-    pub fn readable(&self, key: &str) -> Option<Entry> {
+    pub fn readable(&self, key: &str) -> Option<Arc<Entry>> {
         let inner = self.inner.read();
-        if inner.unreadable.contains_key(key) { None } else { inner.map.get(key).map(|entry| (**entry).clone()) }
+        if inner.unreadable.contains_key(key) { None } else { inner.map.get(key).cloned() }
     }
 
     /// Why the object of this key cannot be read, if so.

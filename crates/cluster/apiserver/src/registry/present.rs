@@ -12,11 +12,9 @@ use crate::tables;
 
 /// One object.
 pub fn object(request: &Request, status: u16, mut object: Value) -> ApiResponse {
-    // Reviews and scales are made here and never stored: they get the fields that Go always writes now.
-    let (group, version) =
-        object.str_at(&["apiVersion"]).rsplit_once('/').unwrap_or(("", object.str_at(&["apiVersion"])));
-    if let Some(ty) = schema().by_kind(group, version, object.str_at(&["kind"])) {
-        complete(&mut object, ty);
+    // Reviews, tokens and scales are made here and never stored: they get the fields that Go always writes now.
+    if request.desc.prefix.is_empty() || object.str_at(&["kind"]) != request.desc.kind {
+        complete_unstored(&mut object);
     }
     match request.accepted.view {
         View::Object => respond::document(status, &object, request.accepted.yaml),
@@ -26,6 +24,14 @@ pub fn object(request: &Request, status: u16, mut object: Value) -> ApiResponse 
             let table = tables::table(&request.desc, &[object], &version, include_object(request), true);
             respond::document(status, &table, request.accepted.yaml)
         }
+    }
+}
+
+fn complete_unstored(object: &mut Value) {
+    let api_version = object.str_at(&["apiVersion"]);
+    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    if let Some(ty) = schema().by_kind(group, version, object.str_at(&["kind"])) {
+        complete(object, ty);
     }
 }
 

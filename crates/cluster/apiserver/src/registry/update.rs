@@ -1,5 +1,7 @@
 //! PUT, and the part of PATCH that follows the patching.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use kinit_apimachinery::ApiError;
 use kinit_apimachinery::meta::Meta;
@@ -74,7 +76,10 @@ pub async fn apply(
 ) -> Result<Value, ApiError> {
     let (desc, key) = (&request.desc, request.key());
     let store = &request.server.store;
-    let read = async || store.get(&desc.prefix, &key).await.map_err(|e| request.storage_error(e));
+    let read = async || {
+        let found = store.get(&desc.prefix, &key).await.map_err(|e| request.storage_error(e));
+        found.map(|entry| entry.map(Arc::new))
+    };
     let mut current = if dry_run { None } else { store.cache(&desc.prefix).and_then(|cache| cache.readable(&key)) };
     let mut is_current = current.is_none();
     if is_current {
@@ -85,7 +90,7 @@ pub async fn apply(
         match attempt(request, dry_run, &change, &entry).await {
             Ok(Attempt::Written(object)) => return Ok(object),
             Ok(Attempt::Failed(error)) => return Err(error),
-            Ok(Attempt::Overtaken(now)) => (current, is_current) = (now, true),
+            Ok(Attempt::Overtaken(now)) => (current, is_current) = (now.map(Arc::new), true),
             Ok(Attempt::Unchanged(object)) if is_current => return Ok(object),
             Err(error) if is_current => return Err(error),
             Ok(Attempt::Unchanged(_)) | Err(_) => (current, is_current) = (read().await?, true),

@@ -344,8 +344,6 @@ mod tests {
         let old = pod(|_| {});
         let check = |change: fn(&mut Value)| fields(|errors| validate_sub("resize", &pod(change), &old, errors));
         let none: [&str; 0] = [];
-        let resources = |p: &mut Value, value: Value| p["spec"]["containers"][0]["resources"] = value;
-        let _ = resources;
         assert_eq!(check(|p| p["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "1500m".into()), none);
         assert_eq!(
             check(|p| p["spec"]["containers"][0]["resources"]["limits"] = json!({})),

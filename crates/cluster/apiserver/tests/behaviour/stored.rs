@@ -47,7 +47,6 @@ async fn garbage_is_an_error_that_names_the_object() {
         format!("{MAPS}?watch=1"),
     ] {
         let (code, answer) = api.get(&path).await;
-        // A first page that ends before the object is whole.
         let message = answer["message"].as_str().unwrap_or_default();
         assert_eq!(code, 500, "{path}: {answer}");
         assert!(message.contains("configmaps \"default/a\" cannot be read from the storage"), "{path}: {message}");
@@ -63,7 +62,6 @@ async fn garbage_is_an_error_that_names_the_object() {
     assert_eq!(code, 200, "{list}");
     let names: Vec<&str> =
         list["items"].as_array().unwrap().iter().filter_map(|m| m["metadata"]["name"].as_str()).collect();
-    assert_eq!(names, ["a", "b", "kube-root-ca.crt"].into_iter().filter(|n| names.contains(n)).collect::<Vec<_>>());
     assert!(names.contains(&"a") && names.contains(&"b"));
 
     // Gone is gone, readable or not.
