@@ -16,7 +16,7 @@ pub async fn target(request: &Request, query: &str) -> Result<Target, ApiError> 
     let (host, port, scheme) = match request.desc.plural.as_str() {
         "nodes" => node(request, &named).await?,
         "pods" => pod(request, &named).await?,
-        _ => service(request, &named)?,
+        _ => service(request, &named).await?,
     };
     let path = match tail(request) {
         "" => "/",
@@ -114,10 +114,11 @@ async fn pod(request: &Request, named: &Named<'_>) -> Result<(String, u16, Schem
 }
 
 /// A ready endpoint of a service's port. A port is given by its name or its number; without one it is the port without
-/// a name.
-fn service(request: &Request, named: &Named<'_>) -> Result<(String, u16, Scheme), ApiError> {
+/// a name. The caches first reach what is stored now: the service may just have been made, through another server.
+async fn service(request: &Request, named: &Named<'_>) -> Result<(String, u16, Scheme), ApiError> {
     let store = &request.server.store;
     let (name, namespace) = (named.name, &request.info.namespace);
+    store.catch_up().await.map_err(|e| request.storage_error(e))?;
     let service = store.cache("services/specs/").and_then(|c| c.get(&format!("{namespace}/{name}")));
     let service = service.ok_or_else(|| ApiError::not_found("", "services", name))?.value();
     let mut port_name = named.port.to_owned();
