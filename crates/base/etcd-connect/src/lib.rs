@@ -29,6 +29,8 @@ pub struct Options {
     pub cert_file: Option<PathBuf>,
     /// Its key (PEM).
     pub key_file: Option<PathBuf>,
+    /// Ask a member that has no leader too, instead of having it refuse.
+    pub without_leader: bool,
 }
 
 /// What can go wrong before etcd is even asked.
@@ -158,7 +160,7 @@ impl Options {
             options = options.with_tls(tls);
         }
         // A member that has lost its quorum ends its streams instead of keeping them silent.
-        options = options.with_require_leader(true);
+        options = options.with_require_leader(!self.without_leader);
         Client::connect([endpoint], Some(options))
             .await
             .map_err(|source| Error::Connect { endpoints: endpoint.to_owned(), source })

@@ -85,6 +85,7 @@ impl Server {
             ca_file: options.etcd_cafile.clone(),
             cert_file: options.etcd_certfile.clone(),
             key_file: options.etcd_keyfile.clone(),
+            without_leader: false,
         })
         .await?;
         let registry = Registry::builtin();

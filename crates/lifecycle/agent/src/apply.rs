@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use kinit_resource::{Content, FileSpec, Resource};
 
 use crate::ledger::Ledger;
-use crate::{blobs, files, health, images, kernel, packages, systemd};
+use crate::{blobs, files, health, images, kernel, packages, release, systemd};
 
 /// Brings one resource about; `secret` is the text behind `Content::Secret`.
 pub(crate) async fn apply(resource: &Resource, secret: Option<&str>) -> Result<()> {
@@ -26,7 +26,7 @@ pub(crate) async fn apply(resource: &Resource, secret: Option<&str>) -> Result<(
             make_parent(path)?;
             files::link(path, target)
         }
-        Resource::Absent { path } => files::remove(path),
+        Resource::Absent { path } => release::apply(path),
         Resource::Sysctl { key, value } => kernel::set_sysctl(key, value),
         Resource::KernelModule(name) => kernel::load_module(name).await,
         Resource::SwapOff => kernel::swap_off(),

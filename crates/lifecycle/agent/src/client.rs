@@ -7,13 +7,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use kinit_pki::{Authority, KeyAlgorithm, Pair, Subject};
 use kinit_remote::{Process, Transport};
-use kinit_resource::{Facts, LeafSpec, Observed, Resource, Shared, sha256};
-use tokio::io::AsyncWrite;
+use kinit_resource::{EtcdStatus, Facts, LeafSpec, Observed, Resource, Shared, sha256};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 
+use crate::etcd::EtcdRequest;
 use crate::lock;
 use crate::wire::{
-    ApplyItem, HEARTBEAT, Progress, Reply, Request, await_hello, receive_message, send, send_bytes, send_heartbeat,
+    ApplyItem, Frame, HEARTBEAT, Progress, Reply, Request, await_hello, receive, receive_message, send, send_bytes,
+    send_heartbeat,
 };
 
 /// A conversation with one host's agent. Requests queue; the agent does one at a time.
@@ -289,6 +291,41 @@ impl Agent {
     /// Reads a file below /etc/kubernetes.
     pub async fn read_file(&self, path: &str) -> Result<String> {
         self.text(&Request::ReadFile { path: path.to_owned() }).await
+    }
+
+    /// What this host's etcd says.
+    pub async fn etcd_status(&self) -> Result<EtcdStatus> {
+        match self.ask(&Request::EtcdStatus).await? {
+            Reply::EtcdStatus(status) => Ok(*status),
+            _ => bail!("the agent gave an answer to another question"),
+        }
+    }
+
+    /// Changes etcd, through this host's member.
+    pub async fn etcd(&self, request: EtcdRequest) -> Result<()> {
+        self.done(&Request::Etcd(request)).await
+    }
+
+    /// Writes a snapshot of this host's etcd to `to`; returns its length.
+    pub async fn etcd_snapshot(&self, to: &mut (impl AsyncWrite + Unpin)) -> Result<u64> {
+        let mut process = self.process.lock().await;
+        send(&mut *self.stdin.lock().await, &Request::EtcdSnapshot).await.context("send to the agent")?;
+        let mut length = 0;
+        loop {
+            let heard = tokio::time::timeout(ANSWER, receive(&mut process.stdout)).await;
+            match heard.context("wait for the agent")?.context("hear from the agent")? {
+                Some(Frame::Bytes(piece)) => {
+                    to.write_all(&piece).await.context("write the snapshot")?;
+                    length += piece.len() as u64;
+                }
+                Some(Frame::Json(json)) => match serde_json::from_slice(&json).context("decode a message")? {
+                    Reply::Done => return Ok(length),
+                    Reply::Failed(why) => bail!(why),
+                    _ => bail!("the agent gave an answer to another question"),
+                },
+                None => bail!("the connection to {} was lost: {}", self.host, process.complaint()),
+            }
+        }
     }
 
     /// What reset would undo, a line each.

@@ -13,6 +13,7 @@
 mod apply;
 mod blobs;
 mod client;
+mod etcd;
 mod facts;
 mod files;
 mod health;
@@ -23,6 +24,7 @@ mod lock;
 mod netfilter;
 mod observe;
 mod packages;
+mod release;
 mod reset;
 mod reset_pods;
 mod residue;
@@ -32,5 +34,6 @@ mod systemd;
 mod wire;
 
 pub use client::{Agent, Busy, Upload};
+pub use etcd::EtcdRequest;
 pub use serve::serve;
 pub use wire::{ApplyItem, Progress};

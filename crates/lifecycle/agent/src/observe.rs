@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::Result;
 use kinit_resource::{Content, FileSpec, Observed, Resource};
 
-use crate::{blobs, files, health, images, kernel, packages, secrets, systemd};
+use crate::{blobs, files, health, images, kernel, packages, release, secrets, systemd};
 
 /// What is there; a failure to look is an answer too.
 pub(crate) async fn observe(resource: &Resource) -> Observed {
@@ -18,10 +18,7 @@ async fn look(resource: &Resource) -> Result<Observed> {
         Resource::Directory { path, mode, owner, .. } => files::observe(path, *mode, owner, None),
         Resource::File(file) => self::file(file),
         Resource::Link { path, target, keep_existing } => Ok(self::link(path, target, *keep_existing)),
-        Resource::Absent { path } => Ok(match std::fs::symlink_metadata(path) {
-            Ok(_) => Observed::Differs("exists".to_owned()),
-            Err(_) => Observed::AsWanted,
-        }),
+        Resource::Absent { path } => release::observe(path),
         Resource::Sysctl { key, value } => kernel::observe_sysctl(key, value),
         Resource::KernelModule(name) => kernel::observe_module(name),
         Resource::SwapOff => kernel::observe_swap(),

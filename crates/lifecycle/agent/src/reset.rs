@@ -76,7 +76,7 @@ fn went_with_its_package(path: &str, purged: bool) -> bool {
 }
 
 /// Writes a file's old content, with its old mode; the two may be on different file systems.
-fn put_back(backup: &str, path: &str) -> Result<()> {
+pub(crate) fn put_back(backup: &str, path: &str) -> Result<()> {
     let old = std::fs::read(backup).with_context(|| format!("read the copy of {path}"))?;
     let mode = std::fs::metadata(backup).with_context(|| format!("look at the copy of {path}"))?.mode() & 0o7777;
     files::write(path, &old, mode, "root:root")

@@ -12,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
 use crate::lock::{self, Lock};
-use crate::wire::{ApplyItem, Frame, Progress, Reply, Request, SILENCE, receive_from_desk, send, send_hello};
-use crate::{apply, blobs, facts, observe, reset, secrets};
+use crate::wire::{
+    ApplyItem, Frame, Progress, Reply, Request, SILENCE, receive_from_desk, send, send_bytes, send_hello,
+};
+use crate::{apply, blobs, etcd, facts, observe, reset, secrets};
 
 /// What the agent keeps between requests.
 #[derive(Default)]
@@ -87,6 +89,14 @@ impl<W: AsyncWrite + Unpin> Desk<W> {
             () = self.gone.cancelled() => bail!("the desk went away"),
         }
     }
+
+    /// Sends bytes, a frame.
+    async fn hand(&mut self, bytes: &[u8]) -> Result<()> {
+        tokio::select! {
+            sent = send_bytes(&mut self.to, bytes) => sent,
+            () = self.gone.cancelled() => bail!("the desk went away"),
+        }
+    }
 }
 
 async fn converse<W: AsyncWrite + Unpin>(
@@ -112,6 +122,7 @@ async fn converse<W: AsyncWrite + Unpin>(
         let request: Request = serde_json::from_slice(&json).context("decode a request")?;
         let reply = match request {
             Request::Apply(items) => apply_all(items, desk).await,
+            Request::EtcdSnapshot => snapshot(desk).await,
             Request::Blob { sha256 } => blobs::receive(&sha256, &mut frames).await.map(|()| Reply::Done),
             other => answer(other, &mut state).await,
         };
@@ -159,10 +170,23 @@ async fn answer(request: Request, state: &mut State) -> Result<Reply> {
             }
             Reply::Text(std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?)
         }
+        Request::EtcdStatus => Reply::EtcdStatus(Box::new(etcd::status().await?)),
+        Request::Etcd(request) => {
+            etcd::perform(request).await?;
+            Reply::Done
+        }
         Request::ResetPlan => Reply::Names(Ledger::load()?.describe()),
         Request::Reset { authority } => Reply::Names(reset::run(authority.as_deref()).await?),
-        Request::Apply(_) | Request::Blob { .. } => bail!("handled elsewhere"),
+        Request::Apply(_) | Request::Blob { .. } | Request::EtcdSnapshot => bail!("handled elsewhere"),
     })
+}
+
+async fn snapshot<W: AsyncWrite + Unpin>(desk: &mut Desk<W>) -> Result<Reply> {
+    let mut snapshot = etcd::Snapshot::begin().await?;
+    while let Some(piece) = snapshot.next().await? {
+        desk.hand(&piece).await?;
+    }
+    Ok(Reply::Done)
 }
 
 async fn observe_all(resources: &[Resource]) -> Vec<kinit_resource::Observed> {

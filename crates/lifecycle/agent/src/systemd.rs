@@ -23,6 +23,7 @@ trait Manager {
     fn get_unit_file_state(&self, name: &str) -> zbus::Result<String>;
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn reload_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
     #[allow(clippy::type_complexity)]
@@ -51,6 +52,9 @@ trait Unit {
     /// Microseconds since 1970.
     #[zbus(property(emits_changed_signal = "false"))]
     fn inactive_exit_timestamp(&self) -> zbus::Result<u64>;
+    /// Microseconds since 1970; a reload changes it too.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn state_change_timestamp(&self) -> zbus::Result<u64>;
 }
 
 const JOB: Duration = Duration::from_secs(90);
@@ -80,6 +84,7 @@ impl Systemd {
         let path = match verb {
             Job::Start => self.manager.start_unit(name, "replace").await,
             Job::Restart => self.manager.restart_unit(name, "replace").await,
+            Job::Reload => self.manager.reload_unit(name, "replace").await,
             Job::Stop => self.manager.stop_unit(name, "replace").await,
         };
         let path = path.with_context(|| format!("{verb:?} {name}"))?;
@@ -110,11 +115,15 @@ impl Systemd {
 enum Job {
     Start,
     Restart,
+    Reload,
     Stop,
 }
 
 /// Whether the unit does what it should, since its files last changed.
 pub(crate) async fn observe(name: &str, wanted: &UnitState) -> Result<Observed> {
+    if *wanted == UnitState::Stopped && !Ledger::load()?.units.contains_key(name) {
+        return Ok(Observed::AsWanted);
+    }
     let systemd = Systemd::connect().await?;
     let unit = systemd.unit(name).await?;
     let active = unit.active_state().await?;
@@ -126,7 +135,7 @@ pub(crate) async fn observe(name: &str, wanted: &UnitState) -> Result<Observed> 
         UnitState::Running { .. } if !running && !enabled => Observed::Missing,
         UnitState::Running { .. } if !running => Observed::Differs(format!("is {active}")),
         UnitState::Running { .. } if !enabled => Observed::Differs("is not enabled".to_owned()),
-        UnitState::Running { reads } => match stale(&unit, reads).await? {
+        UnitState::Running { reads, reloads } => match stale(&unit, reads, *reloads).await? {
             Some(why) => Observed::Differs(why),
             None => Observed::AsWanted,
         },
@@ -138,22 +147,31 @@ fn runs(active_state: &str) -> bool {
     matches!(active_state, "active" | "activating" | "reloading")
 }
 
-async fn stale(unit: &UnitProxy<'static>, reads: &[String]) -> Result<Option<String>> {
+async fn stale(unit: &UnitProxy<'static>, reads: &[String], reloads: bool) -> Result<Option<String>> {
+    if let Some(why) = old_unit_file(unit).await? {
+        return Ok(Some(why));
+    }
+    let since = if reloads { unit.state_change_timestamp().await? } else { unit.inactive_exit_timestamp().await? };
+    Ok(reads.iter().find(|path| changed_after(path, since)).map(|path| format!("{path} changed")))
+}
+
+/// Why the unit file that it was started with is not the one that is there now, if so.
+async fn old_unit_file(unit: &UnitProxy<'static>) -> Result<Option<String>> {
     if unit.need_daemon_reload().await? {
         return Ok(Some("its unit file changed".to_owned()));
     }
-    let started = unit.inactive_exit_timestamp().await?;
     let fragment = unit.fragment_path().await?;
-    for path in reads.iter().chain(std::iter::once(&fragment)) {
-        // The link itself, not what it points to: a new binary is a new link.
-        let Ok(meta) = std::fs::symlink_metadata(path) else { continue };
-        let changed =
-            u64::try_from(meta.ctime()).unwrap_or(0) * 1_000_000 + u64::try_from(meta.ctime_nsec()).unwrap_or(0) / 1000;
-        if changed > started {
-            return Ok(Some(format!("{path} changed")));
-        }
-    }
-    Ok(None)
+    let started = unit.inactive_exit_timestamp().await?;
+    Ok(changed_after(&fragment, started).then(|| format!("{fragment} changed")))
+}
+
+/// Whether a file changed after that time, in microseconds since 1970. The link itself, not what it points to: a new
+/// binary is a new link.
+fn changed_after(path: &str, time: u64) -> bool {
+    let Ok(meta) = std::fs::symlink_metadata(path) else { return false };
+    let changed =
+        u64::try_from(meta.ctime()).unwrap_or(0) * 1_000_000 + u64::try_from(meta.ctime_nsec()).unwrap_or(0) / 1000;
+    changed > time
 }
 
 /// Brings the unit into that state.
@@ -162,6 +180,8 @@ pub(crate) async fn apply(name: &str, wanted: &UnitState) -> Result<()> {
     if matches!(wanted, UnitState::Running { .. }) {
         crate::packages::unmask(name)?;
     }
+    // Asked first: reading its unit files again, systemd forgets that they had changed.
+    let outdated = old_unit_file(&systemd.unit(name).await?).await?.is_some();
     systemd.manager.reload().await.context("make systemd read its unit files")?;
     let unit = systemd.unit(name).await?;
     let active = unit.active_state().await? == "active";
@@ -174,7 +194,7 @@ pub(crate) async fn apply(name: &str, wanted: &UnitState) -> Result<()> {
     })?;
     match wanted {
         UnitState::Stopped => stop(&systemd, name).await,
-        UnitState::Running { .. } => {
+        UnitState::Running { reloads, .. } => {
             if unit.load_state().await? == "masked" {
                 bail!("{name} is masked");
             }
@@ -182,7 +202,11 @@ pub(crate) async fn apply(name: &str, wanted: &UnitState) -> Result<()> {
             // Enabling changes what is on disk: without this the unit would count as changed since it was read.
             systemd.manager.reload().await.context("make systemd read its unit files")?;
             systemd.manager.reset_failed_unit(name).await.ok();
-            let verb = if active { Job::Restart } else { Job::Start };
+            let verb = match active {
+                true if *reloads && !outdated => Job::Reload,
+                true => Job::Restart,
+                false => Job::Start,
+            };
             systemd.job(name, verb).await
         }
     }

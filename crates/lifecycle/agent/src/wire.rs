@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use kinit_pki::{Authority, Pair, Subject};
-use kinit_resource::{Facts, LeafSpec, Observed, Resource, Shared};
+use kinit_resource::{EtcdStatus, Facts, LeafSpec, Observed, Resource, Shared};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::etcd::EtcdRequest;
 
 /// A resource to bring about, with the text of its secret where it has one.
 #[derive(Clone, Serialize, Deserialize)]
@@ -58,6 +60,12 @@ pub(crate) enum Request {
     Install { leaf: Box<LeafSpec>, certificate: String },
     /// Read a kubeconfig or another file of kinit's.
     ReadFile { path: String },
+    /// What this host's etcd says.
+    EtcdStatus,
+    /// Change etcd.
+    Etcd(EtcdRequest),
+    /// A snapshot of etcd, as byte frames before the reply.
+    EtcdSnapshot,
     /// What reset would undo.
     ResetPlan,
     /// Undo everything in the ledger, if the host belongs to the cluster with this authority, or to none.
@@ -78,6 +86,7 @@ pub(crate) enum Reply {
     /// It could not be done.
     Failed(String),
     Facts(Box<Facts>),
+    EtcdStatus(Box<EtcdStatus>),
     Observed(Vec<Observed>),
     Progress(Progress),
     Names(Vec<String>),

@@ -1,7 +1,7 @@
 //! `kinit init` and `kinit reset`.
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use kinit_config::Cluster;
 use kinit_manifests::Phase;
-use kinit_phases::{ConnectOptions, Hosts, Init, LocalBundle};
+use kinit_phases::{ConnectOptions, DrainOptions, Hosts, LocalBundle, Request, Run};
 use kinit_planner::{Finding, Plan};
 use kinit_remote::OnUnknown;
 use serde_json::json;
@@ -18,29 +18,29 @@ use serde_json::json;
 use crate::config;
 use crate::desk::{forget, known_authority};
 use crate::errors::{PreflightFailed, Usage};
-use crate::progress::{Output, listeners};
+use crate::progress::{Output, Timing, listeners};
 
 /// What every verb that connects to hosts takes.
 #[derive(Args, Debug)]
 pub struct Common {
     /// The cluster file
     #[arg(short = 'f', long = "file", value_name = "FILE")]
-    file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Accept and remember the keys of hosts that are not known yet (a changed key is always refused)
     #[arg(long)]
-    accept_new_host_keys: bool,
+    pub(crate) accept_new_host_keys: bool,
     /// Seconds that connecting to a host may take
     #[arg(long, default_value_t = 20)]
-    connect_timeout: u64,
+    pub(crate) connect_timeout: u64,
     /// Print the plan and change nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Form of the output
     #[arg(long, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    pub(crate) output: Output,
     /// Show every step
     #[arg(short, long)]
-    verbose: bool,
+    pub(crate) verbose: bool,
 }
 
 /// Flags of `kinit init`.
@@ -82,60 +82,85 @@ pub struct ResetArgs {
     ca_cert_hash: Option<String>,
 }
 
-/// Makes a cluster, or brings one to what the file says.
+/// Makes a cluster, or finishes one whose first run was interrupted.
 pub async fn init(args: InitArgs) -> Result<()> {
     let started = Instant::now();
-    let cluster = Arc::new(config::load(&args.common.file)?);
+    let cluster = config::load(&args.common.file)?;
     let skipped = skipped(&args.skip_phases)?;
     let kubeconfig = args.kubeconfig.clone().unwrap_or_else(|| args.common.file.with_file_name("admin.conf"));
     if !args.common.dry_run {
         writable(&kubeconfig)?;
     }
-    let program = std::env::current_exe().context("find this program")?;
-    let beside = program.parent().map(Path::to_owned).unwrap_or_default();
-    let bundle = Arc::new(LocalBundle::read(args.bundle.as_deref().unwrap_or(&beside))?);
     let known = known_authority(&kubeconfig, None)?;
-    let hosts = Arc::new(connect(&cluster, &args.common).await?);
-    let init = Init { cluster: cluster.clone(), hosts, bundle };
-    let (facts, findings) = init.preflight(jiff::Timestamp::now().as_second(), known.as_deref()).await?;
-    judge(&findings, &args.ignore_preflight_errors)?;
-    let mut plan = init.prepare(&facts).await?.plan;
+    let flags = Flags { bundle: args.bundle.clone(), drain: DrainOptions::default() };
+    let run = begin(cluster, &Request::Init, &args.common, flags).await?;
+    if !skipped.contains(&Phase::Preflight) {
+        judge(&run.preflight(jiff::Timestamp::now().as_second(), known.as_deref()), &args.ignore_preflight_errors)?;
+    }
+    let mut plan = run.plan().await?;
     plan.stages.retain(|stage| !skipped.contains(&stage.phase));
-    let changes = plan.changes();
     if args.common.dry_run {
-        match args.common.output {
-            Output::Text => show!(plan),
-            Output::Jsonl => planned(&plan),
-        }
+        show_plan(&plan, args.common.output);
         return Ok(());
     }
     let (listener, timing) = listeners(args.common.output, args.common.verbose);
-    let result = init.execute(&plan, listener.as_ref()).await;
+    let result = run.execute(&plan, listener.as_ref()).await;
     if let Some(file) = &args.timing {
         std::fs::write(file, timing.json().to_string()).with_context(|| format!("write {}", file.display()))?;
     }
     // Written even after a failure: it is what finding the cause needs.
-    let written = match init.admin_kubeconfig().await {
+    let written = match run.admin_kubeconfig().await {
         Ok(text) => write_private(&kubeconfig, &text).map(|()| true)?,
         Err(_) => false,
     };
     result?;
     let kubeconfig = std::path::absolute(&kubeconfig).unwrap_or(kubeconfig);
-    if args.common.output == Output::Jsonl {
+    finished(&plan, started, &timing, args.common.output, written.then_some(kubeconfig.as_path()));
+    Ok(())
+}
+
+/// Says how a run ended.
+pub(crate) fn finished(plan: &Plan, started: Instant, timing: &Timing, output: Output, kubeconfig: Option<&Path>) {
+    let changes = plan.changes();
+    if output == Output::Jsonl {
         let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let file = written.then_some(&kubeconfig);
-        say!("{}", json!({ "event": "done", "changes": changes, "milliseconds": milliseconds, "kubeconfig": file }));
-        return Ok(());
+        let done =
+            json!({ "event": "done", "changes": changes, "milliseconds": milliseconds, "kubeconfig": kubeconfig });
+        say!("{done}");
+        return;
     }
     if changes > 0 {
         say!("{}", timing.table());
     }
     let plural = if changes == 1 { "" } else { "s" };
     say!("{changes} change{plural} in {:.1} s", started.elapsed().as_secs_f64());
-    if written {
+    if let Some(kubeconfig) = kubeconfig {
         say!("export KUBECONFIG={}", kubeconfig.display());
     }
-    Ok(())
+}
+
+/// What an operation takes besides what all take.
+pub(crate) struct Flags {
+    /// Folder with what is installed.
+    pub(crate) bundle: Option<PathBuf>,
+    /// How nodes are drained.
+    pub(crate) drain: DrainOptions,
+}
+
+/// Connects to the hosts that a request needs.
+pub(crate) async fn begin(cluster: Cluster, request: &Request, common: &Common, flags: Flags) -> Result<Run> {
+    let program = std::env::current_exe().context("find this program")?;
+    let beside = program.parent().map(Path::to_owned).unwrap_or_default();
+    let bundle = Arc::new(LocalBundle::read(flags.bundle.as_deref().unwrap_or(&beside))?);
+    Run::begin(cluster, request, bundle, &connect_options(common)?, flags.drain).await
+}
+
+/// Prints a plan.
+pub(crate) fn show_plan(plan: &Plan, output: Output) {
+    match output {
+        Output::Text => show!(plan),
+        Output::Jsonl => planned(plan),
+    }
 }
 
 /// The plan as JSON, a line a step.
@@ -165,6 +190,7 @@ pub async fn reset(args: ResetArgs) -> Result<()> {
     let kubeconfig = args.kubeconfig.clone().unwrap_or_else(|| args.common.file.with_file_name("admin.conf"));
     let known = known_authority(&kubeconfig, args.ca_cert_hash.as_deref())?;
     let hosts = connect(&cluster, &args.common).await?;
+    hosts.need_all()?;
     let (plan, authority) = kinit_phases::reset_plan(&hosts, &cluster, known.as_deref()).await?;
     let changes: usize = plan.values().map(Vec::len).sum();
     for (host, lines) in plan.iter().filter(|_| args.common.dry_run || !args.force) {
@@ -197,16 +223,20 @@ pub async fn reset(args: ResetArgs) -> Result<()> {
     Ok(())
 }
 
-async fn connect(cluster: &Cluster, common: &Common) -> Result<Hosts> {
+/// Connects to all hosts of a file; some may be unreachable.
+pub(crate) async fn connect(cluster: &Cluster, common: &Common) -> Result<Hosts> {
+    Ok(Hosts::connect(cluster, &cluster.spec.hosts, &connect_options(common)?).await?)
+}
+
+fn connect_options(common: &Common) -> Result<ConnectOptions> {
     let program = std::fs::read("/proc/self/exe").context("read this program")?;
-    let options = ConnectOptions {
+    Ok(ConnectOptions {
         program: Arc::new(program),
         home: std::env::home_dir().context("find the home directory")?,
         on_unknown: on_unknown(common.accept_new_host_keys),
         timeout: Duration::from_secs(common.connect_timeout),
         waiting: Arc::new(|host| tell!("[connect] {host}: another kinit works on this host; waiting for it to end")),
-    };
-    Ok(Hosts::connect(cluster, &options).await?)
+    })
 }
 
 /// On a terminal a new host's key is asked for, one at a time; elsewhere the flag says.
@@ -233,7 +263,7 @@ fn confirmed(cluster: &Cluster) -> Result<bool> {
     Ok(ask(&format!("This destroys cluster {name} and its data. Type its name to go on: "))? == *name)
 }
 
-fn ask(question: &str) -> Result<String> {
+pub(crate) fn ask(question: &str) -> Result<String> {
     write!(std::io::stderr(), "{question}")?;
     std::io::stderr().flush()?;
     let mut answer = String::new();
@@ -241,7 +271,7 @@ fn ask(question: &str) -> Result<String> {
     Ok(answer.trim().to_owned())
 }
 
-fn judge(findings: &[Finding], ignored: &[String]) -> Result<()> {
+pub(crate) fn judge(findings: &[Finding], ignored: &[String]) -> Result<()> {
     // Another cluster's host is taken over by its name alone, never with all the rest.
     let by_all = |f: &Finding| f.check != "OtherCluster";
     let is_ignored =
@@ -280,12 +310,22 @@ fn skipped(names: &[String]) -> Result<Vec<Phase>> {
 }
 
 /// Writes a file that only its owner may read, whole or not at all.
-fn write_private(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<()> {
+    write_whole(path, text, 0o600)
+}
+
+/// Writes a file in place of the one that is there, with its mode, whole or not at all.
+pub(crate) fn replace(path: &Path, text: &str) -> Result<()> {
+    let mode = std::fs::metadata(path).with_context(|| format!("look at {}", path.display()))?.permissions().mode();
+    write_whole(path, text, mode & 0o7777)
+}
+
+fn write_whole(path: &Path, text: &str, mode: u32) -> Result<()> {
     let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
         std::fs::remove_file(&temporary)
             .or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) })?;
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)

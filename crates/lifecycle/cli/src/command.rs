@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{cluster, config, errors, playground, reference};
+use crate::{change, cluster, config, errors, etcd, playground, reference, status};
 
 /// Turns Linux machines with SSH and root into a highly available Kubernetes cluster, and looks after it
 #[derive(Parser, Debug)]
@@ -18,8 +18,21 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Make a cluster, or bring one to what its file says
+    /// Make a new cluster
     Init(cluster::InitArgs),
+    /// Bring a cluster to what its file says: hosts added and removed, roles and settings changed
+    Apply(change::ApplyArgs),
+    /// Show what `apply` would do; exit code 2 when something differs
+    Plan(change::PlanArgs),
+    /// Add a host to a cluster
+    Join(change::JoinArgs),
+    /// Remove hosts from a cluster, alive or dead
+    Remove(change::RemoveArgs),
+    /// Show hosts, nodes, etcd and certificates on one screen; exit code 8 when something is wrong
+    Status(status::StatusArgs),
+    /// Look at etcd and look after it
+    #[command(subcommand)]
+    Etcd(etcd::Verb),
     /// Give hosts back as they were
     Reset(cluster::ResetArgs),
     /// Cluster files: an example, a check, all defaults
@@ -53,6 +66,12 @@ pub fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Init(args) => on_runtime(cluster::init(args)),
+        Verb::Apply(args) => on_runtime(change::apply(args)),
+        Verb::Plan(args) => on_runtime_with_code(change::plan(args)),
+        Verb::Join(args) => on_runtime(change::join(args)),
+        Verb::Remove(args) => on_runtime(change::remove(args)),
+        Verb::Status(args) => on_runtime(status::run(args)),
+        Verb::Etcd(verb) => on_runtime(etcd::run(verb)),
         Verb::Reset(args) => on_runtime(cluster::reset(args)),
         Verb::HostAgent => on_runtime(kinit_agent::serve(tokio::io::stdin(), tokio::io::stdout())),
     };
@@ -78,6 +97,11 @@ async fn end_on_signal(mut interrupt: Signal, mut terminate: Signal) {
 
 /// Runs async work to its end, or to a signal.
 pub fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<ExitCode> {
+    on_runtime_with_code(async { work.await.map(|()| ExitCode::SUCCESS) })
+}
+
+/// The same for work that chooses its exit code.
+fn on_runtime_with_code(work: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     kinit_component_base::runtime::install_tls_provider();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -95,5 +119,5 @@ pub fn on_runtime(work: impl Future<Output = Result<()>>) -> Result<ExitCode> {
     let result = runtime.block_on(work);
     // A read of stdin that never ends must not hold the process back.
     runtime.shutdown_background();
-    result.map(|()| ExitCode::SUCCESS)
+    result
 }

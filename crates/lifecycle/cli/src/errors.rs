@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use kinit_config::LoadError;
-use kinit_phases::{Strangers, Unreachable};
-use kinit_planner::PlanError;
+use kinit_phases::{DrainBlocked, Impossible, Strangers, Unreachable};
+use kinit_planner::Refused;
 use kinit_workflow::RunError;
 
 /// Findings of preflight checks that stop a run; they were printed already.
@@ -19,6 +19,16 @@ impl std::fmt::Display for PreflightFailed {
 
 impl std::error::Error for PreflightFailed {}
 
+/// A saved plan that does not fit any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the cluster is not as it was when the plan was made: {0}")]
+pub struct Moved(pub String);
+
+/// Something is not as it should be; what, was printed already.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is not healthy")]
+pub struct Unhealthy(pub String);
+
 /// A flag's value that is none.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -26,7 +36,7 @@ pub struct Usage(pub String);
 
 /// Prints the failure with all its causes and, where there is one, a hint; returns the code of its family:
 /// 1 anything else, 2 usage (most of it clap's), 3 cluster file, 4 hosts not reached, 5 preflight, 6 conflict, 7 a step
-/// failed. A run that a signal ends has the shell's code for it: 130 for SIGINT, 143 for SIGTERM.
+/// failed, 8 not healthy (`status`, `etcd status`). A run that a signal ends has the shell's code for it: 130 for SIGINT, 143 for SIGTERM.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     tell!("error: {error:#}");
     let (code, hint) = classify(error);
@@ -64,8 +74,14 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
                 ),
             );
         }
-        if cause.is::<PlanError>() {
-            return (6, None);
+        if cause.is::<Refused>() || cause.is::<Impossible>() || cause.is::<DrainBlocked>() {
+            return (6, Some("nothing was changed"));
+        }
+        if cause.is::<Moved>() {
+            return (6, Some("nothing was changed; make the plan again (`kinit plan -o FILE`)"));
+        }
+        if cause.is::<Unhealthy>() {
+            return (8, None);
         }
         if cause.is::<RunError>() {
             return (7, Some("what was done stays done; run the same command again to go on from there"));

@@ -1,7 +1,9 @@
 //! The command line: a tree of verbs, their output, exit codes and hints.
 //!
 //! ```text
-//! kinit init|reset -f cluster.yaml      clusters
+//! kinit init|reset -f cluster.yaml      a cluster's beginning and end
+//! kinit plan|apply|join|remove          its changes
+//! kinit status, kinit etcd ...          looking at it and after it
 //! kinit config init|validate|print      the cluster file
 //! kinit playground ...                  hosts to try things on
 //! kinit host-agent                      what kinit runs of itself on hosts
@@ -12,14 +14,17 @@
 #[macro_use]
 mod say;
 
+mod change;
 mod cluster;
 mod command;
 mod config;
 mod demo;
 mod desk;
 mod errors;
+mod etcd;
 mod playground;
 mod progress;
 mod reference;
+mod status;
 
 pub use command::main;

@@ -6,11 +6,15 @@
 //!
 //! Unknown fields are refused. Defaults are kubeadm's (`kubeadm config print init-defaults`).
 
+mod change;
+mod edit;
 mod load;
 mod syntax;
 mod types;
 mod validate;
 
+pub use change::{differences, fixed};
+pub use edit::{EditError, add_host, host_lines, remove_host};
 pub use load::{LoadError, example, load, print, read};
 pub use types::{
     API_VERSION, Arg, Certificates, Cluster, Component, Etcd, HostSpec, HostSsh, KIND, Metadata, Networking, NodeTaint,

@@ -335,6 +335,11 @@ impl HostSpec {
         self.address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }
 
+    /// Where its etcd listens for its peers.
+    pub fn peer_url(&self) -> String {
+        format!("https://{}:2380", self.address)
+    }
+
     /// Names for its certificates.
     pub fn names(&self) -> NodeNames {
         NodeNames { name: self.name.clone(), address: self.ip() }

@@ -9,11 +9,10 @@ fn pki(file: &str) -> String {
     format!("{PKI}/{file}")
 }
 
-/// etcd 3.5, flags as kubeadm sets them; `initial-cluster` is every member from the start.
+/// etcd, flags as kubeadm sets them. Who the first members are is no flag: it matters at a member's first start only
+/// ([`crate::etcd_start`]).
 pub fn etcd(cluster: &Cluster, host: &HostSpec) -> Vec<Arg> {
     let ip = &host.address;
-    let members: Vec<String> =
-        cluster.hosts(Role::ControlPlane).map(|h| format!("{}=https://{}:2380", h.name, h.address)).collect();
     let ours = args([
         ("name", host.name.clone()),
         ("data-dir", cluster.spec.etcd.data_dir.clone()),
@@ -22,8 +21,6 @@ pub fn etcd(cluster: &Cluster, host: &HostSpec) -> Vec<Arg> {
         ("listen-peer-urls", format!("https://{ip}:2380")),
         ("initial-advertise-peer-urls", format!("https://{ip}:2380")),
         ("listen-metrics-urls", "http://127.0.0.1:2381".to_owned()),
-        ("initial-cluster", members.join(",")),
-        ("initial-cluster-state", "new".to_owned()),
         ("initial-cluster-token", cluster.metadata.name.clone()),
         ("client-cert-auth", "true".to_owned()),
         ("trusted-ca-file", pki("etcd/ca.crt")),

@@ -10,7 +10,7 @@ use crate::components as flags;
 use crate::phase::Phase;
 use crate::template::{self, TemplateError};
 use crate::units::Unit;
-use crate::{BOOTSTRAP_KUBECONFIG, KUBELET_CERTIFICATE, KUBERNETES, PKI};
+use crate::{BOOTSTRAP_KUBECONFIG, ETCD_START, KUBELET_CERTIFICATE, KUBERNETES, PKI, etcd_member_dir, etcd_start};
 
 /// What of a host's facts changes what it should have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +103,8 @@ impl Desired<'_> {
     }
 
     fn running(&mut self, phase: Phase, name: &str, reads: Vec<String>) {
-        self.add(phase, Resource::Unit { name: format!("{name}.service"), state: UnitState::Running { reads } });
+        let state = UnitState::Running { reads, reloads: false };
+        self.add(phase, Resource::Unit { name: format!("{name}.service"), state });
     }
 
     fn healthy(&mut self, phase: Phase, url: String, authority: bool) {
@@ -122,6 +123,9 @@ impl Desired<'_> {
         extra: &str,
     ) -> Result<(), TemplateError> {
         let program = format!("/usr/local/bin/{name}");
+        // Placed everywhere before, switched here: within the host's turn.
+        let target = self.bundle.hyperkube_path();
+        self.add(phase, Resource::Link { path: program.clone(), target, keep_existing: false });
         let mut unit = Unit::new(what, &program, args);
         unit.extra = extra.to_owned();
         reads.push(program);
@@ -178,17 +182,7 @@ impl Desired<'_> {
     fn binaries(&mut self) {
         let phase = Phase::Binaries;
         let path = self.bundle.hyperkube_path();
-        self.add(phase, Resource::Blob { path: path.clone(), sha256: self.bundle.hyperkube.clone(), mode: 0o755 });
-        let control_plane = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
-        let names = ["kubelet", "kube-proxy", "kube-netd"]
-            .into_iter()
-            .chain(control_plane.into_iter().filter(|_| self.host.is(Role::ControlPlane)));
-        for name in names.collect::<Vec<_>>() {
-            self.add(
-                phase,
-                Resource::Link { path: format!("/usr/local/bin/{name}"), target: path.clone(), keep_existing: false },
-            );
-        }
+        self.add(phase, Resource::Blob { path, sha256: self.bundle.hyperkube.clone(), mode: 0o755 });
     }
 
     fn shared(&mut self, shared: Shared, place: Place) {
@@ -252,9 +246,20 @@ impl Desired<'_> {
         unit.user = "etcd".to_owned();
         // With its peers missing etcd is not ready, but it must not be taken for failed.
         unit.kind = "exec".to_owned();
-        unit.extra = "LimitNOFILE=65536\nOOMScoreAdjust=-999".to_owned();
-        // etcd reads certificates anew for every connection: a rotation needs no restart.
-        self.unit(phase, "etcd", &unit, Vec::new())?;
+        unit.extra = format!("EnvironmentFile=-{ETCD_START}\nLimitNOFILE=65536\nOOMScoreAdjust=-999");
+        let members =
+            self.cluster.hosts(Role::ControlPlane).map(|h| (h.name.clone(), h.peer_url())).collect::<Vec<_>>();
+        let start = FileSpec {
+            path: ETCD_START.to_owned(),
+            mode: 0o644,
+            owner: "root:root".to_owned(),
+            content: Content::Text(etcd_start(&members, "new")),
+            unless_exists: Some(etcd_member_dir(self.cluster)),
+        };
+        self.add(phase, Resource::File(start));
+        // etcd reads certificates anew for every connection, so that their renewal needs no restart; the authority it
+        // reads once.
+        self.unit(phase, "etcd", &unit, vec![format!("{PKI}/etcd/ca.crt")])?;
         self.healthy(phase, "http://127.0.0.1:2381/health".to_owned(), false);
         Ok(())
     }
@@ -284,7 +289,10 @@ impl Desired<'_> {
                 .collect(),
         };
         self.file(phase, "/etc/haproxy/haproxy.cfg", 0o644, template::render(template::HAPROXY, &values)?);
-        self.running(phase, "haproxy", vec!["/etc/haproxy/haproxy.cfg".to_owned(), format!("{PKI}/ca.crt")]);
+        let reads = vec!["/etc/haproxy/haproxy.cfg".to_owned(), format!("{PKI}/ca.crt")];
+        // Connections of a changed configuration's predecessor live on.
+        let state = UnitState::Running { reads, reloads: true };
+        self.add(phase, Resource::Unit { name: "haproxy.service".to_owned(), state });
         Ok(())
     }
 
@@ -386,6 +394,7 @@ impl Desired<'_> {
             vec!["/var/lib/kubelet/config.yaml".into(), format!("{PKI}/ca.crt")],
             "KillMode=process\nOOMScoreAdjust=-999",
         )?;
+        self.healthy(phase, "http://127.0.0.1:10248/healthz".to_owned(), false);
         self.network()
     }
 
@@ -397,6 +406,9 @@ impl Desired<'_> {
         ] {
             self.kubeconfig(leaf, self.api());
             self.program(phase, name, what, &args, vec![format!("{KUBERNETES}/{name}.conf")], "")?;
+        }
+        for port in [10247, 10256] {
+            self.healthy(phase, format!("http://127.0.0.1:{port}/healthz"), false);
         }
         Ok(())
     }

@@ -13,14 +13,16 @@ mod dns;
 mod host;
 mod objects;
 mod phase;
+mod retired;
 mod template;
 mod units;
 
 pub use bundle::{Bundle, DNS_IMAGE, ImageArchive, PAUSE_IMAGE};
 pub use dns::dns_objects;
 pub use host::{HostFacts, desired};
-pub use objects::{bootstrap_token, cluster_objects, kubeconfig_for_token, node_patch};
+pub use objects::{OPERATORS, bootstrap_token, cluster_objects, kubeconfig_for_token};
 pub use phase::Phase;
+pub use retired::retired;
 pub use template::TemplateError;
 
 /// Where certificates are.
@@ -31,3 +33,17 @@ pub const KUBERNETES: &str = "/etc/kubernetes";
 pub const BOOTSTRAP_KUBECONFIG: &str = "bootstrap-kubeconfig";
 /// The kubelet's client certificate: once it is there, the node needs no bootstrapping.
 pub const KUBELET_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+/// What etcd reads at its first start: who the members are, and whether there is a cluster already.
+pub const ETCD_START: &str = "/etc/kubernetes/etcd.env";
+
+/// The folder that tells whether etcd has data.
+pub fn etcd_member_dir(cluster: &kinit_config::Cluster) -> String {
+    format!("{}/member", cluster.spec.etcd.data_dir.trim_end_matches('/'))
+}
+
+/// The text of [`ETCD_START`]: members by name and peer URL; `new`, or `existing` for one that joins. etcd reads it
+/// while it has no data.
+pub fn etcd_start(members: &[(String, String)], state: &str) -> String {
+    let list: Vec<String> = members.iter().map(|(name, url)| format!("{name}={url}")).collect();
+    format!("ETCD_INITIAL_CLUSTER={}\nETCD_INITIAL_CLUSTER_STATE={state}\n", list.join(","))
+}

@@ -6,13 +6,15 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kinit_config::{Cluster, HostSpec, Role as HostRole};
+use kinit_config::Cluster;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 pub(crate) const SYSTEM: &str = "kube-system";
 const PUBLIC: &str = "kube-public";
 const RBAC: &str = "rbac.authorization.k8s.io";
+/// The group of kinit itself towards the API, and the role and binding that give it its rights.
+pub const OPERATORS: &str = "kinit:operators";
 /// The group of kubeadm's bootstrap tokens.
 const TOKENS: &str = "system:bootstrappers:kubeadm:default-node-token";
 
@@ -81,8 +83,12 @@ pub fn cluster_objects(cluster: &Cluster, cluster_file: &str, ca_pem: &str) -> V
         metadata: meta(Some(PUBLIC), "kubeadm:bootstrap-signer-clusterinfo"),
         rules: Some(vec![rule("", &["configmaps"], &["get"], &["cluster-info"])]),
     };
+    let operators =
+        ClusterRole { metadata: meta(None, OPERATORS), rules: Some(operator_rules()), ..Default::default() };
     let data = |key: &str, text: String| Some(BTreeMap::from([(key.to_owned(), text)]));
     vec![
+        value(operators),
+        bind(OPERATORS, OPERATORS, subject("Group", OPERATORS)),
         bind("kubeadm:cluster-admins", "cluster-admin", subject("Group", "kubeadm:cluster-admins")),
         bind("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", subject("Group", TOKENS)),
         bind(
@@ -133,6 +139,24 @@ pub fn cluster_objects(cluster: &Cluster, cluster_file: &str, ca_pem: &str) -> V
     ]
 }
 
+/// What kinit does in the API: its own objects, and looking after nodes. It makes roles that give more than it has
+/// itself, which needs `bind` and `escalate`; it is recognizable in the audit log all the same, and reads no Secret.
+fn operator_rules() -> Vec<PolicyRule> {
+    let objects = &["get", "list", "watch", "create", "update", "patch", "delete"];
+    vec![
+        rule("", &["nodes"], &["get", "list", "watch", "patch", "delete"], &[]),
+        rule("", &["pods"], &["get", "list", "watch", "delete"], &[]),
+        rule("", &["pods/eviction"], &["create"], &[]),
+        rule("", &["configmaps", "services", "serviceaccounts"], objects, &[]),
+        rule("", &["secrets"], &["create", "patch", "delete"], &[]),
+        rule("apps", &["deployments", "daemonsets"], objects, &[]),
+        rule("policy", &["poddisruptionbudgets"], &["get", "list", "watch"], &[]),
+        rule("discovery.k8s.io", &["endpointslices"], &["get", "list", "watch"], &[]),
+        rule(RBAC, &["roles", "rolebindings", "clusterroles", "clusterrolebindings"], objects, &[]),
+        rule(RBAC, &["roles", "clusterroles"], &["bind", "escalate"], &[]),
+    ]
+}
+
 /// A kubeconfig that names the cluster and nobody.
 fn cluster_info(cluster: &Cluster, ca_pem: &str) -> String {
     let ca = json!(ByteString(ca_pem.as_bytes().to_vec()));
@@ -175,14 +199,4 @@ pub fn kubeconfig_for_token(cluster: &str, server: &str, ca_pem: &str, token: &s
          current-context: tls-bootstrap-token-user@{cluster}\nusers:\n- name: tls-bootstrap-token-user\n  user:\n    token: {token}\n",
         ca.as_str().unwrap_or_default()
     )
-}
-
-/// A merge patch for a control plane's Node: kubeadm's phase mark-control-plane. `None` for other hosts.
-pub fn node_patch(host: &HostSpec) -> Option<Value> {
-    host.is(HostRole::ControlPlane).then(|| {
-        json!({ "metadata": { "labels": {
-            "node-role.kubernetes.io/control-plane": "",
-            "node.kubernetes.io/exclude-from-external-load-balancers": "",
-        } } })
-    })
 }

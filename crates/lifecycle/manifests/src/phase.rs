@@ -1,7 +1,10 @@
-//! The phases of `init`, by kubeadm's names where it has them.
+//! The phases of all operations, by kubeadm's names where it has them.
+
+use serde::{Deserialize, Serialize};
 
 /// What a user sees and can name, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Checks, before anything is changed.
     Preflight,
@@ -35,11 +38,17 @@ pub enum Phase {
     Addon,
     /// Nodes Ready, DNS answering.
     Verify,
+    /// Pods leave the nodes of hosts that are removed.
+    Drain,
+    /// etcd's members of hosts that are removed, or that are no control planes any more.
+    RemoveEtcdMember,
+    /// What a host has no more use for; whole hosts that are removed; their Nodes.
+    CleanupNode,
 }
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::Preflight,
         Self::PrepareHosts,
         Self::Binaries,
@@ -56,6 +65,9 @@ impl Phase {
         Self::MarkControlPlane,
         Self::Addon,
         Self::Verify,
+        Self::Drain,
+        Self::RemoveEtcdMember,
+        Self::CleanupNode,
     ];
 
     /// Its name on the command line and in output.
@@ -77,6 +89,9 @@ impl Phase {
             Self::MarkControlPlane => "mark-control-plane",
             Self::Addon => "addon",
             Self::Verify => "verify",
+            Self::Drain => "drain",
+            Self::RemoveEtcdMember => "remove-etcd-member",
+            Self::CleanupNode => "cleanup-node",
         }
     }
 }

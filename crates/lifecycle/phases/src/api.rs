@@ -5,22 +5,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use kinit_agent::Agent;
+use kinit_planner::ObjectId;
+use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::Kubeconfig;
 use kube::core::{ApiResource, GroupVersionKind};
-use kube::{Client, Config};
 use serde_json::Value;
-
-/// A client with the rights of the first control plane's super-admin.conf, which never touches the desk's disk.
-pub async fn super_admin(first: &Agent) -> Result<Client> {
-    let text = first.read_file("/etc/kubernetes/super-admin.conf").await?;
-    let kubeconfig = Kubeconfig::from_yaml(&text).context("parse super-admin.conf")?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .context("use super-admin.conf")?;
-    kinit_client::from_config(config)
-}
 
 /// The hash of the public key of the authority that a kubeconfig's current context trusts, as kubeadm writes it
 /// (`sha256:HEX`); `None` for a kubeconfig without any cluster, an empty file among them.
@@ -55,13 +45,10 @@ pub async fn answers(client: &Client) -> bool {
     matches!(tokio::time::timeout(Duration::from_secs(3), request).await, Ok(Ok(_)))
 }
 
-/// `Kind namespace/name`, as plans show it.
-pub fn key(object: &Value) -> String {
-    let field = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
-    match field("/metadata/namespace") {
-        "" => format!("{} {}", field("/kind"), field("/metadata/name")),
-        namespace => format!("{} {namespace}/{}", field("/kind"), field("/metadata/name")),
-    }
+/// An object's identity.
+pub fn id(object: &Value) -> ObjectId {
+    let field = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    ObjectId { kind: field("/kind"), namespace: field("/metadata/namespace"), name: field("/metadata/name") }
 }
 
 /// What of an object is in the API.
@@ -78,7 +65,7 @@ pub enum Presence {
 /// Compares an object with the API's; what it does not mention does not matter.
 pub async fn look(client: &Client, object: &Value) -> Result<Presence> {
     let (api, name) = api_for(client, object)?;
-    Ok(match api.get_opt(&name).await.with_context(|| format!("get {}", key(object)))? {
+    Ok(match api.get_opt(&name).await.with_context(|| format!("get {}", id(object)))? {
         None => Presence::Missing,
         Some(actual) => {
             let actual = serde_json::to_value(actual).context("encode an API object")?;
@@ -90,7 +77,7 @@ pub async fn look(client: &Client, object: &Value) -> Result<Presence> {
 /// Creates the object, or changes what differs of it.
 pub async fn apply(client: &Client, object: &Value) -> Result<()> {
     let (api, name) = api_for(client, object)?;
-    let key = key(object);
+    let key = id(object);
     if api.get_opt(&name).await.with_context(|| format!("get {key}"))?.is_some() {
         api.patch(&name, &PatchParams::default(), &Patch::Merge(object))
             .await
@@ -170,7 +157,8 @@ mod tests {
         assert!(covers(&json!({ "spec": { "ports": [{ "port": 53, "protocol": "UDP" }], "x": 1 } }), &wanted));
         assert!(!covers(&json!({ "spec": { "ports": [{ "port": 54 }] } }), &wanted));
         assert!(!covers(&json!({ "spec": { "ports": [{ "port": 53 }, { "port": 54 }] } }), &wanted));
-        assert_eq!(key(&json!({ "kind": "Role", "metadata": { "name": "a:b", "namespace": "n" } })), "Role n/a:b");
+        let role = json!({ "kind": "Role", "metadata": { "name": "a:b", "namespace": "n" } });
+        assert_eq!(id(&role).to_string(), "Role n/a:b");
     }
 
     fn kubeconfig(current: &str, clusters: &[(&str, &str)]) -> String {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures::stream::{self, StreamExt};
 use kinit_agent::{Agent, Busy};
 use kinit_config::{Cluster, HostSpec};
@@ -39,12 +39,33 @@ pub struct Unreachable {
     pub busy: bool,
 }
 
-/// An agent on every host.
-pub struct Hosts(BTreeMap<String, Arc<Agent>>);
+/// An agent on every host that could be reached.
+#[derive(Default)]
+pub struct Hosts {
+    agents: BTreeMap<String, Arc<Agent>>,
+    unreachable: BTreeMap<String, String>,
+}
 
 impl Hosts {
-    /// Connects to all hosts of the file at once; tells of all that cannot be reached.
-    pub async fn connect(cluster: &Cluster, options: &ConnectOptions) -> Result<Self, Unreachable> {
+    /// Connects to all of these hosts at once. One that cannot be reached is a fact, which each operation judges for
+    /// itself; one that another kinit works on is an error.
+    pub async fn connect(
+        cluster: &Cluster,
+        hosts: impl IntoIterator<Item = &HostSpec>,
+        options: &ConnectOptions,
+    ) -> Result<Self, Unreachable> {
+        let mut all = Self::default();
+        all.add(cluster, hosts, options).await?;
+        Ok(all)
+    }
+
+    /// Connects to more hosts.
+    pub async fn add(
+        &mut self,
+        cluster: &Cluster,
+        hosts: impl IntoIterator<Item = &HostSpec>,
+        options: &ConnectOptions,
+    ) -> Result<(), Unreachable> {
         let one = |host: &HostSpec| {
             let (name, target, options) = (host.name.clone(), target(cluster, host, options), options.clone());
             async move {
@@ -55,22 +76,30 @@ impl Hosts {
                 (name.clone(), agent.await)
             }
         };
-        let tasks: Vec<_> = cluster.spec.hosts.iter().map(one).collect();
+        let known = |name: &str| self.agents.contains_key(name) || self.unreachable.contains_key(name);
+        let tasks: Vec<_> = hosts.into_iter().filter(|host| !known(&host.name)).map(one).collect();
         let results: Vec<_> = stream::iter(tasks).buffer_unordered(PARALLELISM).collect().await;
-        let (mut agents, mut why, mut busy) = (BTreeMap::new(), Vec::new(), true);
+        let mut busy = Vec::new();
         for (name, result) in results {
             match result {
-                Ok(agent) => {
-                    agents.insert(name, Arc::new(agent));
-                }
-                Err(error) => {
-                    busy &= error.is::<Busy>();
-                    why.push((name, format!("{error:#}")));
-                }
+                Ok(agent) => drop(self.agents.insert(name, Arc::new(agent))),
+                Err(error) if error.is::<Busy>() => busy.push((name, format!("{error:#}"))),
+                Err(error) => drop(self.unreachable.insert(name, format!("{error:#}"))),
             }
         }
-        why.sort();
-        if why.is_empty() { Ok(Self(agents)) } else { Err(Unreachable { why, busy }) }
+        busy.sort();
+        if busy.is_empty() { Ok(()) } else { Err(Unreachable { why: busy, busy: true }) }
+    }
+
+    /// Those that could not be reached, each with the reason.
+    pub fn unreachable(&self) -> &BTreeMap<String, String> {
+        &self.unreachable
+    }
+
+    /// Refuses to go on without any of them.
+    pub fn need_all(&self) -> Result<(), Unreachable> {
+        let why: Vec<_> = self.unreachable.iter().map(|(host, why)| (host.clone(), why.clone())).collect();
+        if why.is_empty() { Ok(()) } else { Err(Unreachable { why, busy: false }) }
     }
 
     /// Facts about all hosts.
@@ -81,25 +110,43 @@ impl Hosts {
 
     /// The agent of a host.
     pub fn agent(&self, host: &str) -> Result<&Arc<Agent>> {
-        self.0.get(host).with_context(|| format!("host {host} is not connected"))
+        self.agents.get(host).with_context(|| match self.unreachable.get(host) {
+            Some(why) => format!("host {host} cannot be reached: {why}"),
+            None => format!("host {host} is not connected"),
+        })
     }
 
-    /// Does something on all hosts at once; the first failure wins, named by its host.
+    /// The names of all hosts with an agent.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.agents.keys().map(String::as_str)
+    }
+
+    /// Does something on all hosts at once; every failure is told, named by its host.
     pub async fn each<T, F, Fut>(&self, f: F) -> Result<BTreeMap<String, T>>
     where
         F: Fn(Arc<Agent>) -> Fut,
         Fut: Future<Output = Result<T>>,
     {
-        let tasks: Vec<_> = self.0.iter().map(|(name, agent)| (name.clone(), f(agent.clone()))).collect();
-        let results: Vec<_> = stream::iter(tasks)
+        let (done, failed): (Vec<_>, Vec<_>) =
+            self.try_each(f).await.into_iter().partition(|(_, result)| result.is_ok());
+        let failed = failed.into_iter().filter_map(|(host, result)| Some(format!("{host}: {:#}", result.err()?)));
+        let failed: Vec<String> = failed.collect();
+        ensure!(failed.is_empty(), "{}", failed.join("\n"));
+        Ok(done.into_iter().filter_map(|(host, result)| Some((host, result.ok()?))).collect())
+    }
+
+    /// Does something on all hosts at once.
+    pub async fn try_each<T, F, Fut>(&self, f: F) -> BTreeMap<String, Result<T>>
+    where
+        F: Fn(Arc<Agent>) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let tasks: Vec<_> = self.agents.iter().map(|(name, agent)| (name.clone(), f(agent.clone()))).collect();
+        stream::iter(tasks)
             .map(|(name, task)| async { (name, task.await) })
             .buffer_unordered(PARALLELISM)
             .collect()
-            .await;
-        results
-            .into_iter()
-            .map(|(name, result)| result.with_context(|| name.clone()).map(|value| (name, value)))
-            .collect()
+            .await
     }
 }
 

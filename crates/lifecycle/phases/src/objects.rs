@@ -3,22 +3,25 @@
 use anyhow::{Context, Result};
 use kinit_config::Cluster;
 use kinit_manifests::{Phase, cluster_objects, dns_objects};
-use kinit_planner::ObjectState;
+use kinit_planner::{ObjectId, ObjectState};
 use kube::Client;
 use serde_json::Value;
 
 use crate::api::{self, Presence};
 
-/// Every object that `init` makes, in order.
-pub fn wanted(cluster: &Cluster, ca_pem: &str) -> Result<Vec<(Phase, Value)>> {
-    let file = kinit_config::print(cluster).context("print the cluster file")?;
+/// Every object that kinit makes, in order; the cluster file that is kept with them is `record`'s.
+pub fn wanted(cluster: &Cluster, record: &Cluster, ca_pem: &str) -> Result<Vec<(Phase, Value)>> {
+    let file = kinit_config::print(record).context("print the cluster file")?;
     let first = cluster_objects(cluster, &file, ca_pem).into_iter().map(|o| (Phase::UploadConfig, o));
     let addons = dns_objects(cluster).into_iter().map(|o| (Phase::Addon, o));
     Ok(first.chain(addons).collect())
 }
 
 /// What the API has of them; without a client (the API does not answer yet) they count as missing.
-pub async fn observe(client: Option<&Client>, wanted: &[(Phase, Value)]) -> Result<Vec<(Phase, String, ObjectState)>> {
+pub async fn observe(
+    client: Option<&Client>,
+    wanted: &[(Phase, Value)],
+) -> Result<Vec<(Phase, ObjectId, ObjectState)>> {
     let mut states = Vec::with_capacity(wanted.len());
     for (phase, object) in wanted {
         let state = match client {
@@ -29,7 +32,7 @@ pub async fn observe(client: Option<&Client>, wanted: &[(Phase, Value)]) -> Resu
                 Presence::Missing => ObjectState::Missing,
             },
         };
-        states.push((*phase, api::key(object), state));
+        states.push((*phase, api::id(object), state));
     }
     Ok(states)
 }

@@ -2,17 +2,25 @@
 //! everything that will be done.
 //!
 //! ```text
-//! Observation per host ─┐
-//! ObjectState per object ┼─► init ─► Plan: stages of steps, without secrets ─► text
-//! Cluster ──────────────┘
+//! Situation: hosts' observations, etcd's members, Nodes, API objects, ─┐
+//!            who leaves, who cannot be reached, which hosts count      ├─► plan ─► Plan: stages of steps, no secrets
+//! Cluster ─────────────────────────────────────────────────────────────┘     └─► Refused: every reason at once
 //! ```
 
+mod certs;
+mod cluster;
 mod identity;
-mod init;
+mod lanes;
+mod leaving;
+mod members;
 mod plan;
 mod preflight;
+mod refusal;
+mod situation;
 
+pub use cluster::plan;
 pub use identity::{Stranger, authority, strangers};
-pub use init::{HostObservation, ObjectState, PlanError, init};
-pub use plan::{Action, Plan, PlanStage, Step};
+pub use plan::{Action, ObjectId, Plan, PlanStage, Step};
 pub use preflight::{Finding, preflight};
+pub use refusal::{PlanError, Refused};
+pub use situation::{HostObservation, Leaving, NodeState, ObjectState, Scope, Situation};

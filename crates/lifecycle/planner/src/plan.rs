@@ -1,10 +1,30 @@
-//! The plan itself.
+//! The plan itself: a value that can be printed, written to a file and read again. It holds no secret.
 
 use kinit_manifests::Phase;
 use kinit_resource::{Change, LeafSpec, Place, Resource, Shared};
+use serde::{Deserialize, Serialize};
+
+/// An API object that kinit makes, by its identity.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ObjectId {
+    /// `ConfigMap`.
+    pub kind: String,
+    /// Empty for objects of the cluster.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl std::fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let separator = if self.namespace.is_empty() { "" } else { "/" };
+        write!(f, "{} {}{separator}{}", self.kind, self.namespace, self.name)
+    }
+}
 
 /// What a step does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Action {
     /// Brings a resource of the host about.
     Apply(Resource),
@@ -26,22 +46,60 @@ pub enum Action {
         /// The host with the authority.
         by: String,
     },
+    /// Adds the host to etcd's members, without a vote.
+    EtcdAdd {
+        /// The host's peer URL.
+        peer_url: String,
+        /// The host whose member is asked to.
+        via: String,
+    },
+    /// Gives the host's member its vote once it has caught up.
+    EtcdPromote {
+        /// The host's peer URL.
+        peer_url: String,
+        /// The host whose member is asked to.
+        via: String,
+    },
+    /// Removes a member from etcd.
+    EtcdRemove {
+        /// Its ID.
+        id: u64,
+        /// Its peer URL, which must be that ID's.
+        peer_url: String,
+        /// The host whose member is asked to.
+        via: String,
+    },
     /// Waits until the API answers through the endpoint.
     WaitForApi,
-    /// Creates or changes an API object, known by `Kind namespace/name`.
-    Object(String),
+    /// Creates or changes an API object.
+    Object(ObjectId),
     /// Makes a token and keeps it for this run.
     BootstrapToken,
-    /// Labels a control plane's Node.
-    MarkNode(String),
-    /// Waits until all nodes are Ready.
-    WaitForNodes,
+    /// Takes back the token of this run.
+    RevokeBootstrapToken,
+    /// Gives a Node the label and the taint of its roles, and takes away those of roles that it lost.
+    MarkNode {
+        /// The Node.
+        node: String,
+        /// Whether it is a control plane.
+        control_plane: bool,
+        /// Whether it takes workloads.
+        worker: bool,
+    },
+    /// Waits until these nodes are Ready.
+    WaitForNodes(Vec<String>),
     /// Waits until DNS has an endpoint.
     WaitForDns,
+    /// Cordons a node and evicts its pods.
+    Drain(String),
+    /// Gives the host back as it was.
+    ResetHost,
+    /// Deletes a Node.
+    DeleteNode(String),
 }
 
 /// One action on one host, or on the cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// The host; `None` for the cluster.
     pub host: Option<String>,
@@ -51,8 +109,20 @@ pub struct Step {
     pub change: Change,
 }
 
+impl Step {
+    /// A step on a host.
+    pub fn on(host: &str, action: Action, change: Change) -> Self {
+        Self { host: Some(host.to_owned()), action, change }
+    }
+
+    /// A step of the cluster.
+    pub fn of_cluster(action: Action, change: Change) -> Self {
+        Self { host: None, action, change }
+    }
+}
+
 /// Steps that end in a barrier.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanStage {
     /// The phase it belongs to.
     pub phase: Phase,
@@ -63,7 +133,7 @@ pub struct PlanStage {
 }
 
 /// Everything that will be done, in order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The stages.
     pub stages: Vec<PlanStage>,
@@ -72,7 +142,19 @@ pub struct Plan {
 impl Plan {
     /// Steps that change something; waiting does not.
     pub fn changes(&self) -> usize {
-        self.stages.iter().flat_map(|s| &s.steps).filter(|s| s.change.changes).count()
+        self.steps().filter(|s| s.change.changes).count()
+    }
+
+    /// All steps, in order.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.stages.iter().flat_map(|s| &s.steps)
+    }
+
+    /// Adds a stage, if there is anything in it.
+    pub(crate) fn push(&mut self, phase: Phase, serial: bool, steps: Vec<Step>) {
+        if !steps.is_empty() {
+            self.stages.push(PlanStage { phase, serial, steps });
+        }
     }
 }
 

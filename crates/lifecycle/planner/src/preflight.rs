@@ -51,6 +51,19 @@ pub fn preflight(cluster: &Cluster, facts: &BTreeMap<String, Facts>, now: i64, k
         }
     }
     findings.extend(machine_ids(facts));
+    let members = cluster.hosts(Role::ControlPlane).count();
+    if members > 0 && members % 2 == 0 {
+        findings.push(Finding {
+            host: String::new(),
+            check: "EtcdMembers".to_owned(),
+            message: format!(
+                "{members} control planes make {members} etcd members, which survive no more failures than {}",
+                members - 1
+            ),
+            remedy: "an odd number is better, but for the time of a change",
+            warning: true,
+        });
+    }
     if cluster.hosts(Role::LoadBalancer).count() == 1 {
         findings.push(Finding {
             host: String::new(),

@@ -1,18 +1,39 @@
 //! From what is wanted and what was seen to what would change.
 
+use serde::{Deserialize, Serialize};
+
 use crate::types::{LeafForm, Observed, Resource, UnitState};
 
 /// What would be done to a resource, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// `install`, `create`, `change`, `remove`, `start`, ...
-    pub verb: &'static str,
+    pub verb: String,
     /// What it is done to.
     pub what: String,
     /// Why, when it is there but differs.
     pub why: Option<String>,
     /// False for waiting, which changes nothing.
     pub changes: bool,
+}
+
+impl Change {
+    /// A change without a reason.
+    pub fn new(verb: &str, what: impl Into<String>) -> Self {
+        Self { verb: verb.to_owned(), what: what.into(), why: None, changes: true }
+    }
+
+    /// Waiting for something.
+    pub fn wait(what: impl Into<String>) -> Self {
+        Self { changes: false, ..Self::new("wait for", what) }
+    }
+
+    /// The same, with the reason.
+    #[must_use]
+    pub fn because(mut self, why: impl Into<String>) -> Self {
+        self.why = Some(why.into());
+        self
+    }
 }
 
 impl std::fmt::Display for Change {
@@ -36,7 +57,7 @@ pub fn compare(resource: &Resource, observed: &Observed) -> Option<Change> {
         Observed::Missing => (true, None),
         Observed::Differs(why) | Observed::Failed(why) => (false, Some(why.clone())),
     };
-    let verb = verb(resource, missing);
+    let verb = verb(resource, missing).to_owned();
     Some(Change { verb, what: what(resource), why, changes: !matches!(resource, Resource::Healthy { .. }) })
 }
 
@@ -51,6 +72,7 @@ fn verb(resource: &Resource, missing: bool) -> &'static str {
         Resource::Image { .. } => "import",
         Resource::Unit { state: UnitState::Stopped, .. } => "stop",
         Resource::Unit { .. } if missing => "start",
+        Resource::Unit { state: UnitState::Running { reloads: true, .. }, .. } => "reload",
         Resource::Unit { .. } => "restart",
         Resource::Healthy { .. } => "wait for",
         Resource::Leaf(_) if missing => "issue",
@@ -90,7 +112,7 @@ mod tests {
     #[test]
     fn changes_read_as_sentences() {
         let unit = |state| Resource::Unit { name: "etcd.service".into(), state };
-        let running = unit(UnitState::Running { reads: vec![] });
+        let running = unit(UnitState::Running { reads: vec![], reloads: false });
         for (resource, observed, expected) in [
             (running.clone(), Observed::AsWanted, None),
             (running.clone(), Observed::Missing, Some("start etcd.service")),

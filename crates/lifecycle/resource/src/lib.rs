@@ -7,10 +7,12 @@
 //! A resource never holds a secret: secrets are named ([`Shared`], [`Content::Secret`]) and travel beside the plan.
 
 mod compare;
+mod etcd;
 mod facts;
 mod types;
 
 pub use compare::{Change, compare};
+pub use etcd::{EtcdMember, EtcdStatus};
 pub use facts::Facts;
 pub use types::{Content, FileSpec, LeafForm, LeafSpec, Observed, Place, Resource, Shared, UnitState};
 

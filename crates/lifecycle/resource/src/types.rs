@@ -135,8 +135,11 @@ pub enum UnitState {
     Running {
         /// Files and links it reads at start.
         reads: Vec<String>,
+        /// It takes changes of them by a reload, which keeps its connections; a changed unit file needs a restart all
+        /// the same.
+        reloads: bool,
     },
-    /// Disabled and stopped.
+    /// Disabled and stopped, if kinit enabled it; a unit that kinit has never touched is left alone.
     Stopped,
 }
 
@@ -172,7 +175,8 @@ pub enum Resource {
         /// Whatever stands there already may stay.
         keep_existing: bool,
     },
-    /// Nothing at that path.
+    /// Nothing of kinit's at that path: what kinit made there is removed, what it replaced is put back, and what it has
+    /// never touched is left alone.
     Absent {
         /// Where.
         path: String,

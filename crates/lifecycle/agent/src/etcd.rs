@@ -1,0 +1,260 @@
+//! The etcd member of this host, asked and told through its own client port. Reached from the host itself, so that a
+//! firewall between desk and hosts does not matter.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use kinit_etcd_connect::etcd_client::{
+    AlarmAction, AlarmType, Client, CompactionOptions, Error, Member, MemberAddOptions,
+};
+use kinit_etcd_connect::{Etcd, Options};
+use kinit_resource::{EtcdMember, EtcdStatus};
+use serde::{Deserialize, Serialize};
+
+const ENDPOINT: &str = "https://127.0.0.1:2379";
+const PKI: &str = "/etc/kubernetes/pki/etcd";
+/// A call that needs a quorum is answered within an election, or not at all.
+const CALL: Duration = Duration::from_secs(10);
+/// Defragmenting blocks the member: a second for 100 MiB or so.
+const LONG_CALL: Duration = Duration::from_secs(300);
+/// etcd refuses changes of its membership until all members have been connected for 5 s (`HealthInterval`).
+const SETTLE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What etcd is asked to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EtcdRequest {
+    /// Add a member without a vote.
+    AddLearner {
+        /// `https://IP:2380`.
+        peer_url: String,
+    },
+    /// Give the member with this peer URL its vote, as soon as it has caught up.
+    Promote {
+        /// `https://IP:2380`.
+        peer_url: String,
+        /// How long that may take, in seconds.
+        seconds: u32,
+    },
+    /// Remove a member.
+    Remove {
+        /// Its ID.
+        id: u64,
+        /// It must have this peer URL: an ID that was mistyped, or that is of another cluster, removes nobody.
+        peer_url: String,
+    },
+    /// Hand the leadership over; asked of the leader alone.
+    MoveLeader {
+        /// To the member with this ID.
+        to: u64,
+    },
+    /// Give free space in the database's file back to the file system. The member does not answer meanwhile.
+    Defragment,
+    /// Drop the history of all keys up to now.
+    Compact,
+    /// Clear all alarms; one whose cause is still there comes back.
+    DisarmAlarms,
+}
+
+async fn client() -> Result<Client> {
+    let file = |name: &str| Some(PathBuf::from(format!("{PKI}/{name}")));
+    let options = Options {
+        endpoints: vec![ENDPOINT.to_owned()],
+        ca_file: file("ca.crt"),
+        cert_file: file("healthcheck-client.crt"),
+        key_file: file("healthcheck-client.key"),
+        // A member without a leader is asked too: that it has none is an answer.
+        without_leader: true,
+    };
+    Ok(Etcd::connect(options).await?.client().await?)
+}
+
+/// Waits for an answer of etcd's.
+async fn call<T>(what: &str, within: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T> {
+    let answer = tokio::time::timeout(within, answer).await;
+    answer
+        .map_err(|_| anyhow!("{what}: etcd gave no answer within {} s", within.as_secs()))?
+        .with_context(|| what.to_owned())
+}
+
+fn member(member: &Member) -> EtcdMember {
+    EtcdMember {
+        id: member.id(),
+        name: member.name().to_owned(),
+        peer_urls: member.peer_urls().to_vec(),
+        client_urls: member.client_urls().to_vec(),
+        learner: member.is_learner(),
+    }
+}
+
+async fn members(client: &mut Client) -> Result<Vec<EtcdMember>> {
+    let list = call("list etcd's members", CALL, client.member_list()).await?;
+    Ok(list.members().iter().map(member).collect())
+}
+
+/// What this host's member says.
+pub(crate) async fn status() -> Result<EtcdStatus> {
+    let mut client = client().await?;
+    let status = call("ask etcd for its status", CALL, client.status()).await?;
+    let members = members(&mut client).await?;
+    // Alarms need a quorum; without one there is worse to say.
+    let alarms = match status.leader() {
+        0 => Vec::new(),
+        _ => {
+            let answer = client.alarm(AlarmAction::Get, AlarmType::None, None);
+            let alarms = call("ask etcd for its alarms", CALL, answer).await;
+            let named = |a: &kinit_etcd_connect::etcd_client::AlarmMember| (alarm_name(a.alarm()), a.member_id());
+            alarms.map(|list| list.alarms().iter().map(named).collect()).unwrap_or_default()
+        }
+    };
+    let size = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
+    let header = status.header();
+    Ok(EtcdStatus {
+        id: header.map(|h| h.member_id()).unwrap_or_default(),
+        members,
+        leader: status.leader(),
+        version: status.version().to_owned(),
+        db_size: size(status.db_size()),
+        db_size_in_use: size(status.raft_used_db_size()),
+        raft_term: status.raft_term(),
+        raft_index: status.raft_index(),
+        raft_applied_index: status.raft_applied_index(),
+        revision: header.map(|h| h.revision()).unwrap_or_default(),
+        alarms,
+        errors: status.errors().to_vec(),
+    })
+}
+
+fn alarm_name(alarm: AlarmType) -> String {
+    match alarm {
+        AlarmType::Nospace => "NOSPACE",
+        AlarmType::Corrupt => "CORRUPT",
+        AlarmType::None => "NONE",
+    }
+    .to_owned()
+}
+
+/// Does it. Each request may be made again: what is done already is success.
+pub(crate) async fn perform(request: EtcdRequest) -> Result<()> {
+    let mut client = client().await?;
+    match request {
+        EtcdRequest::AddLearner { peer_url } => add_learner(&mut client, &peer_url).await,
+        EtcdRequest::Promote { peer_url, seconds } => {
+            promote(&mut client, &peer_url, Duration::from_secs(seconds.into())).await
+        }
+        EtcdRequest::Remove { id, peer_url } => remove(&mut client, id, &peer_url).await,
+        EtcdRequest::MoveLeader { to } => call("move etcd's leadership", CALL, client.move_leader(to)).await.map(drop),
+        EtcdRequest::Defragment => call("defragment etcd", LONG_CALL, client.defragment()).await.map(drop),
+        EtcdRequest::Compact => {
+            let status = call("ask etcd for its revision", CALL, client.status()).await?;
+            let revision = status.header().map(|h| h.revision()).context("etcd told no revision")?;
+            let options = CompactionOptions::new().with_physical();
+            match call("compact etcd", LONG_CALL, client.compact(revision, Some(options))).await {
+                Err(error) if format!("{error:#}").contains("has been compacted") => Ok(()),
+                other => other.map(drop),
+            }
+        }
+        EtcdRequest::DisarmAlarms => disarm(&mut client).await,
+    }
+}
+
+async fn disarm(client: &mut Client) -> Result<()> {
+    let list = call("ask etcd for its alarms", CALL, client.alarm(AlarmAction::Get, AlarmType::None, None)).await?;
+    for alarm in list.alarms() {
+        let mut options = kinit_etcd_connect::etcd_client::AlarmOptions::new();
+        options.with_member(alarm.member_id());
+        let answer = client.alarm(AlarmAction::Deactivate, alarm.alarm(), Some(options));
+        call("disarm an alarm of etcd's", CALL, answer).await?;
+    }
+    Ok(())
+}
+
+async fn add_learner(client: &mut Client, peer_url: &str) -> Result<()> {
+    let deadline = Instant::now() + SETTLE;
+    loop {
+        if members(client).await?.iter().any(|m| m.peer_urls.iter().any(|url| url == peer_url)) {
+            return Ok(());
+        }
+        let options = MemberAddOptions::new().with_is_learner();
+        match call("add a learner to etcd", CALL, client.member_add([peer_url], Some(options))).await {
+            Ok(_) => return Ok(()),
+            // Nothing tells when all members have been connected for long enough.
+            Err(error) if passes(&error) && Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether etcd says of a change of its membership that it has to wait.
+fn passes(error: &anyhow::Error) -> bool {
+    let text = format!("{error:#}");
+    text.contains("unhealthy cluster") || text.contains("re-configuration failed due to not enough started members")
+}
+
+async fn promote(client: &mut Client, peer_url: &str, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let list = members(client).await?;
+        let found = list.into_iter().find(|m| m.peer_urls.iter().any(|url| url == peer_url));
+        let learner = found.with_context(|| format!("etcd has no member with peer URL {peer_url}"))?;
+        if !learner.learner {
+            return Ok(());
+        }
+        let answer = call("promote a learner of etcd's", CALL, client.member_promote(learner.id)).await;
+        match answer {
+            Ok(_) => return Ok(()),
+            // etcd knows how far it is and does not tell: it is asked again.
+            Err(error) if is_behind(&error) => {
+                ensure!(
+                    Instant::now() < deadline,
+                    "the learner {} has not caught up within {} s; is its disk or network too slow? It has no vote, and the cluster goes on without it",
+                    learner.hex(),
+                    patience.as_secs()
+                );
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_behind(error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains("in sync with leader") || passes(error)
+}
+
+async fn remove(client: &mut Client, id: u64, peer_url: &str) -> Result<()> {
+    let deadline = Instant::now() + SETTLE;
+    loop {
+        let list = members(client).await?;
+        let Some(found) = list.iter().find(|m| m.id == id) else { return Ok(()) };
+        if !found.peer_urls.iter().any(|url| url == peer_url) {
+            bail!(
+                "etcd's member {id:x} has the peer URLs {}, not {peer_url}: it is another one, and stays",
+                found.peer_urls.join(", ")
+            );
+        }
+        match call("remove a member of etcd", CALL, client.member_remove(id)).await {
+            Ok(_) => return Ok(()),
+            Err(error) if passes(&error) && Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A snapshot of the key space, piece by piece, with its SHA-256 at the end (`Maintenance.Snapshot`).
+pub(crate) struct Snapshot(kinit_etcd_connect::etcd_client::SnapshotStreaming);
+
+impl Snapshot {
+    /// Asks for one.
+    pub(crate) async fn begin() -> Result<Self> {
+        let mut client = client().await?;
+        Ok(Self(call("ask etcd for a snapshot", CALL, client.snapshot()).await?))
+    }
+
+    /// The next piece; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        let piece = call("read etcd's snapshot", CALL, self.0.message()).await?;
+        Ok(piece.map(|piece| piece.blob().to_vec()))
+    }
+}

@@ -1,0 +1,329 @@
+//! `kinit apply`, `plan`, `join` and `remove`: operations on a cluster that is there. Each shows its plan and asks.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use kinit_config::{Cluster, HostSpec, Role};
+use kinit_phases::{DrainOptions, Request, Run};
+use kinit_planner::{Action, Plan};
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{Common, Flags, ask, begin, finished, judge, show_plan};
+use crate::config;
+use crate::desk::known_authority;
+use crate::errors::{Moved, Usage};
+use crate::progress::{Output, listeners};
+
+/// What all of these take.
+#[derive(Args, Debug)]
+pub struct ChangeArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Folder with the binaries and images to install [default: the folder of kinit itself]
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
+    /// Preflight checks to ignore, by name; `all` for every one but OtherCluster
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    ignore_preflight_errors: Vec<String>,
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    yes: bool,
+    #[command(flatten)]
+    drain: DrainArgs,
+}
+
+/// How nodes are drained, as `kubectl drain` does.
+#[derive(Args, Debug)]
+pub struct DrainArgs {
+    /// Seconds that draining a node may take
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    drain_timeout: u64,
+    /// Drain nodes with pods that have data in emptyDir volumes too; the data is lost
+    #[arg(long)]
+    delete_emptydir_data: bool,
+    /// Drain nodes with pods that no controller makes again too; they are deleted
+    #[arg(long)]
+    force: bool,
+    /// Delete pods instead of evicting them: PodDisruptionBudgets are ignored
+    #[arg(long)]
+    disable_eviction: bool,
+    /// Seconds that pods get to end [default: their own]
+    #[arg(long, value_name = "SECONDS")]
+    grace_period: Option<u32>,
+}
+
+/// Flags of `kinit apply`.
+#[derive(Args, Debug)]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    change: ChangeArgs,
+    /// Bring only these hosts to what the file says
+    #[arg(long, value_delimiter = ',', value_name = "HOSTS")]
+    host: Vec<String>,
+    /// Carry out a plan that `kinit plan -o` wrote, or refuse because the cluster is not as it was then
+    #[arg(long, value_name = "FILE", conflicts_with = "host")]
+    plan: Option<PathBuf>,
+}
+
+/// Flags of `kinit plan`.
+#[derive(Args, Debug)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    change: ChangeArgs,
+    /// Plan for these hosts only
+    #[arg(long, value_delimiter = ',', value_name = "HOSTS")]
+    host: Vec<String>,
+    /// Write the plan to a file, for `kinit apply --plan`
+    #[arg(short = 'o', long = "out", value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Flags of `kinit join`.
+#[derive(Args, Debug)]
+pub struct JoinArgs {
+    /// Name of the host to add; one that the file has already needs no other flag
+    host: String,
+    /// Its address
+    #[arg(long)]
+    address: Option<String>,
+    /// What it is for: control-plane, worker or loadbalancer
+    #[arg(long, value_delimiter = ',', value_name = "ROLES")]
+    role: Vec<String>,
+    /// Add the host to the cluster file
+    #[arg(long)]
+    write: bool,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+/// Flags of `kinit remove`.
+#[derive(Args, Debug)]
+pub struct RemoveArgs {
+    /// Names of the hosts to remove
+    #[arg(required = true)]
+    hosts: Vec<String>,
+    /// Remove the hosts from the cluster file
+    #[arg(long)]
+    write: bool,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+/// A plan in a file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SavedPlan {
+    api_version: String,
+    kind: String,
+    /// The cluster file that it is for, with all defaults.
+    cluster: String,
+    hosts: Vec<String>,
+    plan: Plan,
+}
+
+const SAVED: (&str, &str) = ("kinit.dev/v1alpha1", "Plan");
+
+impl ChangeArgs {
+    fn flags(&self) -> Flags {
+        let args = &self.drain;
+        let drain = DrainOptions {
+            timeout: Duration::from_secs(args.drain_timeout),
+            delete_emptydir_data: args.delete_emptydir_data,
+            force: args.force,
+            disable_eviction: args.disable_eviction,
+            grace_period: args.grace_period,
+        };
+        Flags { bundle: self.bundle.clone(), drain }
+    }
+
+    fn file(&self) -> &Path {
+        &self.common.file
+    }
+
+    /// Connects, checks, and plans.
+    async fn prepare(&self, cluster: Cluster, request: &Request) -> Result<(Run, Plan)> {
+        let known = known_authority(&self.file().with_file_name("admin.conf"), None)?;
+        let run = begin(cluster, request, &self.common, self.flags()).await?;
+        judge(&run.preflight(jiff::Timestamp::now().as_second(), known.as_deref()), &self.ignore_preflight_errors)?;
+        let plan = run.plan().await?;
+        Ok((run, plan))
+    }
+
+    /// Shows the plan, asks, and carries it out; `false` when that was not wanted.
+    async fn carry_out(&self, run: &Run, plan: &Plan, started: Instant) -> Result<bool> {
+        let output = self.common.output;
+        if self.common.dry_run {
+            show_plan(plan, output);
+            return Ok(false);
+        }
+        if plan.changes() > 0 && !self.yes {
+            show_plan(plan, output);
+            confirm(plan)?;
+        }
+        let (listener, timing) = listeners(output, self.common.verbose);
+        run.execute(plan, listener.as_ref()).await?;
+        finished(plan, started, &timing, output, None);
+        Ok(true)
+    }
+}
+
+/// Asks whether to go on.
+fn confirm(plan: &Plan) -> Result<()> {
+    if !std::io::stdin().is_terminal() {
+        bail!("nothing was changed: there is nobody to ask; --yes carries the plan out");
+    }
+    let resets: Vec<&str> =
+        plan.steps().filter(|s| s.action == Action::ResetHost).filter_map(|s| s.host.as_deref()).collect();
+    if !resets.is_empty() {
+        tell!("everything of the cluster on {} will be deleted", resets.join(", "));
+    }
+    match ask("Carry this out? [y/N] ")?.to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => bail!("nothing was changed"),
+    }
+}
+
+/// Brings a cluster to what its file says.
+pub async fn apply(args: ApplyArgs) -> Result<()> {
+    let started = Instant::now();
+    let cluster = config::load(args.change.file())?;
+    let saved = args.plan.as_deref().map(read_plan).transpose()?;
+    let only = saved.as_ref().map_or_else(|| args.host.clone(), |saved| saved.hosts.clone());
+    if let Some(saved) = &saved
+        && saved.cluster != kinit_config::print(&cluster)?
+    {
+        return Err(Moved("the cluster file is another than the plan was made for".to_owned()).into());
+    }
+    let (run, plan) = args.change.prepare(cluster, &Request::Apply { only }).await?;
+    if let Some(saved) = &saved {
+        same(&saved.plan, &plan)?;
+    }
+    args.change.carry_out(&run, &plan, started).await.map(drop)
+}
+
+/// Exit code of `kinit plan` when something differs, as `terraform plan -detailed-exitcode` has it.
+const DIFFERS: u8 = 2;
+
+/// Shows what `apply` would do.
+pub async fn plan(args: PlanArgs) -> Result<ExitCode> {
+    let cluster = config::load(args.change.file())?;
+    let text = kinit_config::print(&cluster)?;
+    let (_, plan) = args.change.prepare(cluster, &Request::Apply { only: args.host.clone() }).await?;
+    show_plan(&plan, args.change.common.output);
+    let differs = plan.changes() > 0;
+    if let Some(file) = &args.out {
+        let (api_version, kind) = (SAVED.0.to_owned(), SAVED.1.to_owned());
+        let saved = SavedPlan { api_version, kind, cluster: text, hosts: args.host, plan };
+        let json = serde_json::to_string_pretty(&saved).context("encode the plan")?;
+        crate::cluster::write_private(file, &json)?;
+    }
+    Ok(if differs { ExitCode::from(DIFFERS) } else { ExitCode::SUCCESS })
+}
+
+fn read_plan(file: &Path) -> Result<SavedPlan> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let saved: SavedPlan = serde_json::from_str(&text)
+        .map_err(|error| Usage(format!("{} is no plan of this kinit: {error}", file.display())))?;
+    if (saved.api_version.as_str(), saved.kind.as_str()) != SAVED {
+        return Err(Usage(format!("{} is no plan of this kinit", file.display())).into());
+    }
+    Ok(saved)
+}
+
+/// A saved plan is carried out as it was shown, or not at all.
+fn same(saved: &Plan, now: &Plan) -> Result<()> {
+    if saved == now {
+        return Ok(());
+    }
+    let lines = |plan: &Plan| plan.to_string().lines().map(str::to_owned).collect::<Vec<_>>();
+    let (then, now) = (lines(saved), lines(now));
+    let first = then.iter().zip(&now).find(|(a, b)| a != b);
+    let what = match first {
+        Some((then, now)) => format!("it was {:?} and would be {:?} now", then.trim(), now.trim()),
+        None => format!("it had {} lines and would have {} now", then.len(), now.len()),
+    };
+    Err(Moved(what).into())
+}
+
+/// Adds a host.
+pub async fn join(args: JoinArgs) -> Result<()> {
+    let started = Instant::now();
+    let cluster = config::load(args.change.file())?;
+    let host = wanted(&cluster, &args)?;
+    let in_file = cluster.spec.hosts.iter().any(|known| known.name == host.name);
+    let (run, plan) = args.change.prepare(cluster, &Request::Join(vec![host.clone()])).await?;
+    if !args.change.carry_out(&run, &plan, started).await? || in_file {
+        return Ok(());
+    }
+    let lines = kinit_config::host_lines(&host);
+    if args.write {
+        rewrite(args.change.file(), |text| kinit_config::add_host(text, &host))?;
+    } else if args.change.common.output == Output::Text {
+        say!("add it to {}, or the next `kinit apply` removes it:\n{lines}", args.change.file().display());
+    }
+    Ok(())
+}
+
+/// The host that joins, from the file or from flags.
+fn wanted(cluster: &Cluster, args: &JoinArgs) -> Result<HostSpec> {
+    if let Some(known) = cluster.spec.hosts.iter().find(|host| host.name == args.host) {
+        if args.address.as_ref().is_some_and(|address| *address != known.address) || !args.role.is_empty() {
+            return Err(Usage(format!("{} is in the cluster file: change it there", args.host)).into());
+        }
+        return Ok(known.clone());
+    }
+    let address =
+        args.address.clone().ok_or_else(|| Usage(format!("{} is not in the file: --address is needed", args.host)))?;
+    if args.role.is_empty() {
+        return Err(Usage("--role is needed: control-plane, worker or loadbalancer".to_owned()).into());
+    }
+    let role = |text: &String| match text.as_str() {
+        "control-plane" => Ok(Role::ControlPlane),
+        "worker" => Ok(Role::Worker),
+        "loadbalancer" => Ok(Role::LoadBalancer),
+        other => Err(Usage(format!("--role: {other:?} is none of control-plane, worker, loadbalancer"))),
+    };
+    let roles = args.role.iter().map(role).collect::<Result<_, _>>()?;
+    Ok(HostSpec {
+        name: args.host.to_lowercase(),
+        address,
+        roles,
+        ssh: None,
+        labels: Default::default(),
+        taints: Vec::new(),
+    })
+}
+
+/// Removes hosts.
+pub async fn remove(args: RemoveArgs) -> Result<()> {
+    let started = Instant::now();
+    let cluster = config::load(args.change.file())?;
+    let in_file: Vec<String> =
+        args.hosts.iter().filter(|name| cluster.spec.hosts.iter().any(|h| h.name == **name)).cloned().collect();
+    let (run, plan) = args.change.prepare(cluster, &Request::Remove(args.hosts.clone())).await?;
+    if !args.change.carry_out(&run, &plan, started).await? {
+        return Ok(());
+    }
+    if args.write {
+        for name in &in_file {
+            rewrite(args.change.file(), |text| kinit_config::remove_host(text, name))?;
+        }
+    } else if !in_file.is_empty() && args.change.common.output == Output::Text {
+        let file = args.change.file().display();
+        say!("delete {} from {file}, or the next `kinit apply` adds it again", in_file.join(", "));
+    }
+    Ok(())
+}
+
+/// Changes a cluster file in place.
+fn rewrite(file: &Path, change: impl Fn(&str) -> Result<String, kinit_config::EditError>) -> Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let changed = change(&text).with_context(|| format!("change {}", file.display()))?;
+    crate::cluster::replace(file, &changed)?;
+    tell!("changed {}", file.display());
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! `kinit status`: one screen.
+
+use anyhow::Result;
+use clap::Args;
+use kinit_config::Role;
+use kinit_phases::{HostStatus, Status};
+
+use crate::cluster::{Common, connect};
+use crate::config;
+use crate::errors::Unhealthy;
+use crate::etcd::size;
+use crate::progress::Output;
+
+/// Flags of `kinit status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Shows the cluster; an error when something is not as it should be.
+pub async fn run(args: StatusArgs) -> Result<()> {
+    let cluster = config::load(&args.common.file)?;
+    let hosts = connect(&cluster, &args.common).await?;
+    let status = kinit_phases::status(&hosts, &cluster).await?;
+    match args.common.output {
+        Output::Text => print(&status),
+        Output::Jsonl => say!("{}", serde_json::to_string(&status)?),
+    }
+    if status.healthy { Ok(()) } else { Err(Unhealthy(format!("cluster {}", status.cluster)).into()) }
+}
+
+fn print(status: &Status) {
+    let api = if status.api { "answers" } else { "does not answer" };
+    say!("cluster {}: the API {api}, endpoint https://{}\n", status.cluster, status.endpoint);
+    say!("{:<10} {:<14} {:<28} {:<20} {:<34} CERTIFICATES", "HOST", "ROLES", "NODE", "UNITS", "ETCD");
+    for host in &status.hosts {
+        let roles = host.roles.iter().map(short).collect::<Vec<_>>().join("+");
+        if host.unreachable.is_some() {
+            say!("{:<10} {roles:<14} unreachable", host.name);
+            continue;
+        }
+        say!(
+            "{:<10} {roles:<14} {:<28} {:<20} {:<34} {}",
+            host.name,
+            node(host),
+            units(host),
+            etcd(host),
+            expiry(host)
+        );
+    }
+    if !status.problems.is_empty() {
+        say!("\nproblems:");
+        status.problems.iter().for_each(|problem| say!("  {problem}"));
+    }
+}
+
+fn short(role: &Role) -> &'static str {
+    match role {
+        Role::ControlPlane => "control-plane",
+        Role::Worker => "worker",
+        Role::LoadBalancer => "loadbalancer",
+    }
+}
+
+fn node(host: &HostStatus) -> String {
+    let Some(node) = &host.node else { return String::new() };
+    let condition = node.condition.split(' ').next().unwrap_or_default();
+    let cordoned = if node.unschedulable { ",cordoned" } else { "" };
+    format!("{condition}{cordoned} {}", node.version)
+}
+
+fn units(host: &HostStatus) -> String {
+    let well = host.units.values().filter(|why| why.is_empty()).count();
+    format!("{well}/{} run", host.units.len())
+}
+
+fn etcd(host: &HostStatus) -> String {
+    let Some(member) = &host.etcd else { return String::new() };
+    let role = match (member.leader, member.learner) {
+        (true, _) => "leader",
+        (_, true) => "learner",
+        _ => "follower",
+    };
+    format!("{role} {} {} lag {}", member.version, size(member.db_size), member.lag)
+}
+
+fn expiry(host: &HostStatus) -> String {
+    host.next_expiry.as_ref().map(|expiry| format!("{} days", expiry.days)).unwrap_or_default()
+}

@@ -1,0 +1,142 @@
+//! What a host has no more use for: everything that some role would need and that none of its own does.
+
+use std::collections::BTreeSet;
+
+use kinit_config::{Cluster, HostSpec, Role};
+use kinit_pki::Leaf;
+use kinit_resource::{LeafForm, Place, Resource, UnitState};
+
+use crate::bundle::Bundle;
+use crate::host::{HostFacts, desired};
+use crate::phase::Phase;
+use crate::template::TemplateError;
+use crate::{ETCD_START, KUBERNETES, PKI};
+
+/// Units first, then files; agents leave alone what kinit has never made on them. Packages and logs stay until reset.
+pub fn retired(
+    cluster: &Cluster,
+    host: &HostSpec,
+    facts: HostFacts,
+    bundle: &Bundle,
+) -> Result<Vec<(Phase, Resource)>, TemplateError> {
+    let mut all = host.clone();
+    all.roles = vec![Role::LoadBalancer, Role::ControlPlane, Role::Worker];
+    let own = Needs::of(desired(cluster, host, facts, bundle)?);
+    let other = Needs::of(desired(cluster, &all, facts, bundle)?);
+    let units =
+        other.units.difference(&own.units).map(|name| Resource::Unit { name: name.clone(), state: UnitState::Stopped });
+    let mut paths: Vec<String> = other.paths.difference(&own.paths).cloned().collect();
+    if host.is(Role::ControlPlane) {
+        let super_admin = format!("{KUBERNETES}/{}.conf", Leaf::SuperAdmin.stem());
+        if !own.paths.contains(&super_admin) {
+            paths.push(super_admin);
+        }
+    }
+    // What lies in a folder that goes as a whole needs no line of its own.
+    let folders = paths.clone();
+    paths.retain(|path| !folders.iter().any(|folder| path.starts_with(&format!("{folder}/"))));
+    let paths = paths.into_iter().map(|path| Resource::Absent { path });
+    Ok(units.chain(paths).map(|resource| (Phase::CleanupNode, resource)).collect())
+}
+
+#[derive(Default)]
+struct Needs {
+    units: BTreeSet<String>,
+    paths: BTreeSet<String>,
+}
+
+impl Needs {
+    fn of(list: Vec<(Phase, Resource)>) -> Self {
+        let mut needs = Self::default();
+        for (_, resource) in list {
+            needs.add(resource);
+        }
+        needs
+    }
+
+    fn add(&mut self, resource: Resource) {
+        match resource {
+            Resource::Unit { name, .. } => drop(self.units.insert(name)),
+            Resource::File(file) => drop(self.paths.insert(file.path)),
+            Resource::Link { path, .. } => drop(self.paths.insert(path)),
+            Resource::Directory { path, .. } if !path.starts_with("/var/log/") => drop(self.paths.insert(path)),
+            Resource::Leaf(leaf) => match leaf.form {
+                LeafForm::Files { path, .. } => self.paths.extend([format!("{path}.crt"), format!("{path}.key")]),
+                LeafForm::Kubeconfig { path, .. } => drop(self.paths.insert(path)),
+            },
+            Resource::Shared { shared, place } => {
+                let (public, private) = shared.files();
+                self.paths.extend(public.map(|file| format!("{PKI}/{file}")));
+                if place == Place::Whole {
+                    self.paths.insert(format!("{PKI}/{private}"));
+                }
+            }
+            _ => {}
+        }
+        // Read by etcd alone.
+        if self.units.contains("etcd.service") {
+            self.paths.insert(ETCD_START.to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(host: usize, roles: &[Role]) -> Vec<String> {
+        let cluster = kinit_config::load(kinit_config::example()).unwrap();
+        let bundle = Bundle { hyperkube: "ab".repeat(32), images: vec![] };
+        let facts = HostFacts { can_lower_oom_score: true, has_resolved: false, cgroup_v2: true };
+        let mut host = cluster.spec.hosts[host].clone();
+        if !roles.is_empty() {
+            host.roles = roles.to_vec();
+        }
+        let list = retired(&cluster, &host, facts, &bundle).unwrap();
+        list.into_iter()
+            .map(|(_, resource)| match resource {
+                Resource::Unit { name, state: UnitState::Stopped } => name,
+                Resource::Absent { path } => path,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_worker_keeps_nothing_of_a_control_plane() {
+        let gone = names(4, &[]);
+        for name in [
+            "etcd.service",
+            "kube-apiserver.service",
+            "kube-controller-manager.service",
+            "kube-scheduler.service",
+            "haproxy.service",
+            "/etc/kubernetes/pki/ca.key",
+            "/etc/kubernetes/pki/sa.key",
+            "/etc/kubernetes/pki/etcd",
+            "/etc/kubernetes/pki/encryption.yaml",
+            "/etc/kubernetes/pki/apiserver.key",
+            "/etc/kubernetes/admin.conf",
+            "/etc/kubernetes/etcd.env",
+            "/usr/local/bin/kube-apiserver",
+            "/var/lib/etcd",
+        ] {
+            assert!(gone.iter().any(|g| g == name), "{name} is missing in {gone:?}");
+        }
+        let kept = ["/etc/kubernetes/pki/ca.crt", "kubelet.service", "/usr/local/bin/kubelet", "/var/lib/kubelet"];
+        for name in kept {
+            assert!(!gone.iter().any(|g| g == name), "{name} must stay: {gone:?}");
+        }
+        let unit = gone.iter().rposition(|g| g.ends_with(".service") && !g.starts_with('/')).unwrap();
+        let file = gone.iter().position(|g| g.starts_with('/')).unwrap();
+        assert!(unit < file, "units stop before their files go: {gone:?}");
+    }
+
+    #[test]
+    fn a_control_plane_keeps_all_of_its_own() {
+        let gone = names(1, &[]);
+        assert_eq!(gone, ["haproxy.service", "/etc/haproxy/haproxy.cfg"]);
+        assert!(names(2, &[]).contains(&"/etc/kubernetes/super-admin.conf".to_owned()));
+        assert_eq!(names(1, &[Role::LoadBalancer, Role::ControlPlane, Role::Worker]), Vec::<String>::new());
+    }
+}

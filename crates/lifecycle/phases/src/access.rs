@@ -1,0 +1,108 @@
+//! The desk's way into the API: as a user of its own, through any server that answers.
+//!
+//! The desk keeps no credential. It makes a key in memory and has a control plane sign a certificate of a day for it,
+//! whose group is bound to what kinit does ([`kinit_manifests::OPERATORS`]). Before that binding exists the group is
+//! `system:masters`.
+
+use anyhow::{Context, Result};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::StatusCode;
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use kinit_agent::Agent;
+use kinit_config::Cluster;
+use kinit_manifests::OPERATORS;
+use kinit_pki::{Authority, KeyAlgorithm, Subject, Usage};
+use kinit_resource::{Observed, Place, Resource, Shared};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use serde_json::json;
+
+use crate::api;
+use crate::hosts::Hosts;
+
+/// A group that may do everything, by the API server's own rule.
+const MASTERS: &str = "system:masters";
+
+/// A client for the cluster of these hosts, whose API need not answer yet; `None` while there is no authority.
+pub async fn client(hosts: &Hosts, cluster: &Cluster) -> Result<Option<Client>> {
+    let Some((signer, ca)) = signer(hosts).await? else { return Ok(None) };
+    let servers = servers(hosts, cluster);
+    for server in &servers {
+        let client = signed(signer, &ca, server, OPERATORS).await?;
+        if !api::answers(&client).await {
+            continue;
+        }
+        return match may(&client).await? {
+            true => Ok(Some(client)),
+            false => signed(signer, &ca, server, MASTERS).await.map(Some),
+        };
+    }
+    let endpoint = servers.first().context("a cluster without an endpoint")?;
+    signed(signer, &ca, endpoint, MASTERS).await.map(Some)
+}
+
+/// A client of an API that answers now, if there is one.
+pub async fn client_if_up(hosts: &Hosts, cluster: &Cluster) -> Result<Option<Client>> {
+    let Some(client) = client(hosts, cluster).await? else { return Ok(None) };
+    Ok(api::answers(&client).await.then_some(client))
+}
+
+/// The endpoint, then the control planes themselves.
+fn servers(hosts: &Hosts, cluster: &Cluster) -> Vec<String> {
+    let endpoint = format!("https://{}", cluster.spec.control_plane_endpoint);
+    let reached = |name: &str| hosts.agent(name).is_ok();
+    let own = cluster.hosts(kinit_config::Role::ControlPlane).filter(|host| reached(&host.name));
+    std::iter::once(endpoint).chain(own.map(|host| format!("https://{}:6443", host.address))).collect()
+}
+
+/// A host that can sign, and the authority's certificate.
+async fn signer(hosts: &Hosts) -> Result<Option<(&Agent, String)>> {
+    let whole = Resource::Shared { shared: Shared::Authority(Authority::Kubernetes), place: Place::Whole };
+    for name in hosts.names() {
+        let agent = hosts.agent(name)?;
+        if matches!(agent.observe(vec![whole.clone()]).await?.first(), Some(Observed::Fingerprint(_))) {
+            return Ok(Some((agent, agent.read_file("/etc/kubernetes/pki/ca.crt").await?)));
+        }
+    }
+    Ok(None)
+}
+
+async fn signed(signer: &Agent, ca: &str, server: &str, group: &str) -> Result<Client> {
+    let subject = Subject {
+        common_name: "kinit".to_owned(),
+        organization: Some(group.to_owned()),
+        usages: vec![Usage::Client],
+        dns: Vec::new(),
+        ips: Vec::new(),
+        days: 1,
+    };
+    let key = kinit_pki::new_key(KeyAlgorithm::EcdsaP256).context("make a key for the desk")?;
+    let request = kinit_pki::request(&key, &subject).context("request a certificate for the desk")?;
+    let certificate =
+        signer.sign(Authority::Kubernetes, request, subject).await.context("sign the desk's certificate")?;
+    let data = |text: &str| STANDARD.encode(text);
+    let kubeconfig = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "kinit",
+        "clusters": [{"name": "kinit", "cluster": {"server": server, "certificate-authority-data": data(ca)}}],
+        "users": [{"name": "kinit", "user": {"client-certificate-data": data(&certificate), "client-key-data": data(&key)}}],
+        "contexts": [{"name": "kinit", "context": {"cluster": "kinit", "user": "kinit"}}],
+    });
+    let kubeconfig: Kubeconfig = serde_json::from_value(kubeconfig).context("make a kubeconfig for the desk")?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    kinit_client::from_config(config.context("use the desk's kubeconfig")?)
+}
+
+/// Whether the operators' binding is there, so that this client has its rights.
+async fn may(client: &Client) -> Result<bool> {
+    let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
+    match bindings.get(OPERATORS).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status))
+            if [StatusCode::FORBIDDEN.as_u16(), StatusCode::NOT_FOUND.as_u16()].contains(&status.code) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error).context("ask the API what kinit may do"),
+    }
+}

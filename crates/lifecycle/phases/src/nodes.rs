@@ -1,0 +1,47 @@
+//! Labels and taints that a Node has by its host's roles (kubeadm's phase mark-control-plane).
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Node;
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::{Value, json};
+
+const ROLE: &str = "node-role.kubernetes.io/control-plane";
+const NO_BALANCER: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// Gives a Node what its roles ask for, and takes away what belonged to roles that it has no more. Labels and taints of
+/// others are left alone.
+pub async fn mark(client: &Client, name: &str, control_plane: bool, worker: bool) -> Result<()> {
+    let api: Api<Node> = Api::all(client.clone());
+    let node = api.get(name).await.with_context(|| format!("get node {name}"))?;
+    let taints = serde_json::to_value(node.spec.and_then(|spec| spec.taints)).context("encode a node's taints")?;
+    let mut patch = patch(&taints, control_plane, worker);
+    // Somebody else may change the taints meanwhile: then this fails, and the step is made again by the next run.
+    patch["metadata"]["resourceVersion"] = json!(node.metadata.resource_version);
+    let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    patched.map(drop).with_context(|| format!("label node {name}"))
+}
+
+fn patch(taints: &Value, control_plane: bool, worker: bool) -> Value {
+    let label = if control_plane { json!("") } else { Value::Null };
+    let others = taints.as_array().into_iter().flatten().filter(|taint| taint["key"] != ROLE).cloned();
+    let own = (control_plane && !worker).then(|| json!({"key": ROLE, "effect": "NoSchedule"}));
+    let taints: Vec<Value> = others.chain(own).collect();
+    json!({"metadata": {"labels": {ROLE: label, NO_BALANCER: label}}, "spec": {"taints": taints}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_taints_stay() {
+        let before = json!([{"key": "x", "effect": "NoExecute"}, {"key": ROLE, "effect": "NoSchedule"}]);
+        let as_worker = patch(&before, false, true);
+        assert_eq!(as_worker["spec"]["taints"], json!([{"key": "x", "effect": "NoExecute"}]));
+        assert_eq!(as_worker["metadata"]["labels"][ROLE], Value::Null);
+        let as_control_plane = patch(&json!(null), true, false);
+        assert_eq!(as_control_plane["spec"]["taints"], json!([{"key": ROLE, "effect": "NoSchedule"}]));
+        assert_eq!(patch(&json!([]), true, true)["spec"]["taints"], json!([]));
+    }
+}

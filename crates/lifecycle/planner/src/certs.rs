@@ -1,0 +1,79 @@
+//! Shared secrets are made once and copied; then leaf certificates.
+
+use std::collections::BTreeSet;
+
+use kinit_config::Cluster;
+use kinit_manifests::Phase;
+use kinit_resource::{Change, Observed, Place, Shared};
+
+use crate::lanes;
+use crate::plan::{Action, Plan, Step};
+use crate::refusal::PlanError;
+use crate::situation::{Situation, seen_shared};
+
+/// The steps of the phase `certs`.
+pub(crate) fn steps(cluster: &Cluster, seen: &Situation, plan: &mut Plan) -> Result<(), PlanError> {
+    let (mut made, mut copied) = (Vec::new(), Vec::new());
+    for shared in Shared::ALL {
+        let (source, fingerprint) = match origin(cluster, seen, shared)? {
+            Some(origin) => origin,
+            None => {
+                if let Some((host, sign)) = sign_of_life(seen, shared) {
+                    return Err(PlanError::Lost { shared, host, sign });
+                }
+                let host = signer(cluster, seen);
+                made.push(Step::on(&host, Action::Generate(shared), Change::new("create", shared.name())));
+                (host, String::new())
+            }
+        };
+        for host in cluster.spec.hosts.iter().filter(|h| h.name != source && seen.scope.covers(h, Phase::Certs)) {
+            let Some(own) = seen.hosts.get(&host.name) else { continue };
+            let Some((place, observed)) = seen_shared(own, shared) else { continue };
+            let verb = match observed {
+                Observed::Fingerprint(f) if *f == fingerprint => continue,
+                Observed::Missing => "copy",
+                _ => "replace",
+            };
+            let what = if place == Place::Whole { shared.name().to_owned() } else { format!("{}.crt", shared.name()) };
+            let action = Action::Copy { shared, from: source.clone(), place };
+            copied.push(Step::on(&host.name, action, Change::new(verb, format!("{what} from {source}"))));
+        }
+    }
+    plan.push(Phase::Certs, false, made);
+    plan.push(Phase::Certs, false, copied);
+    lanes::steps(cluster, Phase::Certs, seen, &BTreeSet::new(), plan);
+    Ok(())
+}
+
+/// The host that signs: a control plane that has the authority, or else the first that can be reached.
+pub(crate) fn signer(cluster: &Cluster, seen: &Situation) -> String {
+    let authority = Shared::Authority(kinit_pki::Authority::Kubernetes);
+    let has_it = origin(cluster, seen, authority).ok().flatten().map(|(host, _)| host);
+    has_it.or_else(|| seen.control_planes(cluster).next().map(|(host, _)| host.name.clone())).unwrap_or_default()
+}
+
+/// What tells that a secret was made before: a half of it, or the data of the cluster it belongs to.
+fn sign_of_life(seen: &Situation, shared: Shared) -> Option<(String, String)> {
+    let half = seen.hosts.iter().find_map(|(host, own)| match seen_shared(own, shared)?.1 {
+        Observed::Differs(why) => Some((host.clone(), format!("has a part of it ({why})"))),
+        Observed::Fingerprint(_) => Some((host.clone(), "has its public part".to_owned())),
+        _ => None,
+    });
+    half.or_else(|| seen.with_data.first().map(|host| (host.clone(), "has the cluster's data".to_owned())))
+}
+
+/// The control plane that has a shared secret whole, with its fingerprint. Two that differ are two clusters.
+fn origin(cluster: &Cluster, seen: &Situation, shared: Shared) -> Result<Option<(String, String)>, PlanError> {
+    let mut found: Option<(String, String)> = None;
+    for (host, own) in seen.control_planes(cluster) {
+        let Some((Place::Whole, Observed::Fingerprint(fingerprint))) = seen_shared(own, shared) else { continue };
+        match &found {
+            Some((one, other)) if other != fingerprint => {
+                return Err(PlanError::Conflict { shared, one: one.clone(), other: host.name.clone() });
+            }
+            Some(_) => {}
+            None => found = Some((host.name.clone(), fingerprint.clone())),
+        }
+    }
+    Ok(found)
+}
