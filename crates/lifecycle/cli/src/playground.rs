@@ -67,6 +67,13 @@ pub enum Verb {
         /// The host
         host: String,
     },
+    /// Put a fresh machine in a host's place: same name and address, an empty disk, another host key
+    Reinstall {
+        #[command(flatten)]
+        named: Named,
+        /// The host
+        host: String,
+    },
     /// Cut two hosts off from each other
     Partition {
         #[command(flatten)]
@@ -146,6 +153,11 @@ pub fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Status { named } => status(&Playground::open(&named.name)?),
         Verb::Ssh { named, host, command } => return ssh(&Playground::open(&named.name)?, &host, &command),
         Verb::PowerOff { named, host } => on(&named, &host, |p, h| p.power_off(h))?,
+        Verb::Reinstall { named, host } => on(&named, &host, |p, h| {
+            p.reinstall(h)?;
+            p.power_on(h)?;
+            p.wait_until_reachable(std::slice::from_ref(h))
+        })?,
         Verb::PowerOn { named, host } => on(&named, &host, |p, h| {
             p.power_on(h)?;
             p.wait_until_reachable(std::slice::from_ref(h))

@@ -229,11 +229,9 @@ impl Desired<'_> {
                 LeafForm::Files { path: format!("{PKI}/{}", leaf.stem()), owner: owner.to_owned() },
             );
         }
-        let first = self.cluster.first_control_plane().is_some_and(|h| h.name == self.host.name);
         self.kubeconfig(Leaf::Admin, self.endpoint());
-        if first {
-            self.kubeconfig(Leaf::SuperAdmin, self.endpoint());
-        }
+        // On every control plane: none is special, and whoever reads root's files there can sign one anyway.
+        self.kubeconfig(Leaf::SuperAdmin, self.endpoint());
         self.kubeconfig(Leaf::ControllerManager, self.api());
         self.kubeconfig(Leaf::Scheduler, self.api());
     }
@@ -457,9 +455,9 @@ mod tests {
     }
 
     #[test]
-    fn super_admin_is_on_the_first_control_plane_only() {
+    fn super_admin_is_on_control_planes_only() {
         let has = |host| list(host).iter().any(|(_, r)| matches!(r, Resource::Leaf(l) if l.leaf == Leaf::SuperAdmin));
-        assert_eq!([has(1), has(2), has(3), has(4)], [true, false, false, false]);
+        assert_eq!([has(1), has(2), has(3), has(4)], [true, true, true, false]);
     }
 
     #[test]

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use kinit_config::{Cluster, HostSpec, Role};
-use kinit_pki::Leaf;
 use kinit_resource::{LeafForm, Place, Resource, UnitState};
 
 use crate::bundle::Bundle;
 use crate::host::{HostFacts, desired};
 use crate::phase::Phase;
 use crate::template::TemplateError;
-use crate::{ETCD_START, KUBERNETES, PKI};
+use crate::{ETCD_START, PKI};
 
 /// Units first, then files; agents leave alone what kinit has never made on them. Packages and logs stay until reset.
 pub fn retired(
@@ -26,12 +25,6 @@ pub fn retired(
     let units =
         other.units.difference(&own.units).map(|name| Resource::Unit { name: name.clone(), state: UnitState::Stopped });
     let mut paths: Vec<String> = other.paths.difference(&own.paths).cloned().collect();
-    if host.is(Role::ControlPlane) {
-        let super_admin = format!("{KUBERNETES}/{}.conf", Leaf::SuperAdmin.stem());
-        if !own.paths.contains(&super_admin) {
-            paths.push(super_admin);
-        }
-    }
     // What lies in a folder that goes as a whole needs no line of its own.
     let folders = paths.clone();
     paths.retain(|path| !folders.iter().any(|folder| path.starts_with(&format!("{folder}/"))));
@@ -136,7 +129,6 @@ mod tests {
     fn a_control_plane_keeps_all_of_its_own() {
         let gone = names(1, &[]);
         assert_eq!(gone, ["haproxy.service", "/etc/haproxy/haproxy.cfg"]);
-        assert!(names(2, &[]).contains(&"/etc/kubernetes/super-admin.conf".to_owned()));
         assert_eq!(names(1, &[Role::LoadBalancer, Role::ControlPlane, Role::Worker]), Vec::<String>::new());
     }
 }

@@ -98,18 +98,7 @@ impl Playground {
         if !dir.join("id_ed25519").exists() {
             identity::save(&identity::generate("kinit-playground")?, &dir.join("id_ed25519"))?;
         }
-        let authorized =
-            std::fs::read_to_string(dir.join("id_ed25519.pub")).context("read the playground's public key")?;
-        let mut known_hosts = String::new();
-        for host in &playground.topology.hosts {
-            known_hosts.push_str(&Disk::new(&dir, &host.name).create(
-                cache,
-                &playground.topology,
-                host,
-                &authorized,
-            )?);
-        }
-        std::fs::write(dir.join("known_hosts"), known_hosts)?;
+        playground.make_disks(cache)?;
         std::fs::write(dir.join("playground.json"), serde_json::to_string_pretty(&playground)?)
             .context("write playground.json")?;
         Ok(playground)
@@ -190,6 +179,26 @@ impl Playground {
             supervisor.wait_gone(Some(Duration::from_secs(20))).with_context(|| format!("power off {}", host.name))?;
         }
         Ok(())
+    }
+
+    /// Puts a fresh machine in a host's place: same name and address, an empty disk, another identity. It is off.
+    pub fn reinstall(&self, host: &Host) -> Result<()> {
+        self.power_off(host)?;
+        let _lock = lock(&Path::new(STATE).join("lock"))?;
+        remove_tree(&self.disk(host).path(""))?;
+        self.make_disks(&self.cache())?;
+        Ok(())
+    }
+
+    /// Makes the disks that are missing, and writes the hosts' keys down.
+    fn make_disks(&self, cache: &Cache) -> Result<()> {
+        let authorized =
+            std::fs::read_to_string(self.dir.join("id_ed25519.pub")).context("read the playground's public key")?;
+        let mut known_hosts = String::new();
+        for host in &self.topology.hosts {
+            known_hosts.push_str(&self.disk(host).create(cache, &self.topology, host, &authorized)?);
+        }
+        std::fs::write(self.known_hosts(), known_hosts).context("write the hosts' keys")
     }
 
     /// Pulls the network cable out, or plugs it in again.
