@@ -260,7 +260,16 @@ impl Agent {
 
     /// Reads a shared secret into this process's memory.
     pub async fn read_shared(&self, shared: Shared) -> Result<Pair> {
-        match self.ask(&Request::Read { shared }).await? {
+        self.pair(shared, false).await
+    }
+
+    /// Reads the public half of a shared secret; the pair's key is empty.
+    pub async fn read_public(&self, shared: Shared) -> Result<Pair> {
+        self.pair(shared, true).await
+    }
+
+    async fn pair(&self, shared: Shared, public_only: bool) -> Result<Pair> {
+        match self.ask(&Request::Read { shared, public_only }).await? {
             Reply::Pair(pair) => Ok(pair),
             _ => bail!("the agent gave an answer to another question"),
         }

@@ -32,6 +32,15 @@ pub(crate) fn write_private(path: &str, bytes: &[u8]) -> Result<()> {
     write(path, bytes, 0o600, "root:root")
 }
 
+/// A file's text, if there is one.
+pub(crate) fn read_optional(path: &str) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {path}")),
+    }
+}
+
 /// Makes a directory (and its parents, 0755 root) with its mode and owner.
 pub(crate) fn directory(path: &str, mode: u32, owner: &str) -> Result<()> {
     let work = || -> Result<()> {

@@ -18,6 +18,7 @@ mod files;
 mod health;
 mod images;
 mod kernel;
+mod kubeconfig;
 mod ledger;
 mod lock;
 mod netfilter;
@@ -28,6 +29,7 @@ mod reset_pods;
 mod residue;
 mod secrets;
 mod serve;
+mod shared;
 mod systemd;
 mod wire;
 

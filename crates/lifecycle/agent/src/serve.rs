@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ledger::Ledger;
 use crate::lock::{self, Lock};
 use crate::wire::{ApplyItem, Frame, Progress, Reply, Request, SILENCE, receive_from_desk, send, send_hello};
-use crate::{apply, blobs, facts, observe, reset, secrets};
+use crate::{apply, blobs, facts, observe, reset, secrets, shared};
 
 /// What the agent keeps between requests.
 #[derive(Default)]
@@ -139,16 +139,18 @@ async fn answer(request: Request, state: &mut State) -> Result<Reply> {
         Request::Observe(resources) => Reply::Observed(observe_all(&resources).await),
         Request::MissingBlobs(names) => Reply::Names(names.into_iter().filter(|name| !blobs::has(name)).collect()),
         Request::Generate { shared, algorithm, days } => {
-            secrets::generate(shared, algorithm, days)?;
+            shared::note(shared, false)?;
+            shared::Store::host().generate(shared, algorithm, days)?;
             Reply::Done
         }
-        Request::Read { shared } => Reply::Pair(secrets::read(shared)?),
+        Request::Read { shared, public_only } => Reply::Pair(shared::Store::host().read(shared, public_only)?),
         Request::Write { shared, pair, public_only } => {
-            secrets::write(shared, &pair, public_only)?;
+            shared::note(shared, public_only)?;
+            shared::Store::host().write(shared, &pair, public_only)?;
             Reply::Done
         }
         Request::MakeKey(leaf) => Reply::Text(secrets::request(&leaf, state)?),
-        Request::Sign { authority, request, subject } => Reply::Text(secrets::sign(authority, &request, &subject)?),
+        Request::Sign { authority, request, subject } => Reply::Text(shared::sign(authority, &request, &subject)?),
         Request::Install { leaf, certificate } => {
             secrets::install(&leaf, &certificate, state)?;
             Reply::Done

@@ -46,8 +46,8 @@ pub(crate) enum Request {
     Blob { sha256: String },
     /// Make a shared secret.
     Generate { shared: Shared, algorithm: kinit_pki::KeyAlgorithm, days: u32 },
-    /// Read a shared secret.
-    Read { shared: Shared },
+    /// Read a shared secret, or its public half.
+    Read { shared: Shared, public_only: bool },
     /// Write a shared secret, or its public half.
     Write { shared: Shared, pair: Pair, public_only: bool },
     /// Make a key for a leaf certificate and keep it in memory; answer with the request.

@@ -248,7 +248,7 @@ fn sign_of_life(
 ) -> Option<(String, String)> {
     let half = hosts.keys().find_map(|host| match seen_shared(hosts, host, shared)?.1 {
         Observed::Differs(why) => Some((host.clone(), format!("has a part of it ({why})"))),
-        Observed::Fingerprint(_) => Some((host.clone(), "has its public part".to_owned())),
+        Observed::Fingerprint(_) | Observed::Public(_) => Some((host.clone(), "has its public part".to_owned())),
         _ => None,
     });
     half.or_else(|| with_data.first().map(|host| (host.clone(), "has the cluster's data".to_owned())))

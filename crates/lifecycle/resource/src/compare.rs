@@ -32,7 +32,7 @@ pub fn compare(resource: &Resource, observed: &Observed) -> Option<Change> {
         return None;
     }
     let (missing, why) = match observed {
-        Observed::AsWanted | Observed::Fingerprint(_) => return None,
+        Observed::AsWanted | Observed::Fingerprint(_) | Observed::Public(_) => return None,
         Observed::Missing => (true, None),
         Observed::Differs(why) | Observed::Failed(why) => (false, Some(why.clone())),
     };

@@ -244,6 +244,9 @@ pub enum Observed {
     Differs(String),
     /// A shared secret's public half, by SHA-256 (of the whole where there is no public half).
     Fingerprint(String),
+    /// Of a shared secret that should be whole there is only the public half, by SHA-256: an authority whose key is
+    /// kept elsewhere (kubeadm's external CA mode).
+    Public(String),
     /// It could not be looked at.
     Failed(String),
 }
