@@ -3,7 +3,10 @@
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use kinit_resource::Observed;
 use serde_json::{Value, json};
+
+use crate::files::{self, read_optional};
 
 /// kubeadm's form: everything embedded, context `USER@CLUSTER`.
 pub(crate) fn render(cluster: &str, server: &str, authority: &str, user: &str, certificate: &str, key: &str) -> String {
@@ -96,6 +99,30 @@ impl Kubeconfig {
     }
 }
 
+/// Compares where a component's own kubeconfig leads with the wanted cluster. Before the component has written it there
+/// is nothing to compare.
+pub(crate) fn observe_cluster(path: &str, server: &str, authority_file: &str) -> Result<Observed> {
+    let Some(text) = read_optional(path)? else { return Ok(Observed::AsWanted) };
+    let Some(authority) = read_optional(authority_file)? else {
+        return Ok(Observed::Differs(format!("{authority_file} is missing")));
+    };
+    // One that cannot be read is useless to the component too, and it writes it anew.
+    let Ok(read) = Kubeconfig::parse(&text) else { return Ok(Observed::AsWanted) };
+    let differs = read.cluster_differs(server, &authority, authority_file);
+    Ok(differs.map_or(Observed::AsWanted, Observed::Differs))
+}
+
+/// Makes a component's own kubeconfig lead to that cluster. The stamp first: after a crash between the two the
+/// kubeconfig still differs, and both are written by the next run.
+pub(crate) fn follow_cluster(path: &str, server: &str, authority_file: &str, stamp: &str) -> Result<()> {
+    let Some(text) = read_optional(path)? else { return Ok(()) };
+    let authority = std::fs::read_to_string(authority_file).with_context(|| format!("read {authority_file}"))?;
+    let read = Kubeconfig::parse(&text).with_context(|| path.to_owned())?;
+    let text = read.with_cluster(server, &authority).with_context(|| path.to_owned())?;
+    files::write(stamp, format!("{server}\n").as_bytes(), 0o644, "root:root")?;
+    files::write_private(path, text.as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,5 +167,19 @@ mod tests {
         let read = Kubeconfig::parse(&text).unwrap();
         assert_eq!(read.cluster_differs(SERVER, "CA", FILE), None, "{text}");
         assert!(text.contains("/var/lib/kubelet/pki/current.pem") && !text.contains("old"), "{text}");
+
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name).display().to_string();
+        let (path, authority, stamp) = (file("kubelet.conf"), file("ca.crt"), file("stamp"));
+        let observe = || observe_cluster(&path, SERVER, &authority).unwrap();
+        assert_eq!(observe(), Observed::AsWanted, "before the bootstrap");
+        std::fs::write(&path, own).unwrap();
+        std::fs::write(&authority, "CA").unwrap();
+        assert!(matches!(observe(), Observed::Differs(why) if why.contains("server")));
+        follow_cluster(&path, SERVER, &authority, &stamp).unwrap();
+        assert_eq!(observe(), Observed::AsWanted);
+        assert!(std::path::Path::new(&stamp).exists());
+        std::fs::write(&authority, "CA and another").unwrap();
+        assert!(matches!(observe(), Observed::Differs(why) if why.contains("authority")));
     }
 }

@@ -45,6 +45,7 @@ impl Init {
     /// Looks at everything, changes nothing, and plans.
     pub async fn prepare(&self, facts: &BTreeMap<String, Facts>) -> Result<Prepared> {
         let observed = self.observe_hosts(facts).await?;
+        kinit_planner::all_observed(&observed)?;
         let client = self.client_if_up().await;
         let ca = self.authority().await.unwrap_or_default();
         let wanted = objects::wanted(&self.cluster, &ca)?;

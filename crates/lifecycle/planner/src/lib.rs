@@ -7,11 +7,13 @@
 //! Cluster ──────────────┘
 //! ```
 
+mod failures;
 mod identity;
 mod init;
 mod plan;
 mod preflight;
 
+pub use failures::{Failure, Unobserved, all_observed};
 pub use identity::{Stranger, authority, strangers};
 pub use init::{HostObservation, ObjectState, PlanError, init};
 pub use plan::{Action, Plan, PlanStage, Step};

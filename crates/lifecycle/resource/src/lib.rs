@@ -10,7 +10,7 @@ mod compare;
 mod facts;
 mod types;
 
-pub use compare::{Change, compare};
+pub use compare::{Change, compare, what};
 pub use facts::Facts;
 pub use types::{Content, FileSpec, LeafForm, LeafSpec, Observed, Place, Resource, Shared, UnitState};
 

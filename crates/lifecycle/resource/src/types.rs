@@ -222,6 +222,19 @@ pub enum Resource {
     },
     /// A leaf certificate.
     Leaf(Box<LeafSpec>),
+    /// The cluster that a component's own kubeconfig leads to, once the component has written it (the kubelet does at
+    /// its TLS bootstrap). The user in it is the component's affair.
+    ClusterOf {
+        /// The kubeconfig.
+        path: String,
+        /// URL of the API server.
+        server: String,
+        /// File of the authority's certificate on the host.
+        authority_file: String,
+        /// A file that is written whenever the kubeconfig is: the component writes the kubeconfig itself while it
+        /// runs, so that the age of that says nothing about a restart.
+        stamp: String,
+    },
     /// An address that answers 200 to `GET`. Waiting for it changes nothing.
     Healthy {
         /// `https://10.0.0.1:6443/readyz`.
