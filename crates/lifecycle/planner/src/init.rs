@@ -6,6 +6,7 @@ use kinit_config::{Cluster, Role};
 use kinit_manifests::{BOOTSTRAP_KUBECONFIG, Phase};
 use kinit_resource::{Change, Content, Observed, Place, Resource, Shared, UnitState, compare};
 
+use crate::external;
 use crate::plan::{Action, Plan, PlanStage, Step};
 
 /// What was seen on a host: its resources in the order they are brought about.
@@ -44,6 +45,16 @@ pub enum PlanError {
         host: String,
         /// What it shows.
         sign: String,
+    },
+    /// An authority is kept elsewhere, and something needs its signature.
+    #[error("{} is on no control plane ({host} has its certificate: an external authority), and these need its signature:\n{}\nSign them with that authority and put them in place, or put {} into /etc/kubernetes/pki of a control plane", .shared.files().1, .unsigned.join("\n"), .shared.files().1)]
+    External {
+        /// Which.
+        shared: Shared,
+        /// A host with its certificate.
+        host: String,
+        /// Everything that needs a signature: host, what, and why.
+        unsigned: Vec<String>,
     },
 }
 
@@ -207,7 +218,10 @@ fn certs(
 ) -> Result<(), PlanError> {
     let (mut made, mut copied) = (Vec::new(), Vec::new());
     for shared in Shared::ALL {
-        let (source, fingerprint) = match origin(cluster, hosts, shared)? {
+        let whole = origin(cluster, hosts, shared)?;
+        let external = if whole.is_none() { external::source(cluster, hosts, shared)? } else { None };
+        let is_external = external.is_some();
+        let (source, fingerprint) = match whole.or(external) {
             Some(origin) => origin,
             None => {
                 if let Some((host, sign)) = sign_of_life(hosts, with_data, shared) {
@@ -223,9 +237,11 @@ fn certs(
             let Some((place, observed)) = seen_shared(hosts, &host.name, shared) else { continue };
             let verb = match observed {
                 Observed::Fingerprint(f) if *f == fingerprint => continue,
+                Observed::Public(f) if is_external && *f == fingerprint => continue,
                 Observed::Missing => "copy",
                 _ => "replace",
             };
+            let place = if is_external { Place::Public } else { place };
             let what = if place == Place::Whole { shared.name().to_owned() } else { format!("{}.crt", shared.name()) };
             let change = Change { verb, what: format!("{what} from {source}"), why: None, changes: true };
             copied.push(Step {
@@ -277,7 +293,7 @@ fn origin(
     Ok(found)
 }
 
-fn seen_shared<'a>(
+pub(crate) fn seen_shared<'a>(
     hosts: &'a BTreeMap<String, HostObservation>,
     host: &str,
     shared: Shared,

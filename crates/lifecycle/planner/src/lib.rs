@@ -7,6 +7,7 @@
 //! Cluster ──────────────┘
 //! ```
 
+mod external;
 mod failures;
 mod identity;
 mod init;

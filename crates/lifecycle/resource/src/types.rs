@@ -15,6 +15,9 @@ pub enum Shared {
 }
 
 impl Shared {
+    /// The cluster's own authority, which signs the certificates of nodes too.
+    pub const CLUSTER: Self = Self::Authority(Authority::Kubernetes);
+
     /// All of them, in the order they are made.
     pub const ALL: [Self; 5] = [
         Self::Authority(Authority::Kubernetes),
