@@ -90,16 +90,19 @@ impl Hosts {
         F: Fn(Arc<Agent>) -> Fut,
         Fut: Future<Output = Result<T>>,
     {
+        let results = self.each_outcome(f).await.into_iter();
+        results.map(|(name, result)| result.with_context(|| name.clone()).map(|value| (name, value))).collect()
+    }
+
+    /// Does something on all hosts at once, and tells how it went on each.
+    pub async fn each_outcome<T, F, Fut>(&self, f: F) -> BTreeMap<String, Result<T>>
+    where
+        F: Fn(Arc<Agent>) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
         let tasks: Vec<_> = self.0.iter().map(|(name, agent)| (name.clone(), f(agent.clone()))).collect();
-        let results: Vec<_> = stream::iter(tasks)
-            .map(|(name, task)| async { (name, task.await) })
-            .buffer_unordered(PARALLELISM)
-            .collect()
-            .await;
-        results
-            .into_iter()
-            .map(|(name, result)| result.with_context(|| name.clone()).map(|value| (name, value)))
-            .collect()
+        let tasks = stream::iter(tasks).map(|(name, task)| async { (name, task.await) });
+        tasks.buffer_unordered(PARALLELISM).collect().await
     }
 }
 
