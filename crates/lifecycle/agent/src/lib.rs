@@ -24,6 +24,7 @@ mod lock;
 mod netfilter;
 mod observe;
 mod packages;
+mod prune;
 mod reset;
 mod reset_pods;
 mod residue;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ledger::Ledger;
 use crate::lock::{self, Lock};
 use crate::wire::{ApplyItem, Frame, Progress, Reply, Request, SILENCE, receive_from_desk, send, send_hello};
-use crate::{apply, blobs, facts, observe, reset, secrets, shared};
+use crate::{apply, blobs, facts, observe, prune, reset, secrets, shared};
 
 /// What the agent keeps between requests.
 #[derive(Default)]
@@ -176,7 +176,7 @@ async fn observe_all(resources: &[Resource]) -> Vec<kinit_resource::Observed> {
 }
 
 async fn apply_all<W: AsyncWrite + Unpin>(items: Vec<ApplyItem>, desk: &mut Desk<W>) -> Result<Reply> {
-    for (index, item) in items.into_iter().enumerate() {
+    for (index, item) in items.iter().enumerate() {
         if desk.gone.is_cancelled() {
             bail!("the desk went away");
         }
@@ -190,6 +190,7 @@ async fn apply_all<W: AsyncWrite + Unpin>(items: Vec<ApplyItem>, desk: &mut Desk
             return Ok(Reply::Done);
         }
     }
+    prune::after(&items);
     Ok(Reply::Done)
 }
 
