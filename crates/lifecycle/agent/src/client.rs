@@ -11,7 +11,9 @@ use kinit_resource::{Facts, LeafSpec, Observed, Resource, Shared, sha256};
 use tokio::io::AsyncWrite;
 use tokio::sync::Mutex;
 
+use crate::journal::History;
 use crate::lock;
+use crate::opening::{Held, Opening};
 use crate::wire::{
     ApplyItem, HEARTBEAT, Progress, Reply, Request, await_hello, receive_message, send, send_bytes, send_heartbeat,
 };
@@ -85,8 +87,11 @@ impl Upload {
 
 /// Another kinit works on the host.
 #[derive(Debug, thiserror::Error)]
-#[error("another kinit works on this host, and did so for {} s more (it holds {})", lock::PATIENCE.as_secs(), lock::PATH)]
-pub struct Busy;
+#[error("another kinit works on this host: {0}; it did not end within {patience} s. Run the command again when it has ended, or break its lock (--break-lock): it then stops before its next step", patience = lock::PATIENCE.as_secs())]
+pub struct Busy(pub Held);
+
+/// Hears that another kinit works on a host, and which one.
+pub type OnWaiting = dyn Fn(&str, &Held) + Send + Sync;
 
 /// Longer than the agent waits for its lock.
 const START: Duration = Duration::from_secs(150);
@@ -107,15 +112,16 @@ impl Agent {
         host: &str,
         transport: Box<dyn Transport>,
         program: &[u8],
-        waiting: &(dyn Fn(&str) + Send + Sync),
+        opening: &Opening,
+        waiting: &OnWaiting,
     ) -> Result<Self> {
-        let waiting = || waiting(host);
+        let waiting = |held: &Held| waiting(host, held);
         let path = format!("/run/kinit-agent-{}", sha256(program).get(..16).unwrap_or_default());
-        let connected = match Self::exec(transport.as_ref(), &path, &waiting).await {
+        let connected = match Self::exec(transport.as_ref(), &path, opening, &waiting).await {
             Ok(connected) => connected,
             Err(Refusal::NotThere) => {
                 transport.put(&path, program, 0o700).await.context("copy kinit to the host")?;
-                Self::exec(transport.as_ref(), &path, &waiting).await.map_err(Refusal::into_error)?
+                Self::exec(transport.as_ref(), &path, opening, &waiting).await.map_err(Refusal::into_error)?
             }
             Err(refusal) => return Err(refusal.into_error()),
         };
@@ -127,9 +133,11 @@ impl Agent {
     async fn exec(
         transport: &dyn Transport,
         path: &str,
-        waiting: &(dyn Fn() + Send + Sync),
+        opening: &Opening,
+        waiting: &(dyn Fn(&Held) + Send + Sync),
     ) -> Result<Connected, Refusal> {
-        let mut process = transport.exec(&format!("{path} host-agent")).await.map_err(Refusal::Other)?;
+        let mut process =
+            transport.exec(&format!("{path} host-agent {}", opening.to_argument())).await.map_err(Refusal::Other)?;
         let stdin: Stdin = Arc::new(Mutex::new(std::mem::replace(&mut process.stdin, Box::new(tokio::io::sink()))));
         let heartbeat = Heartbeat::start(stdin.clone());
         let hear = async {
@@ -137,8 +145,8 @@ impl Agent {
                 return Ok(None);
             }
             match receive_message(&mut process.stdout).await? {
-                Some(Reply::Waiting) => {
-                    waiting();
+                Some(Reply::Waiting(held)) => {
+                    waiting(&held);
                     receive_message(&mut process.stdout).await
                 }
                 other => Ok(other),
@@ -147,7 +155,7 @@ impl Agent {
         let hello = tokio::time::timeout(START, hear).await;
         match hello.map_err(|_| Refusal::Other(anyhow!("the agent did not start within {} s", START.as_secs())))? {
             Ok(Some(Reply::Ready)) => Ok(Connected { process, stdin, heartbeat }),
-            Ok(Some(Reply::Busy)) => Err(Refusal::Other(Busy.into())),
+            Ok(Some(Reply::Busy(held))) => Err(Refusal::Other(Busy(held).into())),
             Ok(Some(Reply::Failed(why))) => Err(Refusal::Other(anyhow!("the agent did not start: {why}"))),
             other => {
                 let ended =
@@ -304,6 +312,24 @@ impl Agent {
     pub async fn reset_plan(&self) -> Result<Vec<String>> {
         match self.ask(&Request::ResetPlan).await? {
             Reply::Names(lines) => Ok(lines),
+            _ => bail!("the agent gave an answer to another question"),
+        }
+    }
+
+    /// Tells which plan the steps that follow belong to; for the journal.
+    pub async fn begin(&self, plan: &str) -> Result<()> {
+        self.done(&Request::Begin { plan: plan.to_owned() }).await
+    }
+
+    /// Tells that the run has ended as a whole, and why it failed if it did; for the journal.
+    pub async fn end(&self, error: Option<&str>) -> Result<()> {
+        self.done(&Request::End { error: error.map(str::to_owned) }).await
+    }
+
+    /// What was done on this host, oldest first.
+    pub async fn history(&self) -> Result<History> {
+        match self.ask(&Request::History).await? {
+            Reply::History(history) => Ok(history),
             _ => bail!("the agent gave an answer to another question"),
         }
     }

@@ -1,7 +1,7 @@
 //! Secrets that several hosts share: authorities, the key for service-account tokens, the encryption configuration.
 //!
 //! A secret with two halves is two files, and a crash may come between them. So both halves are first written to one
-//! file beside them ([`Store::pending`]), and whoever looks next finishes what was begun.
+//! file beside them ([`Store::pending`]), and whoever has the host's lock next finishes what was begun.
 
 use std::path::Path;
 
@@ -38,7 +38,6 @@ impl Store {
     /// Identifies a shared secret without telling it. Where only one half of it is, it is not whole, and not missing
     /// either.
     pub(crate) fn observe(&self, shared: Shared, place: Place) -> Result<Observed> {
-        self.finish(shared)?;
         let (public, private) = shared.files();
         let secret = read_optional(&self.path(&private))?;
         let Some(public) = public else {
@@ -141,6 +140,12 @@ impl Store {
     }
 }
 
+/// Finishes this host's writes that were interrupted. Only for whoever has the host's lock: another one may be writing.
+pub(crate) fn finish_all() -> Result<()> {
+    let store = Store::host();
+    Shared::ALL.into_iter().try_for_each(|shared| store.finish(shared))
+}
+
 /// Notes in the ledger the files that are about to be written for a shared secret.
 pub(crate) fn note(shared: Shared, public_only: bool) -> Result<()> {
     let (public, private) = shared.files();
@@ -227,6 +232,7 @@ mod tests {
                 if written > 1 {
                     files::write(&store.path(&public), new.cert.as_bytes(), 0o644, "root:root").unwrap();
                 }
+                store.finish(CA).unwrap();
                 let seen = store.observe(CA, Place::Whole).unwrap();
                 let stays = before.filter(|_| written == 0);
                 let expected = stays.unwrap_or(&new);

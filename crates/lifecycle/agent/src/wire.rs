@@ -8,6 +8,9 @@ use kinit_resource::{Facts, LeafSpec, Observed, Resource, Shared};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::journal::History;
+use crate::opening::Held;
+
 /// A resource to bring about, with the text of its secret where it has one.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct ApplyItem {
@@ -60,6 +63,12 @@ pub(crate) enum Request {
     ReadFile { path: String },
     /// What reset would undo.
     ResetPlan,
+    /// The steps that follow belong to the plan with this hash.
+    Begin { plan: String },
+    /// The run has ended, as a whole.
+    End { error: Option<String> },
+    /// What was done on this host.
+    History,
     /// Undo everything in the ledger, if the host belongs to the cluster with this authority, or to none.
     Reset { authority: Option<String> },
 }
@@ -70,9 +79,9 @@ pub(crate) enum Reply {
     /// Sent once at the start: the agent runs and holds the lock.
     Ready,
     /// Sent before [`Reply::Ready`] when another agent holds the lock and this one waits for it.
-    Waiting,
+    Waiting(Held),
     /// Sent instead of [`Reply::Ready`]: the other agent did not end.
-    Busy,
+    Busy(Held),
     /// Done.
     Done,
     /// It could not be done.
@@ -83,6 +92,7 @@ pub(crate) enum Reply {
     Names(Vec<String>),
     Pair(Pair),
     Text(String),
+    History(History),
 }
 
 /// How often a desk is heard of, whatever else it says.

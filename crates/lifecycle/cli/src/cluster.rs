@@ -16,7 +16,7 @@ use kinit_remote::OnUnknown;
 use serde_json::json;
 
 use crate::config;
-use crate::desk::{forget, known_authority};
+use crate::desk::{forget, known_authority, opening};
 use crate::errors::{PreflightFailed, Usage};
 use crate::progress::{Output, listeners};
 
@@ -32,13 +32,16 @@ pub struct Common {
     /// Seconds that connecting to a host may take
     #[arg(long, default_value_t = 20)]
     connect_timeout: u64,
+    /// Make another kinit that works on a host stop before its next step, and take over
+    #[arg(long)]
+    break_lock: bool,
     /// Print the plan and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Form of the output
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
-    /// Show every step
+    /// Show every step, not only slow ones (`--output jsonl` always does)
     #[arg(short, long)]
     verbose: bool,
 }
@@ -95,7 +98,7 @@ pub async fn init(args: InitArgs) -> Result<()> {
     let beside = program.parent().map(Path::to_owned).unwrap_or_default();
     let bundle = Arc::new(LocalBundle::read(args.bundle.as_deref().unwrap_or(&beside))?);
     let known = known_authority(&kubeconfig, None)?;
-    let hosts = Arc::new(connect(&cluster, &args.common).await?);
+    let hosts = Arc::new(connect(&cluster, &args.common, "init").await?);
     let init = Init { cluster: cluster.clone(), hosts, bundle };
     let (facts, findings) = init.preflight(jiff::Timestamp::now().as_second(), known.as_deref()).await?;
     judge(&findings, &args.ignore_preflight_errors)?;
@@ -164,10 +167,10 @@ pub async fn reset(args: ResetArgs) -> Result<()> {
     let cluster = config::load(&args.common.file)?;
     let kubeconfig = args.kubeconfig.clone().unwrap_or_else(|| args.common.file.with_file_name("admin.conf"));
     let known = known_authority(&kubeconfig, args.ca_cert_hash.as_deref())?;
-    let hosts = connect(&cluster, &args.common).await?;
+    let hosts = connect(&cluster, &args.common, "reset").await?;
     let (plan, authority) = kinit_phases::reset_plan(&hosts, &cluster, known.as_deref()).await?;
     let changes: usize = plan.values().map(Vec::len).sum();
-    for (host, lines) in plan.iter().filter(|_| args.common.dry_run || !args.force) {
+    for (host, lines) in plan.iter().filter(|_| args.common.dry_run || args.common.verbose || !args.force) {
         lines.iter().for_each(|line| match args.common.output {
             Output::Text => say!("{host:<10} {line}"),
             Output::Jsonl => say!("{}", json!({ "event": "planned", "host": host, "step": line })),
@@ -197,14 +200,19 @@ pub async fn reset(args: ResetArgs) -> Result<()> {
     Ok(())
 }
 
-async fn connect(cluster: &Cluster, common: &Common) -> Result<Hosts> {
+async fn connect(cluster: &Cluster, common: &Common, operation: &str) -> Result<Hosts> {
     let program = std::fs::read("/proc/self/exe").context("read this program")?;
     let options = ConnectOptions {
         program: Arc::new(program),
         home: std::env::home_dir().context("find the home directory")?,
         on_unknown: on_unknown(common.accept_new_host_keys),
         timeout: Duration::from_secs(common.connect_timeout),
-        waiting: Arc::new(|host| tell!("[connect] {host}: another kinit works on this host; waiting for it to end")),
+        opening: opening(operation, common.break_lock),
+        waiting: Arc::new(|host, held| {
+            tell!(
+                "[connect] {host}: another kinit works on this host: {held}; waiting for it to end (--break-lock takes over)"
+            );
+        }),
     };
     Ok(Hosts::connect(cluster, &options).await?)
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
+use kinit_agent::Opening;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{cluster, config, errors, playground, reference};
@@ -30,7 +31,11 @@ enum Verb {
     Playground(playground::Verb),
     /// Serve a kinit over stdin and stdout (kinit starts this on hosts)
     #[command(hide = true)]
-    HostAgent,
+    HostAgent {
+        /// Whom it serves
+        #[arg(value_parser = Opening::from_argument)]
+        opening: Opening,
+    },
     /// Print docs/cli.md
     #[command(hide = true)]
     Reference,
@@ -54,7 +59,7 @@ pub fn main() -> ExitCode {
         }
         Verb::Init(args) => on_runtime(cluster::init(args)),
         Verb::Reset(args) => on_runtime(cluster::reset(args)),
-        Verb::HostAgent => on_runtime(kinit_agent::serve(tokio::io::stdin(), tokio::io::stdout())),
+        Verb::HostAgent { opening } => on_runtime(kinit_agent::serve(opening, tokio::io::stdin(), tokio::io::stdout())),
     };
     result.unwrap_or_else(|error| errors::report(&error))
 }

@@ -95,8 +95,15 @@ impl Init {
     /// Carries the plan out.
     pub async fn execute(&self, plan: &Plan, listener: &dyn Listener) -> Result<()> {
         let steps = Steps::new(self.cluster.clone(), self.hosts.clone(), self.bundle.clone());
-        kinit_workflow::run(&stages(plan), &steps, listener, PARALLELISM).await?;
-        Ok(())
+        let hash = format!("sha256:{}", kinit_resource::sha256(plan.to_string().as_bytes()));
+        let hash = hash.as_str();
+        self.hosts.each(|agent| async move { agent.begin(hash).await }).await.context("begin the run")?;
+        let done = kinit_workflow::run(&stages(plan), &steps, listener, PARALLELISM).await;
+        let error = done.as_ref().err().map(ToString::to_string);
+        let error = error.as_deref();
+        // A host that cannot be told any more has noted the end by itself.
+        self.hosts.each_outcome(|agent| async move { agent.end(error).await }).await;
+        Ok(done?)
     }
 
     /// admin.conf, for the desk.
