@@ -7,7 +7,8 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::issue::{Subject, Usage};
+use crate::issue::{KeyAlgorithm, Subject, Usage};
+use crate::pair;
 
 /// What is wrong with a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +19,10 @@ pub enum Finding {
     OtherIssuer,
     /// It is no longer valid.
     Expired(OffsetDateTime),
-    /// It ends within the margin that the caller named.
+    /// It ends within its [`renewal_margin`].
     ExpiresSoon(OffsetDateTime),
+    /// Its key is of another kind.
+    OtherAlgorithm,
     /// Its subject differs.
     OtherSubject(String),
     /// It lacks a name or an address.
@@ -35,6 +38,7 @@ impl std::fmt::Display for Finding {
             Self::OtherIssuer => f.write_str("is signed by another authority"),
             Self::Expired(when) => write!(f, "expired on {}", when.date()),
             Self::ExpiresSoon(when) => write!(f, "expires on {}", when.date()),
+            Self::OtherAlgorithm => f.write_str("has a key of another kind than encryptionAlgorithm"),
             Self::OtherSubject(subject) => write!(f, "has another subject: {subject}"),
             Self::MissingName(name) => write!(f, "lacks the name {name}"),
             Self::MissingUsage(usage) => write!(f, "lacks the usage {usage:?}"),
@@ -42,14 +46,21 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// Compares a certificate with what it should be. `authority` is the issuer's certificate; `margin` is how long before
-/// its end it counts as ending.
+/// How long before its end a certificate is renewed: when two thirds of its life are over, and no earlier than 30 days
+/// before its end. So a certificate that was just issued is never due, however short its life.
+pub fn renewal_margin(life: Duration) -> Duration {
+    let third: Duration = life / 3;
+    third.min(Duration::days(30))
+}
+
+/// Compares a certificate with what it should be. `authorities` holds the issuer's certificate, beside others during a
+/// rotation.
 pub fn check(
     cert_pem: &str,
-    authority: &str,
+    authorities: &str,
     subject: &Subject,
+    algorithm: KeyAlgorithm,
     now: OffsetDateTime,
-    margin: Duration,
 ) -> Vec<Finding> {
     let unreadable = |why: String| vec![Finding::Unreadable(why)];
     let der = match parse_x509_pem(cert_pem.as_bytes()) {
@@ -61,24 +72,29 @@ pub fn check(
         Err(error) => return unreadable(error.to_string()),
     };
     let mut findings = Vec::new();
-    if !is_signed_by(&cert, authority) {
+    if !is_signed_by(&cert, authorities) {
         findings.push(Finding::OtherIssuer);
     }
-    let end = cert.validity().not_after.to_datetime();
+    let (begin, end) = (cert.validity().not_before.to_datetime(), cert.validity().not_after.to_datetime());
     if end <= now {
         findings.push(Finding::Expired(end));
-    } else if end - now < margin {
+    } else if end - now < renewal_margin(end - begin) {
         findings.push(Finding::ExpiresSoon(end));
+    }
+    if pair::algorithm(&cert) != Some(algorithm) {
+        findings.push(Finding::OtherAlgorithm);
     }
     findings.extend(check_subject(&cert, subject));
     findings.extend(check_names(&cert, subject));
     findings
 }
 
-fn is_signed_by(cert: &X509Certificate<'_>, authority: &str) -> bool {
-    let Ok((_, pem)) = parse_x509_pem(authority.as_bytes()) else { return false };
-    let Ok((_, ca)) = X509Certificate::from_der(&pem.contents) else { return false };
-    cert.issuer() == ca.subject() && cert.verify_signature(Some(ca.public_key())).is_ok()
+/// Whether one of the authorities signed it.
+fn is_signed_by(cert: &X509Certificate<'_>, authorities: &str) -> bool {
+    pair::certificates(authorities).iter().any(|der| {
+        let Ok((_, ca)) = X509Certificate::from_der(der) else { return false };
+        cert.issuer() == ca.subject() && cert.verify_signature(Some(ca.public_key())).is_ok()
+    })
 }
 
 fn check_subject(cert: &X509Certificate<'_>, subject: &Subject) -> Option<Finding> {
@@ -143,7 +159,7 @@ pub fn public_key_hash(cert_pem: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::issue::{KeyAlgorithm, issue, new_authority, new_key, request};
+    use crate::issue::{Pair, issue, new_authority, new_key, request};
 
     fn now() -> OffsetDateTime {
         OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()
@@ -160,27 +176,69 @@ mod tests {
         }
     }
 
+    fn new(subject: &Subject, algorithm: KeyAlgorithm, ca: &Pair) -> String {
+        let csr = request(&new_key(algorithm).unwrap(), subject).unwrap();
+        issue(ca, &csr, subject, now()).unwrap()
+    }
+
     #[test]
     fn what_is_issued_passes_and_every_difference_is_found() {
         for algorithm in [KeyAlgorithm::EcdsaP256, KeyAlgorithm::Rsa2048] {
             let ca = new_authority("kubernetes", algorithm, 3650, now()).unwrap();
             let other = new_authority("kubernetes", KeyAlgorithm::EcdsaP256, 3650, now()).unwrap();
-            let csr = request(&new_key(algorithm).unwrap(), &subject()).unwrap();
-            let cert = issue(&ca, &csr, &subject(), now()).unwrap();
-            let day = Duration::days(1);
-            assert_eq!(check(&cert, &ca.cert, &subject(), now(), day), vec![]);
-            assert_eq!(check(&cert, &other.cert, &subject(), now(), day), vec![Finding::OtherIssuer]);
-            let late = now() + Duration::days(364) + Duration::hours(1);
-            assert!(matches!(check(&cert, &ca.cert, &subject(), late, day)[..], [Finding::ExpiresSoon(_)]));
-            assert!(matches!(check(&cert, &ca.cert, &subject(), late + day, day)[..], [Finding::Expired(_)]));
+            let cert = new(&subject(), algorithm, &ca);
+            assert_eq!(check(&cert, &ca.cert, &subject(), algorithm, now()), vec![]);
+            assert_eq!(check(&cert, &other.cert, &subject(), algorithm, now()), vec![Finding::OtherIssuer]);
+            let late = now() + Duration::days(336);
+            assert!(matches!(check(&cert, &ca.cert, &subject(), algorithm, late)[..], [Finding::ExpiresSoon(_)]));
+            let end = now() + Duration::days(365);
+            assert!(matches!(check(&cert, &ca.cert, &subject(), algorithm, end)[..], [Finding::Expired(_)]));
             let more = Subject {
                 dns: vec!["other".into()],
                 usages: vec![Usage::Client],
                 common_name: "x".into(),
                 ..subject()
             };
-            assert_eq!(check(&cert, &ca.cert, &more, now(), day).len(), 3);
+            assert_eq!(check(&cert, &ca.cert, &more, algorithm, now()).len(), 3);
+            let wanted = KeyAlgorithm::EcdsaP384;
+            assert_eq!(check(&cert, &ca.cert, &subject(), wanted, now()), vec![Finding::OtherAlgorithm]);
         }
+    }
+
+    #[test]
+    fn a_certificate_just_issued_is_not_due_however_short_its_life() {
+        let ca = new_authority("kubernetes", KeyAlgorithm::EcdsaP256, 3650, now()).unwrap();
+        for (days, due) in [(1, Duration::hours(17)), (30, Duration::days(21)), (90, Duration::days(61))] {
+            let subject = Subject { days, ..subject() };
+            let cert = new(&subject, KeyAlgorithm::EcdsaP256, &ca);
+            let at = |time| check(&cert, &ca.cert, &subject, KeyAlgorithm::EcdsaP256, time);
+            assert_eq!(at(now()), vec![], "{days} days");
+            assert!(matches!(at(now() + due)[..], [Finding::ExpiresSoon(_)]), "{days} days");
+            assert_eq!(at(now() + due - Duration::days(2).min(due / 2)), vec![], "{days} days");
+        }
+    }
+
+    /// During a rotation `ca.crt` holds the old authority and the new one; `ca.key` is one of theirs.
+    #[test]
+    fn of_two_trusted_authorities_the_one_with_the_key_signs_and_both_are_accepted() {
+        let kind = KeyAlgorithm::EcdsaP256;
+        let (old, young) = (
+            new_authority("kubernetes", kind, 3650, now()).unwrap(),
+            new_authority("kubernetes", kind, 3650, now()).unwrap(),
+        );
+        let bundle = old.cert.clone() + &young.cert;
+        for (own, other) in [(&old, &young), (&young, &old)] {
+            let both = Pair { cert: bundle.clone(), key: own.key.clone() };
+            let cert = new(&subject(), kind, &both);
+            for (authorities, expected) in
+                [(&bundle, vec![]), (&own.cert, vec![]), (&other.cert, vec![Finding::OtherIssuer])]
+            {
+                assert_eq!(check(&cert, authorities, &subject(), kind, now()), expected);
+            }
+        }
+        let torn = Pair { cert: old.cert, key: young.key };
+        let csr = request(&new_key(kind).unwrap(), &subject()).unwrap();
+        assert!(matches!(issue(&torn, &csr, &subject(), now()), Err(crate::Error::NoPair)));
     }
 
     #[test]
@@ -189,12 +247,15 @@ mod tests {
         let greedy = Subject { common_name: "admin".into(), organization: Some("system:masters".into()), ..subject() };
         let csr = request(&new_key(KeyAlgorithm::EcdsaP256).unwrap(), &greedy).unwrap();
         let cert = issue(&ca, &csr, &subject(), now()).unwrap();
-        assert_eq!(check(&cert, &ca.cert, &subject(), now(), Duration::ZERO), vec![]);
+        assert_eq!(check(&cert, &ca.cert, &subject(), KeyAlgorithm::EcdsaP256, now()), vec![]);
     }
 
     #[test]
     fn rubbish_is_reported_not_fatal() {
-        assert!(matches!(check("rubbish", "rubbish", &subject(), now(), Duration::ZERO)[..], [Finding::Unreadable(_)]));
+        assert!(matches!(
+            check("rubbish", "rubbish", &subject(), KeyAlgorithm::EcdsaP256, now())[..],
+            [Finding::Unreadable(_)]
+        ));
         assert_eq!((expires_at(""), public_key_hash("")), (None, None));
     }
 }

@@ -27,6 +27,9 @@ pub enum Error {
     /// A name that cannot be in a certificate.
     #[error("{0:?} cannot be a name in a certificate")]
     Name(String),
+    /// None of the authority's certificates belongs to its key.
+    #[error("none of the authority's certificates belongs to its key")]
+    NoPair,
 }
 
 fn because(doing: &'static str) -> impl Fn(rcgen::Error) -> Error {
@@ -108,7 +111,7 @@ pub fn new_key(algorithm: KeyAlgorithm) -> Result<String, Error> {
     Ok(pair.map_err(because("make a private key"))?.serialize_pem())
 }
 
-fn read_key(pem: &str) -> Result<KeyPair, Error> {
+pub(crate) fn read_key(pem: &str) -> Result<KeyPair, Error> {
     KeyPair::from_pem(pem).map_err(because("read a private key"))
 }
 
@@ -153,12 +156,14 @@ pub fn request(key_pem: &str, subject: &Subject) -> Result<String, Error> {
 }
 
 /// Signs the request's public key. The request's signature is verified; its subject, names and usages are ignored: they
-/// come from `subject`.
+/// come from `subject`. Where the authority's file holds several certificates, the one that belongs to the key signs.
 pub fn issue(authority: &Pair, request_pem: &str, subject: &Subject, now: OffsetDateTime) -> Result<String, Error> {
     let request = CertificateSigningRequestParams::from_pem(request_pem)
         .map_err(because("read a certificate signing request"))?;
+    let issuing = crate::pair::issuing(&authority.cert, &authority.key)?;
     let key = read_key(&authority.key)?;
-    let issuer = Issuer::from_ca_cert_pem(&authority.cert, key).map_err(because("read the authority's certificate"))?;
+    let issuer = Issuer::from_ca_cert_der(&issuing.as_slice().into(), key)
+        .map_err(because("read the authority's certificate"))?;
     let mut params = params(&subject.common_name, subject.organization.as_deref(), subject.days, now);
     params.is_ca = IsCa::ExplicitNoCa;
     params.use_authority_key_identifier_extension = true;

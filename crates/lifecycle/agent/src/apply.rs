@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use kinit_resource::{Content, FileSpec, Resource};
 
 use crate::ledger::Ledger;
-use crate::{blobs, files, health, images, kernel, packages, release, systemd};
+use crate::{blobs, files, health, images, kernel, kubeconfig, packages, release, systemd};
 
 /// Brings one resource about; `secret` is the text behind `Content::Secret`.
 pub(crate) async fn apply(resource: &Resource, secret: Option<&str>) -> Result<()> {
@@ -37,6 +37,11 @@ pub(crate) async fn apply(resource: &Resource, secret: Option<&str>) -> Result<(
         }
         Resource::Image { name, archive, sha256 } => images::import(name, archive, sha256).await,
         Resource::Unit { name, state } => systemd::apply(name, state).await,
+        Resource::ClusterOf { path, server, authority_file, stamp } => {
+            note_parents(stamp)?;
+            note_parents(path)?;
+            kubeconfig::follow_cluster(path, server, authority_file, stamp)
+        }
         Resource::Healthy { url, authority_file, seconds } => {
             health::wait(url, authority_file.as_deref(), *seconds).await
         }

@@ -12,7 +12,9 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 
 use crate::etcd::EtcdRequest;
+use crate::journal::History;
 use crate::lock;
+use crate::opening::{Held, Opening};
 use crate::wire::{
     ApplyItem, Frame, HEARTBEAT, Progress, Reply, Request, await_hello, receive, receive_message, send, send_bytes,
     send_heartbeat,
@@ -87,8 +89,11 @@ impl Upload {
 
 /// Another kinit works on the host.
 #[derive(Debug, thiserror::Error)]
-#[error("another kinit works on this host, and did so for {} s more (it holds {})", lock::PATIENCE.as_secs(), lock::PATH)]
-pub struct Busy;
+#[error("another kinit works on this host: {0}; it did not end within {patience} s. Run the command again when it has ended, or break its lock (--break-lock): it then stops before its next step", patience = lock::PATIENCE.as_secs())]
+pub struct Busy(pub Held);
+
+/// Hears that another kinit works on a host, and which one.
+pub type OnWaiting = dyn Fn(&str, &Held) + Send + Sync;
 
 /// Longer than the agent waits for its lock.
 const START: Duration = Duration::from_secs(150);
@@ -109,15 +114,16 @@ impl Agent {
         host: &str,
         transport: Box<dyn Transport>,
         program: &[u8],
-        waiting: &(dyn Fn(&str) + Send + Sync),
+        opening: &Opening,
+        waiting: &OnWaiting,
     ) -> Result<Self> {
-        let waiting = || waiting(host);
+        let waiting = |held: &Held| waiting(host, held);
         let path = format!("/run/kinit-agent-{}", sha256(program).get(..16).unwrap_or_default());
-        let connected = match Self::exec(transport.as_ref(), &path, &waiting).await {
+        let connected = match Self::exec(transport.as_ref(), &path, opening, &waiting).await {
             Ok(connected) => connected,
             Err(Refusal::NotThere) => {
                 transport.put(&path, program, 0o700).await.context("copy kinit to the host")?;
-                Self::exec(transport.as_ref(), &path, &waiting).await.map_err(Refusal::into_error)?
+                Self::exec(transport.as_ref(), &path, opening, &waiting).await.map_err(Refusal::into_error)?
             }
             Err(refusal) => return Err(refusal.into_error()),
         };
@@ -129,9 +135,11 @@ impl Agent {
     async fn exec(
         transport: &dyn Transport,
         path: &str,
-        waiting: &(dyn Fn() + Send + Sync),
+        opening: &Opening,
+        waiting: &(dyn Fn(&Held) + Send + Sync),
     ) -> Result<Connected, Refusal> {
-        let mut process = transport.exec(&format!("{path} host-agent")).await.map_err(Refusal::Other)?;
+        let mut process =
+            transport.exec(&format!("{path} host-agent {}", opening.to_argument())).await.map_err(Refusal::Other)?;
         let stdin: Stdin = Arc::new(Mutex::new(std::mem::replace(&mut process.stdin, Box::new(tokio::io::sink()))));
         let heartbeat = Heartbeat::start(stdin.clone());
         let hear = async {
@@ -139,8 +147,8 @@ impl Agent {
                 return Ok(None);
             }
             match receive_message(&mut process.stdout).await? {
-                Some(Reply::Waiting) => {
-                    waiting();
+                Some(Reply::Waiting(held)) => {
+                    waiting(&held);
                     receive_message(&mut process.stdout).await
                 }
                 other => Ok(other),
@@ -149,7 +157,7 @@ impl Agent {
         let hello = tokio::time::timeout(START, hear).await;
         match hello.map_err(|_| Refusal::Other(anyhow!("the agent did not start within {} s", START.as_secs())))? {
             Ok(Some(Reply::Ready)) => Ok(Connected { process, stdin, heartbeat }),
-            Ok(Some(Reply::Busy)) => Err(Refusal::Other(Busy.into())),
+            Ok(Some(Reply::Busy(held))) => Err(Refusal::Other(Busy(held).into())),
             Ok(Some(Reply::Failed(why))) => Err(Refusal::Other(anyhow!("the agent did not start: {why}"))),
             other => {
                 let ended =
@@ -262,7 +270,16 @@ impl Agent {
 
     /// Reads a shared secret into this process's memory.
     pub async fn read_shared(&self, shared: Shared) -> Result<Pair> {
-        match self.ask(&Request::Read { shared }).await? {
+        self.pair(shared, false).await
+    }
+
+    /// Reads the public half of a shared secret; the pair's key is empty.
+    pub async fn read_public(&self, shared: Shared) -> Result<Pair> {
+        self.pair(shared, true).await
+    }
+
+    async fn pair(&self, shared: Shared, public_only: bool) -> Result<Pair> {
+        match self.ask(&Request::Read { shared, public_only }).await? {
             Reply::Pair(pair) => Ok(pair),
             _ => bail!("the agent gave an answer to another question"),
         }
@@ -332,6 +349,24 @@ impl Agent {
     pub async fn reset_plan(&self) -> Result<Vec<String>> {
         match self.ask(&Request::ResetPlan).await? {
             Reply::Names(lines) => Ok(lines),
+            _ => bail!("the agent gave an answer to another question"),
+        }
+    }
+
+    /// Tells which plan the steps that follow belong to; for the journal.
+    pub async fn begin(&self, plan: &str) -> Result<()> {
+        self.done(&Request::Begin { plan: plan.to_owned() }).await
+    }
+
+    /// Tells that the run has ended as a whole, and why it failed if it did; for the journal.
+    pub async fn end(&self, error: Option<&str>) -> Result<()> {
+        self.done(&Request::End { error: error.map(str::to_owned) }).await
+    }
+
+    /// What was done on this host, oldest first.
+    pub async fn history(&self) -> Result<History> {
+        match self.ask(&Request::History).await? {
+            Reply::History(history) => Ok(history),
             _ => bail!("the agent gave an answer to another question"),
         }
     }

@@ -57,6 +57,20 @@ pub enum EtcdRequest {
     DisarmAlarms,
 }
 
+impl std::fmt::Display for EtcdRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AddLearner { peer_url } => write!(f, "add etcd learner {peer_url}"),
+            Self::Promote { peer_url, .. } => write!(f, "promote etcd learner {peer_url}"),
+            Self::Remove { id, peer_url } => write!(f, "remove etcd member {id:x} ({peer_url})"),
+            Self::MoveLeader { to } => write!(f, "move etcd leadership to {to:x}"),
+            Self::Defragment => write!(f, "defragment etcd"),
+            Self::Compact => write!(f, "compact etcd"),
+            Self::DisarmAlarms => write!(f, "disarm etcd alarms"),
+        }
+    }
+}
+
 async fn client() -> Result<Client> {
     let file = |name: &str| Some(PathBuf::from(format!("{PKI}/{name}")));
     let options = Options {

@@ -4,32 +4,73 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use kinit_resource::Observed;
 use nix::unistd::{Gid, Uid};
 
+/// Who may do what with a file.
+pub(crate) struct Attributes {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    /// Left to the clock when there is none.
+    modified: Option<SystemTime>,
+}
+
 /// Writes a file atomically: temporary file in the same folder, data and mode on disk, then rename.
 pub(crate) fn write(path: &str, bytes: &[u8], mode: u32, owner: &str) -> Result<()> {
+    let (uid, gid) = ids(owner).with_context(|| format!("write {path}"))?;
+    write_as(path, bytes, &Attributes { mode, uid: uid.as_raw(), gid: gid.as_raw(), modified: None })
+}
+
+/// Copies a file with its mode, owner, group and time of modification; the two may be on different file systems.
+pub(crate) fn copy(from: &str, to: &str) -> Result<()> {
+    let meta = std::fs::metadata(from).with_context(|| format!("look at {from}"))?;
+    let bytes = std::fs::read(from).with_context(|| format!("read {from}"))?;
+    let (mode, modified) = (meta.mode() & 0o7777, meta.modified().ok());
+    write_as(to, &bytes, &Attributes { mode, uid: meta.uid(), gid: meta.gid(), modified })
+}
+
+fn write_as(path: &str, bytes: &[u8], attributes: &Attributes) -> Result<()> {
+    let Attributes { mode, uid, gid, modified } = *attributes;
     let temporary = format!("{path}.kinit-new");
     let work = || -> Result<()> {
         // A leftover of a killed run may have another mode.
         std::fs::remove_file(&temporary).or_else(ignore_missing)?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode & 0o777).open(&temporary)?;
+        std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+        // After the owner: changing that takes set-user-ID bits away.
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
-        let (uid, gid) = ids(owner)?;
-        std::os::unix::fs::fchown(&file, Some(uid.as_raw()), Some(gid.as_raw()))?;
         file.write_all(bytes)?;
+        if let Some(modified) = modified {
+            file.set_modified(modified)?;
+        }
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;
         sync_parent(path)
     };
-    work().with_context(|| format!("write {path}"))
+    work()
+        .inspect_err(|_| {
+            // A part of a file would keep a full file system full.
+            std::fs::remove_file(&temporary).ok();
+        })
+        .with_context(|| format!("write {path}"))
 }
 
 /// Writes a file that only root may read.
 pub(crate) fn write_private(path: &str, bytes: &[u8]) -> Result<()> {
     write(path, bytes, 0o600, "root:root")
+}
+
+/// A file's text, if there is one.
+pub(crate) fn read_optional(path: &str) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {path}")),
+    }
 }
 
 /// Makes a directory (and its parents, 0755 root) with its mode and owner.
@@ -122,6 +163,31 @@ fn sync_parent(path: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn copies_keep_owner_mode_and_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        // Only root gives files away.
+        let owner = if Uid::effective().is_root() { 4711 } else { Uid::effective().as_raw() };
+        let modified = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        let attributes =
+            Attributes { mode: 0o640, uid: owner, gid: Gid::effective().as_raw(), modified: Some(modified) };
+        write_as(&path("a"), b"x", &attributes).unwrap();
+        copy(&path("a"), &path("b")).unwrap();
+        copy(&path("b"), &path("c")).unwrap();
+        let meta = std::fs::metadata(path("c")).unwrap();
+        assert_eq!((meta.uid(), meta.mode() & 0o7777, meta.modified().unwrap()), (owner, 0o640, modified));
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x").display().to_string();
+        std::fs::create_dir_all(format!("{path}/y")).unwrap();
+        write(&path, b"a", 0o600, "root:root").unwrap_err();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
 
     #[test]
     fn files_have_their_mode_and_are_compared_whole() {

@@ -1,7 +1,6 @@
 //! What kinit changed on this host, so that reset can give it back as it was.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -124,15 +123,24 @@ impl Ledger {
                 l.created.insert(path.to_owned());
             });
         }
-        let Ok(old) = std::fs::read(path) else { return Ok(()) };
+        if std::fs::read(path).is_err() {
+            return Ok(());
+        }
         let backup = format!("{HOME}/replaced/{}", path.trim_start_matches('/').replace('/', "%"));
         std::fs::create_dir_all(format!("{HOME}/replaced")).context("create the folder for replaced files")?;
-        // The copy has the original's mode, for the way back.
-        let mode = std::fs::metadata(path).with_context(|| format!("look at {path}"))?.mode() & 0o7777;
-        files::write(&backup, &old, mode, "root:root")?;
+        // The copy has the original's owner, mode and time, for the way back.
+        files::copy(path, &backup)?;
         Self::note(|l| {
             l.replaced.insert(path.to_owned(), backup);
         })
+    }
+
+    /// Forgets paths that were removed before their time.
+    pub fn forget(paths: &[String]) -> Result<()> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        Self::note(|ledger| ledger.created.retain(|path| !paths.contains(path)))
     }
 
     /// A line for each thing that reset would undo.

@@ -10,6 +10,7 @@
 //! request at a time, and stops when its channel closes or its desk is silent for 25 s: a killed and restarted kinit
 //! never races itself.
 
+mod answer;
 mod apply;
 mod blobs;
 mod client;
@@ -18,22 +19,29 @@ mod facts;
 mod files;
 mod health;
 mod images;
+mod journal;
 mod kernel;
+mod kubeconfig;
 mod ledger;
 mod lock;
 mod netfilter;
 mod observe;
+mod opening;
 mod packages;
+mod prune;
 mod release;
 mod reset;
 mod reset_pods;
 mod residue;
 mod secrets;
 mod serve;
+mod shared;
 mod systemd;
 mod wire;
 
-pub use client::{Agent, Busy, Upload};
+pub use client::{Agent, Busy, OnWaiting, Upload};
 pub use etcd::EtcdRequest;
+pub use journal::{History, JournalEntry, JournalEvent};
+pub use opening::{Caller, Held, Holder, LockMode, Opening};
 pub use serve::serve;
 pub use wire::{ApplyItem, Progress};

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::Result;
 use kinit_resource::{Content, FileSpec, Observed, Resource};
 
-use crate::{blobs, files, health, images, kernel, packages, release, secrets, systemd};
+use crate::{blobs, files, health, images, kernel, kubeconfig, packages, release, secrets, shared, systemd};
 
 /// What is there; a failure to look is an answer too.
 pub(crate) async fn observe(resource: &Resource) -> Observed {
@@ -25,8 +25,11 @@ async fn look(resource: &Resource) -> Result<Observed> {
         Resource::Blob { path, sha256, mode } => blobs::observe(path, sha256, *mode),
         Resource::Image { name, sha256, .. } => images::observe(name, sha256).await,
         Resource::Unit { name, state } => systemd::observe(name, state).await,
-        Resource::Shared { shared, place } => secrets::observe(*shared, *place),
-        Resource::Leaf(leaf) => secrets::observe_leaf(leaf),
+        Resource::Shared { shared, place } => shared::Store::host().observe(*shared, *place),
+        Resource::Leaf(leaf) => secrets::observe(leaf),
+        Resource::ClusterOf { path, server, authority_file, .. } => {
+            kubeconfig::observe_cluster(path, server, authority_file)
+        }
         Resource::Healthy { url, authority_file, .. } => {
             Ok(match health::check(url, authority_file.as_deref()).await {
                 Ok(()) => Observed::AsWanted,

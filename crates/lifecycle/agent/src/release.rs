@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::Result;
 use kinit_resource::Observed;
 
+use crate::files;
 use crate::ledger::Ledger;
-use crate::{files, reset};
 
 /// How a path came to be there.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(crate) fn apply(path: &str) -> Result<()> {
         Origin::Ours => files::remove(path)?,
         Origin::Replaced => {
             if let Some(backup) = ledger.replaced.get(path) {
-                reset::put_back(backup, path)?;
+                files::copy(backup, path)?;
                 files::remove(backup)?;
             }
         }

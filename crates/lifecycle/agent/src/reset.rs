@@ -1,6 +1,5 @@
 //! Giving the host back as it was.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -42,7 +41,7 @@ pub(crate) async fn run(authority: Option<&str>) -> Result<Vec<String>> {
     let installed = packages::installed()?;
     let purged = !ledger.packages.is_empty() && !ledger.packages.iter().any(|p| installed.contains(p));
     for (path, backup) in ledger.replaced.iter().filter(|(path, _)| !went_with_its_package(path, purged)) {
-        note(path, put_back(backup, path));
+        note(path, files::copy(backup, path));
     }
     for (key, value) in &ledger.sysctls {
         note(key, kernel::write_sysctl(key, value));
@@ -73,13 +72,6 @@ fn belongs(own: Option<&str>, meant: Option<&str>) -> Result<()> {
 /// file was the package's, and not the host's own.
 fn went_with_its_package(path: &str, purged: bool) -> bool {
     purged && !Path::new(path).parent().is_some_and(Path::exists)
-}
-
-/// Writes a file's old content, with its old mode; the two may be on different file systems.
-pub(crate) fn put_back(backup: &str, path: &str) -> Result<()> {
-    let old = std::fs::read(backup).with_context(|| format!("read the copy of {path}"))?;
-    let mode = std::fs::metadata(backup).with_context(|| format!("look at the copy of {path}"))?.mode() & 0o7777;
-    files::write(path, &old, mode, "root:root")
 }
 
 /// Unmounts what components mounted, deepest first.

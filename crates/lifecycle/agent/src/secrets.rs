@@ -1,108 +1,15 @@
-//! Keys and certificates on this host.
+//! Leaf certificates and their keys on this host.
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use kinit_pki::{Authority, KeyAlgorithm, Pair, Subject};
-use kinit_resource::{LeafForm, LeafSpec, Observed, Place, Shared, sha256};
-use time::{Duration, OffsetDateTime};
+use anyhow::{Context, Result};
+use kinit_resource::{LeafForm, LeafSpec, Observed};
+use time::OffsetDateTime;
 
 use crate::apply::note_parents;
-use crate::files;
+use crate::files::{self, read_optional};
+use crate::kubeconfig::{self, Kubeconfig};
 use crate::serve::State;
-
-const PKI: &str = "/etc/kubernetes/pki";
-/// A certificate that ends sooner is made anew by the next run.
-const MARGIN: Duration = Duration::days(30);
-
-fn path(stem: &str) -> String {
-    format!("{PKI}/{stem}")
-}
-
-fn read_optional(path: &str) -> Result<Option<String>> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("read {path}")),
-    }
-}
-
-/// Identifies a shared secret without telling it. Where only one half of it is, it is not whole, and not missing
-/// either.
-pub(crate) fn observe(shared: Shared, place: Place) -> Result<Observed> {
-    let (public, private) = shared.files();
-    let secret = read_optional(&path(&private))?;
-    let shown = match &public {
-        Some(public) => read_optional(&path(public))?,
-        None => secret.clone(),
-    };
-    Ok(match (shown, secret) {
-        (None, None) => Observed::Missing,
-        (None, Some(_)) if place == Place::Whole => {
-            Observed::Differs(format!("{} is missing", path(&public.unwrap_or_default())))
-        }
-        (None, Some(_)) => Observed::Missing,
-        (Some(_), None) if place == Place::Whole => Observed::Differs(format!("{} is missing", path(&private))),
-        (Some(text), _) => Observed::Fingerprint(sha256(text.as_bytes())),
-    })
-}
-
-/// Makes a shared secret. What exists already is never overwritten.
-pub(crate) fn generate(shared: Shared, algorithm: KeyAlgorithm, days: u32) -> Result<()> {
-    let (public, private) = shared.files();
-    for file in public.iter().chain([&private]) {
-        if Path::new(&path(file)).exists() {
-            bail!("{} exists already", path(file));
-        }
-    }
-    let pair = match shared {
-        Shared::Authority(authority) => {
-            kinit_pki::new_authority(authority.common_name(), algorithm, days, OffsetDateTime::now_utc())
-        }
-        Shared::ServiceAccountKey => kinit_pki::new_service_account_pair(algorithm),
-        Shared::EncryptionConfig => Ok(Pair { cert: String::new(), key: encryption_config()? }),
-    };
-    write(shared, &pair.with_context(|| format!("make {}", shared.name()))?, false)
-}
-
-/// An EncryptionConfiguration for Secrets (apiserver.config.k8s.io/v1): a fresh AES-GCM key to write with; what was
-/// stored plain stays readable.
-fn encryption_config() -> Result<String> {
-    let mut key = [0u8; 32];
-    rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty()).context("get random bytes for a key")?;
-    Ok(format!(
-        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n  \
-         - aesgcm:\n      keys:\n      - name: key1\n        secret: {}\n  - identity: {{}}\n",
-        STANDARD.encode(key)
-    ))
-}
-
-/// Reads a shared secret whole.
-pub(crate) fn read(shared: Shared) -> Result<Pair> {
-    let (public, private) = shared.files();
-    let need = |file: &str| read_optional(file)?.with_context(|| format!("there is no {file}"));
-    let cert = public.map(|file| need(&path(&file))).transpose()?.unwrap_or_default();
-    Ok(Pair { cert, key: need(&path(&private))? })
-}
-
-/// Writes a shared secret, private half first: whoever sees the certificate finds the key.
-pub(crate) fn write(shared: Shared, pair: &Pair, public_only: bool) -> Result<()> {
-    let (public, private) = shared.files();
-    let folder = path(&private);
-    note_parents(&folder)?;
-    std::fs::create_dir_all(Path::new(&folder).parent().unwrap_or(Path::new(PKI)))
-        .context("make the folder for certificates")?;
-    if !public_only {
-        files::write_private(&path(&private), pair.key.as_bytes())?;
-    }
-    if let Some(public) = public {
-        note_parents(&path(&public))?;
-        files::write(&path(&public), pair.cert.as_bytes(), 0o644, "root:root")?;
-    }
-    Ok(())
-}
 
 /// Makes a key, keeps it in memory, and returns the request for its certificate.
 pub(crate) fn request(leaf: &LeafSpec, state: &mut State) -> Result<String> {
@@ -112,91 +19,199 @@ pub(crate) fn request(leaf: &LeafSpec, state: &mut State) -> Result<String> {
     Ok(request)
 }
 
-/// Signs with an authority of this host.
-pub(crate) fn sign(authority: Authority, request: &str, subject: &Subject) -> Result<String> {
-    let pair = read(Shared::Authority(authority))?;
-    kinit_pki::issue(&pair, request, subject, OffsetDateTime::now_utc())
-        .with_context(|| format!("sign {}", subject.common_name))
-}
-
 /// Writes a certificate beside the key that was made for it, or both into a kubeconfig.
 pub(crate) fn install(leaf: &LeafSpec, certificate: &str, state: &mut State) -> Result<()> {
     let key =
         state.pending_keys.remove(&leaf.path()).with_context(|| format!("no key was made for {}", leaf.path()))?;
+    note_parents(&leaf.path())?;
+    if let LeafForm::Files { path, .. } = &leaf.form {
+        note_parents(&format!("{path}.key"))?;
+    }
+    place(leaf, certificate, &key)
+}
+
+/// Key first. Between the two the old certificate has another key: what reads them then fails, and the next run
+/// issues both anew.
+fn place(leaf: &LeafSpec, certificate: &str, key: &str) -> Result<()> {
     let shown = leaf.path();
-    note_parents(&shown)?;
     std::fs::create_dir_all(Path::new(&shown).parent().unwrap_or(Path::new("/")))
         .context("make the folder for certificates")?;
     match &leaf.form {
         LeafForm::Files { path, owner } => {
-            let key_path = format!("{path}.key");
-            note_parents(&key_path)?;
-            files::write(&key_path, key.as_bytes(), 0o600, owner)?;
+            files::write(&format!("{path}.key"), key.as_bytes(), 0o600, owner)?;
             files::write(&shown, certificate.as_bytes(), 0o644, owner)
         }
         LeafForm::Kubeconfig { server, cluster, .. } => {
             let authority = std::fs::read_to_string(&leaf.authority_file)
                 .with_context(|| format!("read {}", leaf.authority_file))?;
-            let text = kubeconfig(cluster, server, &authority, &leaf.subject.common_name, certificate, &key);
+            let user = &leaf.subject.common_name;
+            let text = kubeconfig::render(cluster, server, &authority, user, certificate, key);
             files::write_private(&shown, text.as_bytes())
         }
     }
 }
 
-/// kubeadm's form: everything embedded, context `USER@CLUSTER`.
-fn kubeconfig(cluster: &str, server: &str, authority: &str, user: &str, certificate: &str, key: &str) -> String {
-    let data = |text: &str| STANDARD.encode(text);
-    format!(
-        "apiVersion: v1\nkind: Config\nclusters:\n- name: \"{cluster}\"\n  cluster:\n    certificate-authority-data: {}\n    server: {server}\n\
-         contexts:\n- name: {user}@{cluster}\n  context:\n    cluster: \"{cluster}\"\n    user: {user}\ncurrent-context: {user}@{cluster}\n\
-         users:\n- name: {user}\n  user:\n    client-certificate-data: {}\n    client-key-data: {}\n",
-        data(authority),
-        data(certificate),
-        data(key)
-    )
-}
-
-/// Compares a certificate on disk with what it should be.
-pub(crate) fn observe_leaf(leaf: &LeafSpec) -> Result<Observed> {
+/// Compares a certificate on disk, its key, and the kubeconfig around them with what they should be.
+pub(crate) fn observe(leaf: &LeafSpec) -> Result<Observed> {
     let Some(text) = read_optional(&leaf.path())? else { return Ok(Observed::Missing) };
-    let certificate = match &leaf.form {
-        LeafForm::Files { path, .. } => {
-            if read_optional(&format!("{path}.key"))?.is_none() {
-                return Ok(Observed::Differs("its key is missing".to_owned()));
-            }
-            text
-        }
-        LeafForm::Kubeconfig { server, .. } => {
-            if !text.lines().any(|l| l.trim() == format!("server: {server}")) {
-                return Ok(Observed::Differs(format!("its server is not {server}")));
-            }
-            embedded_certificate(&text).unwrap_or_default()
-        }
-    };
     let Some(authority) = read_optional(&leaf.authority_file)? else {
         return Ok(Observed::Differs(format!("{} is missing", leaf.authority_file)));
     };
-    let findings = kinit_pki::check(&certificate, &authority, &leaf.subject, OffsetDateTime::now_utc(), MARGIN);
-    if findings.is_empty() {
-        return Ok(Observed::AsWanted);
+    let (certificate, key) = match &leaf.form {
+        LeafForm::Files { path, .. } => match read_optional(&format!("{path}.key"))? {
+            Some(key) => (text, key),
+            None => return Ok(Observed::Differs("its key is missing".to_owned())),
+        },
+        LeafForm::Kubeconfig { server, .. } => match embedded(leaf, &text, server, &authority) {
+            Ok(pair) => pair,
+            Err(why) => return Ok(Observed::Differs(why)),
+        },
+    };
+    let now = OffsetDateTime::now_utc();
+    let findings = kinit_pki::check(&certificate, &authority, &leaf.subject, leaf.algorithm, now);
+    let mut words: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    match kinit_pki::is_pair(&certificate, &key) {
+        Ok(true) => {}
+        Ok(false) => words.push("its key is another's".to_owned()),
+        Err(error) => words.push(format!("its key: {error}")),
     }
-    let words: Vec<String> = findings.iter().map(ToString::to_string).collect();
-    Ok(Observed::Differs(words.join(", ")))
+    Ok(if words.is_empty() { Observed::AsWanted } else { Observed::Differs(words.join(", ")) })
 }
 
-fn embedded_certificate(kubeconfig: &str) -> Option<String> {
-    let data = kubeconfig.lines().find_map(|l| l.trim().strip_prefix("client-certificate-data: "))?;
-    String::from_utf8(STANDARD.decode(data.trim()).ok()?).ok()
+/// The pair in a kubeconfig that is otherwise as wanted, or what differs.
+fn embedded(leaf: &LeafSpec, text: &str, server: &str, authority: &str) -> Result<(String, String), String> {
+    let read = Kubeconfig::parse(text).map_err(|error| format!("{error:#}"))?;
+    if let Some(why) = read.cluster_differs(server, authority, &leaf.authority_file) {
+        return Err(why);
+    }
+    if read.user() != leaf.subject.common_name {
+        return Err(format!("its user is {:?}, not {:?}", read.user(), leaf.subject.common_name));
+    }
+    read.credentials().ok_or_else(|| "it has no embedded certificate and key".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use kinit_pki::{KeyAlgorithm, Leaf, Pair, Subject, Usage};
+
     use super::*;
 
+    const KIND: KeyAlgorithm = KeyAlgorithm::EcdsaP256;
+
+    struct Place {
+        dir: tempfile::TempDir,
+        ca: Pair,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let ca = kinit_pki::new_authority("ca", KIND, 400, OffsetDateTime::now_utc()).unwrap();
+            std::fs::write(dir.path().join("ca.crt"), &ca.cert).unwrap();
+            Self { dir, ca }
+        }
+
+        fn path(&self, name: &str) -> String {
+            self.dir.path().join(name).display().to_string()
+        }
+
+        fn leaf(&self, form: LeafForm, days: u32) -> LeafSpec {
+            let subject = Subject {
+                common_name: "kubernetes-admin".into(),
+                organization: None,
+                usages: vec![Usage::Client],
+                dns: vec![],
+                ips: vec![],
+                days,
+            };
+            LeafSpec { leaf: Leaf::Admin, subject, algorithm: KIND, form, authority_file: self.path("ca.crt") }
+        }
+
+        fn forms(&self) -> [LeafForm; 2] {
+            [
+                LeafForm::Files { path: self.path("admin"), owner: "root:root".into() },
+                LeafForm::Kubeconfig {
+                    path: self.path("admin.conf"),
+                    server: "https://10.0.0.1:6443".into(),
+                    cluster: "c".into(),
+                },
+            ]
+        }
+
+        fn issue(&self, leaf: &LeafSpec) {
+            let key = kinit_pki::new_key(leaf.algorithm).unwrap();
+            place(leaf, &self.sign(leaf, &key), &key).unwrap();
+        }
+
+        fn sign(&self, leaf: &LeafSpec, key: &str) -> String {
+            let request = kinit_pki::request(key, &leaf.subject).unwrap();
+            kinit_pki::issue(&self.ca, &request, &leaf.subject, OffsetDateTime::now_utc()).unwrap()
+        }
+    }
+
+    fn why(leaf: &LeafSpec) -> String {
+        match observe(leaf).unwrap() {
+            Observed::AsWanted => String::new(),
+            Observed::Differs(why) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
-    fn kubeconfigs_embed_what_they_are_given() {
-        let text = kubeconfig("c", "https://10.0.0.1:6443", "CA", "u", "CERT", "KEY");
-        assert_eq!(embedded_certificate(&text).as_deref(), Some("CERT"));
-        assert!(text.contains("current-context: u@c") && text.contains("    server: https://10.0.0.1:6443\n"));
+    fn what_was_just_issued_is_as_wanted_however_short_its_life() {
+        let place = Place::new();
+        for form in place.forms() {
+            for days in [1, 7, 30, 365] {
+                let leaf = place.leaf(form.clone(), days);
+                place.issue(&leaf);
+                assert_eq!(why(&leaf), "", "{days} days");
+            }
+        }
+    }
+
+    #[test]
+    fn a_certificate_with_anothers_key_is_issued_anew() {
+        let place = Place::new();
+        for form in place.forms() {
+            let leaf = place.leaf(form, 365);
+            let (one, two) = (kinit_pki::new_key(KIND).unwrap(), kinit_pki::new_key(KIND).unwrap());
+            super::place(&leaf, &place.sign(&leaf, &one), &two).unwrap();
+            assert_eq!(why(&leaf), "its key is another's");
+            super::place(&leaf, &place.sign(&leaf, &one), "rubbish").unwrap();
+            assert_eq!(why(&leaf), "its key: read a private key");
+            place.issue(&leaf);
+            assert_eq!(why(&leaf), "");
+        }
+    }
+
+    #[test]
+    fn another_kind_of_key_is_issued_anew() {
+        let place = Place::new();
+        for form in place.forms() {
+            let leaf = place.leaf(form, 365);
+            place.issue(&leaf);
+            let wanted = LeafSpec { algorithm: KeyAlgorithm::EcdsaP384, ..leaf };
+            assert!(why(&wanted).contains("encryptionAlgorithm"), "{}", why(&wanted));
+            place.issue(&wanted);
+            assert_eq!(why(&wanted), "");
+        }
+    }
+
+    #[test]
+    fn a_kubeconfig_with_other_cluster_data_differs() {
+        let place = Place::new();
+        let [_, form] = place.forms();
+        let mut leaf = place.leaf(form, 365);
+        place.issue(&leaf);
+        // The authority's file gets a second one, as in a rotation.
+        let young = kinit_pki::new_authority("ca", KIND, 400, OffsetDateTime::now_utc()).unwrap();
+        std::fs::write(&leaf.authority_file, place.ca.cert.clone() + &young.cert).unwrap();
+        assert!(why(&leaf).contains("certificate-authority-data"), "{}", why(&leaf));
+        place.issue(&leaf);
+        assert_eq!(why(&leaf), "");
+        leaf.subject.common_name = "other".into();
+        assert!(why(&leaf).contains("its user is"), "{}", why(&leaf));
+        std::fs::write(leaf.path(), "rubbish").unwrap();
+        assert!(!why(&leaf).is_empty());
     }
 }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::etcd::EtcdRequest;
+use crate::journal::History;
+use crate::opening::Held;
 
 /// A resource to bring about, with the text of its secret where it has one.
 #[derive(Clone, Serialize, Deserialize)]
@@ -48,8 +50,8 @@ pub(crate) enum Request {
     Blob { sha256: String },
     /// Make a shared secret.
     Generate { shared: Shared, algorithm: kinit_pki::KeyAlgorithm, days: u32 },
-    /// Read a shared secret.
-    Read { shared: Shared },
+    /// Read a shared secret, or its public half.
+    Read { shared: Shared, public_only: bool },
     /// Write a shared secret, or its public half.
     Write { shared: Shared, pair: Pair, public_only: bool },
     /// Make a key for a leaf certificate and keep it in memory; answer with the request.
@@ -68,6 +70,12 @@ pub(crate) enum Request {
     EtcdSnapshot,
     /// What reset would undo.
     ResetPlan,
+    /// The steps that follow belong to the plan with this hash.
+    Begin { plan: String },
+    /// The run has ended, as a whole.
+    End { error: Option<String> },
+    /// What was done on this host.
+    History,
     /// Undo everything in the ledger, if the host belongs to the cluster with this authority, or to none.
     Reset { authority: Option<String> },
 }
@@ -78,9 +86,9 @@ pub(crate) enum Reply {
     /// Sent once at the start: the agent runs and holds the lock.
     Ready,
     /// Sent before [`Reply::Ready`] when another agent holds the lock and this one waits for it.
-    Waiting,
+    Waiting(Held),
     /// Sent instead of [`Reply::Ready`]: the other agent did not end.
-    Busy,
+    Busy(Held),
     /// Done.
     Done,
     /// It could not be done.
@@ -92,6 +100,7 @@ pub(crate) enum Reply {
     Names(Vec<String>),
     Pair(Pair),
     Text(String),
+    History(History),
 }
 
 /// How often a desk is heard of, whatever else it says.

@@ -128,7 +128,7 @@ struct SavedPlan {
 const SAVED: (&str, &str) = ("kinit.dev/v1alpha1", "Plan");
 
 impl ChangeArgs {
-    fn flags(&self) -> Flags {
+    fn flags(&self, look: bool) -> Flags {
         let args = &self.drain;
         let drain = DrainOptions {
             timeout: Duration::from_secs(args.drain_timeout),
@@ -137,7 +137,7 @@ impl ChangeArgs {
             disable_eviction: args.disable_eviction,
             grace_period: args.grace_period,
         };
-        Flags { bundle: self.bundle.clone(), drain }
+        Flags { bundle: self.bundle.clone(), drain, look }
     }
 
     fn file(&self) -> &Path {
@@ -145,9 +145,9 @@ impl ChangeArgs {
     }
 
     /// Connects, checks, and plans.
-    async fn prepare(&self, cluster: Cluster, request: &Request) -> Result<(Run, Plan)> {
+    async fn prepare(&self, cluster: Cluster, request: &Request, operation: &str) -> Result<(Run, Plan)> {
         let known = known_authority(&self.file().with_file_name("admin.conf"), None)?;
-        let run = begin(cluster, request, &self.common, self.flags()).await?;
+        let run = begin(cluster, request, operation, &self.common, self.flags(operation == "plan")).await?;
         judge(&run.preflight(jiff::Timestamp::now().as_second(), known.as_deref()), &self.ignore_preflight_errors)?;
         let plan = run.plan().await?;
         Ok((run, plan))
@@ -198,7 +198,7 @@ pub async fn apply(args: ApplyArgs) -> Result<()> {
     {
         return Err(Moved("the cluster file is another than the plan was made for".to_owned()).into());
     }
-    let (run, plan) = args.change.prepare(cluster, &Request::Apply { only }).await?;
+    let (run, plan) = args.change.prepare(cluster, &Request::Apply { only }, "apply").await?;
     if let Some(saved) = &saved {
         same(&saved.plan, &plan)?;
     }
@@ -212,7 +212,7 @@ const DIFFERS: u8 = 2;
 pub async fn plan(args: PlanArgs) -> Result<ExitCode> {
     let cluster = config::load(args.change.file())?;
     let text = kinit_config::print(&cluster)?;
-    let (_, plan) = args.change.prepare(cluster, &Request::Apply { only: args.host.clone() }).await?;
+    let (_, plan) = args.change.prepare(cluster, &Request::Apply { only: args.host.clone() }, "plan").await?;
     show_plan(&plan, args.change.common.output);
     let differs = plan.changes() > 0;
     if let Some(file) = &args.out {
@@ -255,7 +255,7 @@ pub async fn join(args: JoinArgs) -> Result<()> {
     let cluster = config::load(args.change.file())?;
     let host = wanted(&cluster, &args)?;
     let in_file = cluster.spec.hosts.iter().any(|known| known.name == host.name);
-    let (run, plan) = args.change.prepare(cluster, &Request::Join(vec![host.clone()])).await?;
+    let (run, plan) = args.change.prepare(cluster, &Request::Join(vec![host.clone()]), "join").await?;
     if !args.change.carry_out(&run, &plan, started).await? || in_file {
         return Ok(());
     }
@@ -304,7 +304,7 @@ pub async fn remove(args: RemoveArgs) -> Result<()> {
     let cluster = config::load(args.change.file())?;
     let in_file: Vec<String> =
         args.hosts.iter().filter(|name| cluster.spec.hosts.iter().any(|h| h.name == **name)).cloned().collect();
-    let (run, plan) = args.change.prepare(cluster, &Request::Remove(args.hosts.clone())).await?;
+    let (run, plan) = args.change.prepare(cluster, &Request::Remove(args.hosts.clone()), "remove").await?;
     if !args.change.carry_out(&run, &plan, started).await? {
         return Ok(());
     }

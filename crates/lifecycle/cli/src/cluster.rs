@@ -16,7 +16,7 @@ use kinit_remote::OnUnknown;
 use serde_json::json;
 
 use crate::config;
-use crate::desk::{forget, known_authority};
+use crate::desk::{forget, known_authority, opening};
 use crate::errors::{PreflightFailed, Usage};
 use crate::progress::{Output, Timing, listeners};
 
@@ -32,13 +32,16 @@ pub struct Common {
     /// Seconds that connecting to a host may take
     #[arg(long, default_value_t = 20)]
     pub(crate) connect_timeout: u64,
+    /// Make another kinit that works on a host stop before its next step, and take over
+    #[arg(long)]
+    pub(crate) break_lock: bool,
     /// Print the plan and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Form of the output
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
-    /// Show every step
+    /// Show every step, not only slow ones (`--output jsonl` always does)
     #[arg(short, long)]
     pub(crate) verbose: bool,
 }
@@ -92,8 +95,8 @@ pub async fn init(args: InitArgs) -> Result<()> {
         writable(&kubeconfig)?;
     }
     let known = known_authority(&kubeconfig, None)?;
-    let flags = Flags { bundle: args.bundle.clone(), drain: DrainOptions::default() };
-    let run = begin(cluster, &Request::Init, &args.common, flags).await?;
+    let flags = Flags { bundle: args.bundle.clone(), drain: DrainOptions::default(), look: false };
+    let run = begin(cluster, &Request::Init, "init", &args.common, flags).await?;
     if !skipped.contains(&Phase::Preflight) {
         judge(&run.preflight(jiff::Timestamp::now().as_second(), known.as_deref()), &args.ignore_preflight_errors)?;
     }
@@ -145,14 +148,23 @@ pub(crate) struct Flags {
     pub(crate) bundle: Option<PathBuf>,
     /// How nodes are drained.
     pub(crate) drain: DrainOptions,
+    /// Nothing will be changed.
+    pub(crate) look: bool,
 }
 
 /// Connects to the hosts that a request needs.
-pub(crate) async fn begin(cluster: Cluster, request: &Request, common: &Common, flags: Flags) -> Result<Run> {
+pub(crate) async fn begin(
+    cluster: Cluster,
+    request: &Request,
+    operation: &str,
+    common: &Common,
+    flags: Flags,
+) -> Result<Run> {
     let program = std::env::current_exe().context("find this program")?;
     let beside = program.parent().map(Path::to_owned).unwrap_or_default();
     let bundle = Arc::new(LocalBundle::read(flags.bundle.as_deref().unwrap_or(&beside))?);
-    Run::begin(cluster, request, bundle, &connect_options(common)?, flags.drain).await
+    let lock = if flags.look || common.dry_run { Lock::Look } else { Lock::Take };
+    Run::begin(cluster, request, bundle, &connect_options(common, operation, lock)?, flags.drain).await
 }
 
 /// Prints a plan.
@@ -189,11 +201,12 @@ pub async fn reset(args: ResetArgs) -> Result<()> {
     let cluster = config::load(&args.common.file)?;
     let kubeconfig = args.kubeconfig.clone().unwrap_or_else(|| args.common.file.with_file_name("admin.conf"));
     let known = known_authority(&kubeconfig, args.ca_cert_hash.as_deref())?;
-    let hosts = connect(&cluster, &args.common).await?;
+    let look = if args.common.dry_run { Lock::Look } else { Lock::Take };
+    let hosts = connect(&cluster, &args.common, "reset", look).await?;
     hosts.need_all()?;
     let (plan, authority) = kinit_phases::reset_plan(&hosts, &cluster, known.as_deref()).await?;
     let changes: usize = plan.values().map(Vec::len).sum();
-    for (host, lines) in plan.iter().filter(|_| args.common.dry_run || !args.force) {
+    for (host, lines) in plan.iter().filter(|_| args.common.dry_run || args.common.verbose || !args.force) {
         lines.iter().for_each(|line| match args.common.output {
             Output::Text => say!("{host:<10} {line}"),
             Output::Jsonl => say!("{}", json!({ "event": "planned", "host": host, "step": line })),
@@ -209,7 +222,7 @@ pub async fn reset(args: ResetArgs) -> Result<()> {
     if changes > 0 && !args.force && !confirmed(&cluster)? {
         bail!("nothing was changed");
     }
-    let report = kinit_phases::reset(&hosts, authority.as_deref()).await?;
+    let report = kinit_phases::reset(&hosts, authority.as_deref()).await;
     let left: Vec<String> =
         report.iter().flat_map(|(host, lines)| lines.iter().map(move |l| format!("{host}: {l}"))).collect();
     if !left.is_empty() {
@@ -224,18 +237,32 @@ pub async fn reset(args: ResetArgs) -> Result<()> {
 }
 
 /// Connects to all hosts of a file; some may be unreachable.
-pub(crate) async fn connect(cluster: &Cluster, common: &Common) -> Result<Hosts> {
-    Ok(Hosts::connect(cluster, &cluster.spec.hosts, &connect_options(common)?).await?)
+pub(crate) async fn connect(cluster: &Cluster, common: &Common, operation: &str, lock: Lock) -> Result<Hosts> {
+    Ok(Hosts::connect(cluster, &cluster.spec.hosts, &connect_options(common, operation, lock)?).await?)
 }
 
-fn connect_options(common: &Common) -> Result<ConnectOptions> {
+/// What a verb does about the hosts' locks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lock {
+    /// It changes something: nobody else does meanwhile.
+    Take,
+    /// It only looks.
+    Look,
+}
+
+fn connect_options(common: &Common, operation: &str, lock: Lock) -> Result<ConnectOptions> {
     let program = std::fs::read("/proc/self/exe").context("read this program")?;
     Ok(ConnectOptions {
         program: Arc::new(program),
         home: std::env::home_dir().context("find the home directory")?,
         on_unknown: on_unknown(common.accept_new_host_keys),
         timeout: Duration::from_secs(common.connect_timeout),
-        waiting: Arc::new(|host| tell!("[connect] {host}: another kinit works on this host; waiting for it to end")),
+        opening: opening(operation, lock, common.break_lock),
+        waiting: Arc::new(|host, held| {
+            tell!(
+                "[connect] {host}: another kinit works on this host: {held}; waiting for it to end (--break-lock takes over)"
+            );
+        }),
     })
 }
 

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
+use kinit_agent::Opening;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{change, cluster, config, errors, etcd, playground, reference, status};
@@ -43,7 +44,11 @@ enum Verb {
     Playground(playground::Verb),
     /// Serve a kinit over stdin and stdout (kinit starts this on hosts)
     #[command(hide = true)]
-    HostAgent,
+    HostAgent {
+        /// Whom it serves
+        #[arg(value_parser = Opening::from_argument)]
+        opening: Opening,
+    },
     /// Print docs/cli.md
     #[command(hide = true)]
     Reference,
@@ -73,7 +78,7 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => on_runtime(status::run(args)),
         Verb::Etcd(verb) => on_runtime(etcd::run(verb)),
         Verb::Reset(args) => on_runtime(cluster::reset(args)),
-        Verb::HostAgent => on_runtime(kinit_agent::serve(tokio::io::stdin(), tokio::io::stdout())),
+        Verb::HostAgent { opening } => on_runtime(kinit_agent::serve(opening, tokio::io::stdin(), tokio::io::stdout())),
     };
     result.unwrap_or_else(|error| errors::report(&error))
 }

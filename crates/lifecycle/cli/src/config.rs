@@ -56,3 +56,12 @@ pub fn load(file: &Path) -> Result<Cluster> {
         other => other.with_context(|| format!("{}", file.display())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_accepted_version_is_the_components_own() {
+        let own = kinit_component_base::version::GIT_VERSION;
+        assert_eq!(own.split('+').next(), Some(kinit_config::KUBERNETES_VERSION));
+    }
+}

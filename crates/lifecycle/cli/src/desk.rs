@@ -1,10 +1,27 @@
-//! What the desk knows of a cluster: which one it is, by the kubeconfig that `init` wrote.
+//! What the desk knows: who works at it, and which cluster is meant, by the kubeconfig that `init` wrote.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use kinit_agent::{Caller, LockMode, Opening};
 
+use crate::cluster::Lock;
 use crate::errors::Usage;
+
+/// How the hosts' agents are asked: in whose name, for which verb, and whether other kinits have to stop.
+pub(crate) fn opening(operation: &str, lock: Lock, break_lock: bool) -> Opening {
+    let user =
+        ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    let desk = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let by = format!("{}@{}", user.as_deref().unwrap_or("somebody"), desk.trim());
+    let caller = Caller { by, pid: std::process::id(), operation: operation.to_owned() };
+    let lock = match lock {
+        Lock::Look => LockMode::Look,
+        Lock::Take if break_lock => LockMode::Break,
+        Lock::Take => LockMode::Take,
+    };
+    Opening { caller, lock }
+}
 
 /// The authority of the cluster as the desk knows it: by the given hash, or by its kubeconfig, if there is one.
 pub(crate) fn known_authority(kubeconfig: &Path, hash: Option<&str>) -> Result<Option<String>> {

@@ -56,7 +56,12 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
         }
         if let Some(unreachable) = cause.downcast_ref::<Unreachable>() {
             if unreachable.busy {
-                return (6, Some("nothing was changed; run the same command again when the other one has ended"));
+                return (
+                    6,
+                    Some(
+                        "nothing was changed; run the same command again when the other kinit has ended, or take over with --break-lock",
+                    ),
+                );
             }
             return (
                 4,

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use kinit_phases::EtcdOverview;
 use serde_json::json;
 
-use crate::cluster::{Common, connect};
+use crate::cluster::{Common, Lock, connect};
 use crate::config;
 use crate::errors::Unhealthy;
 use crate::progress::Output;
@@ -73,7 +73,11 @@ pub async fn run(verb: Verb) -> Result<()> {
         Verb::Alarm(Alarm::List(common) | Alarm::Disarm(common) | Alarm::Repair(common)) => common,
     };
     let cluster = config::load(&common.file)?;
-    let hosts = connect(&cluster, common).await?;
+    let lock = match &verb {
+        Verb::Defrag(_) | Verb::Alarm(Alarm::Disarm(_) | Alarm::Repair(_)) => Lock::Take,
+        Verb::Status(_) | Verb::Member(_) | Verb::Snapshot(_) | Verb::Alarm(Alarm::List(_)) => Lock::Look,
+    };
+    let hosts = connect(&cluster, common, "etcd", lock).await?;
     let output = common.output;
     let done = |host: &str, before: u64, after: u64| match output {
         Output::Text => say!("{host:<10} {} -> {}", size(before), size(after)),

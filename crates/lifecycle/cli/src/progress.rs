@@ -22,7 +22,7 @@ pub fn listeners(output: Output, verbose: bool) -> (Box<dyn Listener>, std::sync
     let timing = std::sync::Arc::new(Timing::default());
     let shown: Box<dyn Listener> = match output {
         Output::Jsonl => Box::new(Jsonl),
-        Output::Text if std::io::stderr().is_terminal() => Box::new(Bars::default()),
+        Output::Text if std::io::stderr().is_terminal() => Box::new(Bars { verbose, ..Bars::default() }),
         Output::Text => Box::new(Lines { verbose }),
     };
     (Box::new(Both(shown, timing.clone())), timing)
@@ -53,23 +53,32 @@ struct Lines {
 
 impl Listener for Lines {
     fn on(&self, event: &Event) {
-        let name = |host: &str| if host.is_empty() { "cluster".to_owned() } else { host.to_owned() };
-        match event {
-            Event::PhaseStarted { phase, steps } => tell!("[{phase}] {steps} steps"),
-            Event::StepDone { host, step, milliseconds, .. } if self.verbose || *milliseconds >= 1000 => {
-                tell!("[{}] {step} ({})", name(host), seconds(*milliseconds));
-            }
-            Event::StepFailed { host, step, error, .. } => tell!("[{}] FAILED {step}: {error}", name(host)),
-            Event::PhaseDone { phase, milliseconds } => tell!("[{phase}] done in {}", seconds(*milliseconds)),
-            _ => {}
+        let slow = matches!(event, Event::StepDone { milliseconds, .. } if *milliseconds >= 1000);
+        if let Some(line) = line(event, self.verbose || slow) {
+            tell!("{line}");
         }
     }
+}
+
+/// An event as a line; steps that went well only where `steps` says so.
+fn line(event: &Event, steps: bool) -> Option<String> {
+    let name = |host: &str| if host.is_empty() { "cluster".to_owned() } else { host.to_owned() };
+    Some(match event {
+        Event::PhaseStarted { phase, steps } => format!("[{phase}] {steps} step{}", if *steps == 1 { "" } else { "s" }),
+        Event::StepDone { host, step, milliseconds, .. } if steps => {
+            format!("[{}] {step} ({})", name(host), seconds(*milliseconds))
+        }
+        Event::StepFailed { host, step, error, .. } => format!("[{}] FAILED {step}: {error}", name(host)),
+        Event::PhaseDone { phase, milliseconds } => format!("[{phase}] done in {}", seconds(*milliseconds)),
+        Event::StepDone { .. } | Event::LaneStarted { .. } => return None,
+    })
 }
 
 #[derive(Default)]
 struct Bars {
     all: MultiProgress,
     bars: Mutex<BTreeMap<String, ProgressBar>>,
+    verbose: bool,
 }
 
 impl Bars {
@@ -79,9 +88,11 @@ impl Bars {
         let make = || {
             let bar = self.all.add(ProgressBar::new(0));
             // The template is a constant; were it wrong, the plain style would do.
-            let style = ProgressStyle::with_template("{prefix:<12} {bar:20} {pos:>3}/{len:<3} {wide_msg}");
+            let style = ProgressStyle::with_template("{prefix:<12} {bar:20} {pos:>3}/{len:<3} {elapsed:>4} {wide_msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_prefix(name.to_owned());
+            // So that the time runs on while a step does.
+            bar.enable_steady_tick(Duration::from_millis(500));
             bar
         };
         bars.entry(name.to_owned()).or_insert_with(make).clone()
@@ -90,8 +101,11 @@ impl Bars {
 
 impl Listener for Bars {
     fn on(&self, event: &Event) {
+        if let Some(line) = line(event, self.verbose) {
+            drop(self.all.println(crate::say::printable(&line)));
+        }
         match event {
-            Event::PhaseStarted { phase, .. } => drop(self.all.println(format!("[{phase}]"))),
+            Event::PhaseStarted { .. } => {}
             Event::LaneStarted { host, steps, first, .. } => {
                 let bar = self.bar(host);
                 bar.reset();
@@ -101,14 +115,12 @@ impl Listener for Bars {
             Event::StepDone { host, next, .. } => {
                 let bar = self.bar(host);
                 bar.inc(1);
+                // The time shown is the step's.
+                bar.reset_elapsed();
                 bar.set_message(next.clone().unwrap_or_default());
             }
-            Event::StepFailed { host, step, error, .. } => {
-                drop(self.all.println(format!("FAILED {host}: {step}: {error}")));
-                self.bar(host).abandon_with_message(format!("failed: {step}"));
-            }
-            Event::PhaseDone { phase, milliseconds } => {
-                drop(self.all.println(format!("[{phase}] done in {}", seconds(*milliseconds))));
+            Event::StepFailed { host, step, .. } => self.bar(host).abandon_with_message(format!("failed: {step}")),
+            Event::PhaseDone { .. } => {
                 if let Ok(mut bars) = self.bars.lock() {
                     bars.values().for_each(ProgressBar::finish_and_clear);
                     bars.clear();
@@ -192,5 +204,25 @@ impl Timing {
         rows.iter()
             .map(|r| serde_json::json!({ "phase": r.phase, "milliseconds": r.total, "hosts": r.hosts }))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbose_shows_every_step_and_failures_are_always_shown() {
+        let done = |milliseconds| Event::StepDone {
+            phase: "certs",
+            host: "cp1".into(),
+            step: "issue x".into(),
+            milliseconds,
+            next: None,
+        };
+        assert_eq!(line(&done(20), true).as_deref(), Some("[cp1] issue x (0.0 s)"));
+        assert_eq!(line(&done(20), false), None);
+        let failed = Event::StepFailed { phase: "certs", host: String::new(), step: "x".into(), error: "no".into() };
+        assert_eq!(line(&failed, false).as_deref(), Some("[cluster] FAILED x: no"));
     }
 }

@@ -20,9 +20,9 @@ With `--output jsonl` standard output is one JSON object a line, each with a fie
 | 1 | another failure; a reset that left something behind among them |
 | 2 | wrong usage |
 | 3 | the cluster file cannot be read, or has mistakes |
-| 4 | hosts were not reached; nothing was changed |
+| 4 | hosts were not reached, whether or not another kinit works on the others; nothing was changed |
 | 5 | preflight checks failed, that for hosts of another cluster among them; nothing was changed |
-| 6 | conflict: another kinit works on the hosts, a reset met hosts of another cluster, or what the hosts have contradicts itself or the file (lost keys); nothing was changed |
+| 6 | conflict: another kinit works on hosts, and all others were reached; a reset met hosts of another cluster, or what the hosts have contradicts itself or the file (lost keys); nothing was changed |
 | 7 | a step failed; what was done stays done, and the same command goes on from there |
 | 130, 143 | stopped by SIGINT, SIGTERM; hosts finish the step they are at |
 ";

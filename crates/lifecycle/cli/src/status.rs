@@ -5,7 +5,7 @@ use clap::Args;
 use kinit_config::Role;
 use kinit_phases::{HostStatus, Status};
 
-use crate::cluster::{Common, connect};
+use crate::cluster::{Common, Lock, connect};
 use crate::config;
 use crate::errors::Unhealthy;
 use crate::etcd::size;
@@ -21,7 +21,7 @@ pub struct StatusArgs {
 /// Shows the cluster; an error when something is not as it should be.
 pub async fn run(args: StatusArgs) -> Result<()> {
     let cluster = config::load(&args.common.file)?;
-    let hosts = connect(&cluster, &args.common).await?;
+    let hosts = connect(&cluster, &args.common, "status", Lock::Look).await?;
     let status = kinit_phases::status(&hosts, &cluster).await?;
     match args.common.output {
         Output::Text => print(&status),

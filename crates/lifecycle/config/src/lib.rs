@@ -17,7 +17,7 @@ pub use change::{differences, fixed};
 pub use edit::{EditError, add_host, host_lines, remove_host};
 pub use load::{LoadError, example, load, print, read};
 pub use types::{
-    API_VERSION, Arg, Certificates, Cluster, Component, Etcd, HostSpec, HostSsh, KIND, Metadata, Networking, NodeTaint,
-    Role, Spec, Ssh,
+    API_VERSION, Arg, Certificates, Cluster, Component, Etcd, HostSpec, HostSsh, KIND, KUBERNETES_VERSION, Metadata,
+    Networking, NodeTaint, Role, Spec, Ssh,
 };
 pub use validate::{FieldError, validate};

@@ -109,6 +109,7 @@ mod tests {
             ("roles: [worker]", "roles: [laborer]", "spec.hosts[4].roles[0]: unknown variant `laborer`"),
             ("kinit.dev/v1alpha1", "kinit.dev/v9", "not apiVersion kinit.dev/v9"),
             ("  hosts:", "  hosts: [", "not valid YAML"),
+            ("  hosts:", "  kubernetesVersion: v1.36.1\n  hosts:", "\"v1.36.1\": this kinit installs v1.36.0 only"),
             ("name: cp2", "name: cp1", "spec.hosts[2].name: \"cp1\" is the name of spec.hosts[1] too"),
         ] {
             let error = load(&example().replacen(from, to, 1)).unwrap_err().to_string();

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 pub const API_VERSION: &str = "kinit.dev/v1alpha1";
 /// The only kind so far.
 pub const KIND: &str = "Cluster";
+/// The version of Kubernetes that this kinit installs: what its components say of themselves
+/// (`kinit_component_base::version`), without the build.
+pub const KUBERNETES_VERSION: &str = "v1.36.0";
 
 /// A cluster, as its operator wants it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,7 +48,7 @@ impl Default for Metadata {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spec {
-    /// Version of Kubernetes' API; this kinit brings v1.36.
+    /// Version of Kubernetes; only the one that this kinit installs ([`KUBERNETES_VERSION`]) is accepted.
     #[serde(default = "version")]
     pub kubernetes_version: String,
     /// `HOST[:PORT]` where clients reach the API. Default: the first load balancer's address (without one: the first
@@ -87,7 +90,7 @@ pub struct Spec {
 }
 
 fn version() -> String {
-    "v1.36.0".to_owned()
+    KUBERNETES_VERSION.to_owned()
 }
 
 /// Subnets and names. IPv4 only.
@@ -198,7 +201,8 @@ impl Default for Etcd {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Certificates {
-    /// Kind of key.
+    /// Kind of key. When it is changed leaf certificates are issued anew; authorities keep the key they have until
+    /// they are rotated.
     #[serde(default)]
     pub encryption_algorithm: KeyAlgorithm,
     /// Days that a leaf certificate is valid.

@@ -9,7 +9,7 @@ use crate::syntax::{
     is_label, is_label_value, is_name_or_ipv4, is_plain_path, is_public_key, is_qualified_name, is_ssh_address,
     is_subdomain,
 };
-use crate::types::{Arg, Cluster, HostSpec, HostSsh, Kubelet, Role, Ssh};
+use crate::types::{Arg, Cluster, HostSpec, HostSsh, KUBERNETES_VERSION, Kubelet, Role, Ssh};
 
 /// One wrong value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,9 +46,9 @@ pub fn validate(cluster: &Cluster) -> Vec<FieldError> {
     if !is_label(&cluster.metadata.name) {
         errors.add("metadata.name", format!("{:?} is not a DNS label", cluster.metadata.name));
     }
-    let patch = cluster.spec.kubernetes_version.strip_prefix("v1.36.");
-    if !patch.is_some_and(|p| !p.starts_with('+') && p.parse::<u16>().is_ok()) {
-        errors.add("spec.kubernetesVersion", format!("{:?}: this kinit brings v1.36", cluster.spec.kubernetes_version));
+    if cluster.spec.kubernetes_version != KUBERNETES_VERSION {
+        let version = &cluster.spec.kubernetes_version;
+        errors.add("spec.kubernetesVersion", format!("{version:?}: this kinit installs {KUBERNETES_VERSION} only"));
     }
     endpoint(cluster, &mut errors);
     networking(cluster, &mut errors);

@@ -382,6 +382,7 @@ impl Desired<'_> {
             unless_exists: Some(KUBELET_CERTIFICATE.to_owned()),
         };
         self.add(phase, Resource::File(bootstrap));
+        let stamp = self.cluster_of_kubelet(phase);
         let args = flags::kubelet(self.cluster, self.host);
         // Containers outlive the kubelet: only its own process is stopped.
         self.program(
@@ -389,11 +390,20 @@ impl Desired<'_> {
             "kubelet",
             "Kubernetes node agent",
             &args,
-            vec!["/var/lib/kubelet/config.yaml".into(), format!("{PKI}/ca.crt")],
+            vec!["/var/lib/kubelet/config.yaml".into(), format!("{PKI}/ca.crt"), stamp],
             "KillMode=process\nOOMScoreAdjust=-999",
         )?;
         self.healthy(phase, "http://127.0.0.1:10248/healthz".to_owned(), false);
         self.network()
+    }
+
+    /// kubelet.conf is the kubelet's own; where it leads is the cluster file's affair. Returns the file whose change
+    /// means a restart.
+    fn cluster_of_kubelet(&mut self, phase: Phase) -> String {
+        let stamp = "/var/lib/kinit/kubelet.conf.stamp".to_owned();
+        let (path, authority_file) = (format!("{KUBERNETES}/kubelet.conf"), format!("{PKI}/ca.crt"));
+        self.add(phase, Resource::ClusterOf { path, server: self.api(), authority_file, stamp: stamp.clone() });
+        stamp
     }
 
     fn network(&mut self) -> Result<(), TemplateError> {
@@ -444,6 +454,27 @@ mod tests {
             assert!(has(&cp, &format!("{unit}.service")), "{unit}");
         }
         assert!(has(&worker, "kubelet.service") && !has(&worker, "etcd.service"));
+    }
+
+    #[test]
+    fn kubelets_follow_the_endpoint_and_restart_when_it_changes() {
+        for (host, expected) in [(1, "https://192.0.2.11:6443"), (4, "https://192.0.2.10:6443")] {
+            let list = list(host);
+            let stamp = list.iter().find_map(|(_, r)| match r {
+                Resource::ClusterOf { path, server, stamp, .. } if path == "/etc/kubernetes/kubelet.conf" => {
+                    assert_eq!(server, expected);
+                    Some(stamp.clone())
+                }
+                _ => None,
+            });
+            let reads = list.iter().find_map(|(_, r)| match r {
+                Resource::Unit { name, state: UnitState::Running { reads, .. } } if name == "kubelet.service" => {
+                    Some(reads)
+                }
+                _ => None,
+            });
+            assert!(reads.unwrap().contains(&stamp.unwrap()), "host {host}");
+        }
     }
 
     #[test]

@@ -144,10 +144,9 @@ impl Steps {
             }
             Action::Copy { shared, from, place } => {
                 let public_only = *place == kinit_resource::Place::Public;
-                let mut pair = self.hosts.agent(from)?.read_shared(*shared).await?;
-                if public_only {
-                    pair.key.clear();
-                }
+                let source = self.hosts.agent(from)?;
+                let pair =
+                    if public_only { source.read_public(*shared).await } else { source.read_shared(*shared).await }?;
                 self.hosts.agent(host()?)?.write_shared(*shared, pair, public_only).await
             }
             Action::Issue { leaf, by } => {

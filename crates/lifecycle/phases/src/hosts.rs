@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::stream::{self, StreamExt};
-use kinit_agent::{Agent, Busy};
+use kinit_agent::{Agent, Busy, OnWaiting, Opening};
 use kinit_config::{Cluster, HostSpec};
 use kinit_remote::{HostKeyPolicy, OnUnknown, Target, connect};
 use kinit_resource::Facts;
@@ -25,8 +25,10 @@ pub struct ConnectOptions {
     pub on_unknown: OnUnknown,
     /// How long a connection may take.
     pub timeout: Duration,
+    /// Who works on the hosts, what for, and with which claim to their locks.
+    pub opening: Opening,
     /// Hears of hosts that another kinit works on, whose end is waited for.
-    pub waiting: Arc<dyn Fn(&str) + Send + Sync>,
+    pub waiting: Arc<OnWaiting>,
 }
 
 /// Hosts that could not be had, each with the reason.
@@ -71,7 +73,7 @@ impl Hosts {
             async move {
                 let agent = async {
                     let transport = connect(&target).await?;
-                    Agent::start(&name, transport, &options.program, options.waiting.as_ref()).await
+                    Agent::start(&name, transport, &options.program, &options.opening, options.waiting.as_ref()).await
                 };
                 (name.clone(), agent.await)
             }

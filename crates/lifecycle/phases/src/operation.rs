@@ -83,8 +83,10 @@ impl Run {
         if !self.wanted.keeps_record {
             states.retain(|(_, id, _)| id.name != "kinit-config");
         }
+        let hosts = self.observe().await?;
+        kinit_planner::all_observed(&hosts)?;
         let seen = Situation {
-            hosts: self.observe().await?,
+            hosts,
             unreachable: self.hosts.unreachable().clone(),
             with_data: self.facts.iter().filter(|(_, f)| f.etcd_data).map(|(host, _)| host.clone()).collect(),
             etcd: self.etcd().await,
@@ -185,8 +187,15 @@ impl Run {
             self.drain.clone(),
             self.own_authority(),
         );
-        kinit_workflow::run(&stages(plan), &steps, listener, PARALLELISM).await?;
-        Ok(())
+        let hash = format!("sha256:{}", kinit_resource::sha256(plan.to_string().as_bytes()));
+        let hash = hash.as_str();
+        self.hosts.each(|agent| async move { agent.begin(hash).await }).await.context("begin the run")?;
+        let done = kinit_workflow::run(&stages(plan), &steps, listener, PARALLELISM).await;
+        let error = done.as_ref().err().map(ToString::to_string);
+        let error = error.as_deref();
+        // A host that cannot be told any more has noted the end by itself.
+        self.hosts.try_each(|agent| async move { agent.end(error).await }).await;
+        Ok(done?)
     }
 
     /// admin.conf, for the desk.

@@ -33,7 +33,32 @@ pub async fn reset_plan(
     Ok((plan, authority(cluster, &facts, known).map(|(authority, _)| authority)))
 }
 
-/// Resets all hosts of the cluster with this authority at once, and reports what is left.
-pub async fn reset(hosts: &Hosts, authority: Option<&str>) -> Result<ResetReport> {
-    hosts.each(|agent| async move { agent.reset(authority).await }).await.context("reset the hosts")
+/// Resets all hosts of the cluster with this authority at once, and reports what is left. A host that fails is reported
+/// beside the others, and hides none of them.
+pub async fn reset(hosts: &Hosts, authority: Option<&str>) -> ResetReport {
+    report(hosts.try_each(|agent| async move { agent.reset(authority).await }).await)
+}
+
+fn report(outcomes: BTreeMap<String, Result<Vec<String>>>) -> ResetReport {
+    let lines = |outcome: Result<Vec<String>>| outcome.unwrap_or_else(|error| vec![format!("not reset: {error:#}")]);
+    outcomes.into_iter().map(|(host, outcome)| (host, lines(outcome))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_fails_hides_no_others_residue() {
+        let outcomes = BTreeMap::from([
+            ("cp1".to_owned(), Err(anyhow::anyhow!("Input/output error").context("read the ledger"))),
+            ("cp2".to_owned(), Err(anyhow::anyhow!("the connection was lost"))),
+            ("w1".to_owned(), Ok(vec!["/x is left".to_owned()])),
+            ("w2".to_owned(), Ok(Vec::new())),
+        ]);
+        let report = report(outcomes);
+        assert_eq!(report["cp1"], ["not reset: read the ledger: Input/output error"]);
+        assert_eq!(report["cp2"], ["not reset: the connection was lost"]);
+        assert_eq!((report["w1"].len(), report["w2"].len()), (1, 0));
+    }
 }

@@ -193,7 +193,7 @@ async fn look(hosts: &Hosts, host: &HostSpec) -> HostStatus {
 
 fn trouble(seen: &Observed) -> String {
     match seen {
-        Observed::AsWanted | Observed::Fingerprint(_) => String::new(),
+        Observed::AsWanted | Observed::Fingerprint(_) | Observed::Public(_) => String::new(),
         Observed::Missing => "does not run".to_owned(),
         Observed::Differs(why) | Observed::Failed(why) => why.clone(),
     }

@@ -6,6 +6,7 @@ use kinit_config::Cluster;
 use kinit_manifests::Phase;
 use kinit_resource::{Change, Observed, Place, Shared};
 
+use crate::external;
 use crate::lanes;
 use crate::plan::{Action, Plan, Step};
 use crate::refusal::PlanError;
@@ -15,7 +16,10 @@ use crate::situation::{Situation, seen_shared};
 pub(crate) fn steps(cluster: &Cluster, seen: &Situation, plan: &mut Plan) -> Result<(), PlanError> {
     let (mut made, mut copied) = (Vec::new(), Vec::new());
     for shared in Shared::ALL {
-        let (source, fingerprint) = match origin(cluster, seen, shared)? {
+        let whole = origin(cluster, seen, shared)?;
+        let external = if whole.is_none() { external::source(cluster, seen, shared)? } else { None };
+        let is_external = external.is_some();
+        let (source, fingerprint) = match whole.or(external) {
             Some(origin) => origin,
             None => {
                 if let Some((host, sign)) = sign_of_life(seen, shared) {
@@ -31,9 +35,11 @@ pub(crate) fn steps(cluster: &Cluster, seen: &Situation, plan: &mut Plan) -> Res
             let Some((place, observed)) = seen_shared(own, shared) else { continue };
             let verb = match observed {
                 Observed::Fingerprint(f) if *f == fingerprint => continue,
+                Observed::Public(f) if is_external && *f == fingerprint => continue,
                 Observed::Missing => "copy",
                 _ => "replace",
             };
+            let place = if is_external { Place::Public } else { place };
             let what = if place == Place::Whole { shared.name().to_owned() } else { format!("{}.crt", shared.name()) };
             let action = Action::Copy { shared, from: source.clone(), place };
             copied.push(Step::on(&host.name, action, Change::new(verb, format!("{what} from {source}"))));
@@ -56,7 +62,7 @@ pub(crate) fn signer(cluster: &Cluster, seen: &Situation) -> String {
 fn sign_of_life(seen: &Situation, shared: Shared) -> Option<(String, String)> {
     let half = seen.hosts.iter().find_map(|(host, own)| match seen_shared(own, shared)?.1 {
         Observed::Differs(why) => Some((host.clone(), format!("has a part of it ({why})"))),
-        Observed::Fingerprint(_) => Some((host.clone(), "has its public part".to_owned())),
+        Observed::Fingerprint(_) | Observed::Public(_) => Some((host.clone(), "has its public part".to_owned())),
         _ => None,
     });
     half.or_else(|| seen.with_data.first().map(|host| (host.clone(), "has the cluster's data".to_owned())))

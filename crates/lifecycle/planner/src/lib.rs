@@ -9,6 +9,8 @@
 
 mod certs;
 mod cluster;
+mod external;
+mod failures;
 mod identity;
 mod lanes;
 mod leaving;
@@ -19,6 +21,7 @@ mod refusal;
 mod situation;
 
 pub use cluster::plan;
+pub use failures::{Failure, Unobserved, all_observed};
 pub use identity::{Stranger, authority, strangers};
 pub use plan::{Action, ObjectId, Plan, PlanStage, Step};
 pub use preflight::{Finding, preflight};

@@ -25,6 +25,16 @@ pub enum PlanError {
         /// What it shows.
         sign: String,
     },
+    /// An authority is kept elsewhere, and something needs its signature.
+    #[error("{} is on no control plane ({host} has its certificate: an external authority), and these need its signature:\n{}\nSign them with that authority and put them in place, or put {} into /etc/kubernetes/pki of a control plane", .shared.files().1, .unsigned.join("\n"), .shared.files().1)]
+    External {
+        /// Which.
+        shared: Shared,
+        /// A host with its certificate.
+        host: String,
+        /// Everything that needs a signature: host, what, and why.
+        unsigned: Vec<String>,
+    },
     /// A host whose state matters cannot be reached.
     #[error(
         "{host} cannot be reached: {why}. Repair it; or limit the run to other hosts (--host); or, if it is gone for good, remove it (`kinit remove {host}`)"

@@ -47,15 +47,16 @@ impl std::fmt::Display for Change {
 }
 
 /// The change a resource needs; `None` when it is as wanted. `Shared` resources are the planner's affair: one host's
-/// fingerprint says nothing alone.
+/// fingerprint says nothing alone. What could not be looked at has no known difference: whoever plans refuses it first
+/// (`kinit_planner::all_observed`).
 pub fn compare(resource: &Resource, observed: &Observed) -> Option<Change> {
     if matches!(resource, Resource::Shared { .. }) {
         return None;
     }
     let (missing, why) = match observed {
-        Observed::AsWanted | Observed::Fingerprint(_) => return None,
+        Observed::AsWanted | Observed::Fingerprint(_) | Observed::Public(_) | Observed::Failed(_) => return None,
         Observed::Missing => (true, None),
-        Observed::Differs(why) | Observed::Failed(why) => (false, Some(why.clone())),
+        Observed::Differs(why) => (false, Some(why.clone())),
     };
     let verb = verb(resource, missing).to_owned();
     Some(Change { verb, what: what(resource), why, changes: !matches!(resource, Resource::Healthy { .. }) })
@@ -89,7 +90,7 @@ pub fn what(resource: &Resource) -> String {
         Resource::Directory { path, .. } => format!("directory {path}"),
         Resource::File(file) => file.path.clone(),
         Resource::Link { path, target, .. } => format!("{path} -> {target}"),
-        Resource::Absent { path } => path.clone(),
+        Resource::Absent { path } | Resource::ClusterOf { path, .. } => path.clone(),
         Resource::Sysctl { key, value } => format!("sysctl {key}={value}"),
         Resource::KernelModule(name) => format!("kernel module {name}"),
         Resource::SwapOff => "swap".to_owned(),

@@ -11,7 +11,7 @@ mod etcd;
 mod facts;
 mod types;
 
-pub use compare::{Change, compare};
+pub use compare::{Change, compare, what};
 pub use etcd::{EtcdMember, EtcdStatus};
 pub use facts::Facts;
 pub use types::{Content, FileSpec, LeafForm, LeafSpec, Observed, Place, Resource, Shared, UnitState};

@@ -15,6 +15,9 @@ pub enum Shared {
 }
 
 impl Shared {
+    /// The cluster's own authority, which signs the certificates of nodes too.
+    pub const CLUSTER: Self = Self::Authority(Authority::Kubernetes);
+
     /// All of them, in the order they are made.
     pub const ALL: [Self; 5] = [
         Self::Authority(Authority::Kubernetes),
@@ -226,6 +229,19 @@ pub enum Resource {
     },
     /// A leaf certificate.
     Leaf(Box<LeafSpec>),
+    /// The cluster that a component's own kubeconfig leads to, once the component has written it (the kubelet does at
+    /// its TLS bootstrap). The user in it is the component's affair.
+    ClusterOf {
+        /// The kubeconfig.
+        path: String,
+        /// URL of the API server.
+        server: String,
+        /// File of the authority's certificate on the host.
+        authority_file: String,
+        /// A file that is written whenever the kubeconfig is: the component writes the kubeconfig itself while it
+        /// runs, so that the age of that says nothing about a restart.
+        stamp: String,
+    },
     /// An address that answers 200 to `GET`. Waiting for it changes nothing.
     Healthy {
         /// `https://10.0.0.1:6443/readyz`.
@@ -248,6 +264,9 @@ pub enum Observed {
     Differs(String),
     /// A shared secret's public half, by SHA-256 (of the whole where there is no public half).
     Fingerprint(String),
+    /// Of a shared secret that should be whole there is only the public half, by SHA-256: an authority whose key is
+    /// kept elsewhere (kubeadm's external CA mode).
+    Public(String),
     /// It could not be looked at.
     Failed(String),
 }

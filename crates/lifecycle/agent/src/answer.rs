@@ -1,0 +1,185 @@
+//! Answers to a desk's requests.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, bail};
+use kinit_resource::{Observed, Resource, what};
+use tokio::io::AsyncWrite;
+use tokio::sync::mpsc;
+
+use crate::ledger::Ledger;
+use crate::serve::{Desk, State};
+use crate::wire::{ApplyItem, Frame, Progress, Reply, Request};
+use crate::{apply, blobs, etcd, facts, journal, observe, prune, reset, secrets, shared};
+
+/// Does what is asked for. A failure is an answer too.
+pub(crate) async fn answer<W: AsyncWrite + Unpin>(
+    request: Request,
+    frames: &mut mpsc::Receiver<Frame>,
+    state: &mut State,
+    desk: &mut Desk<W>,
+) -> Result<Reply> {
+    if desk.lock.is_none() && !request.only_looks() {
+        bail!("this kinit only looks: it does not have the lock of the host");
+    }
+    match request {
+        Request::Apply(items) => apply_all(items, state, desk).await,
+        Request::Blob { sha256 } => blobs::receive(&sha256, frames).await.map(|()| Reply::Done),
+        Request::EtcdSnapshot => snapshot(desk).await,
+        Request::Observe(resources) => {
+            if desk.lock.is_some() {
+                shared::finish_all()?;
+            }
+            Ok(Reply::Observed(observe_all(&resources).await))
+        }
+        request => match request.step().filter(|_| desk.lock.is_some()) {
+            None => plain(request, state).await,
+            Some(what) => {
+                let started = Instant::now();
+                if !matches!(request, Request::Reset { .. }) || Ledger::exists() {
+                    state.journal.begin();
+                }
+                let done = plain(request, state).await;
+                let error = done.as_ref().err().map(|error| format!("{error:#}"));
+                state.journal.step_if_begun(what, milliseconds(started), error.as_deref());
+                done
+            }
+        },
+    }
+}
+
+impl Request {
+    /// Whether it changes nothing on the host.
+    fn only_looks(&self) -> bool {
+        match self {
+            Self::Facts { .. }
+            | Self::Observe(_)
+            | Self::MissingBlobs(_)
+            | Self::ReadFile { .. }
+            | Self::EtcdStatus
+            | Self::EtcdSnapshot
+            | Self::ResetPlan
+            | Self::History => true,
+            // The desk's own certificate, with which it asks the API.
+            Self::Sign { subject, .. } => subject.usages == [kinit_pki::Usage::Client],
+            // Private keys are for those who work on the cluster.
+            Self::Read { public_only, .. } => *public_only,
+            Self::Apply(_)
+            | Self::Blob { .. }
+            | Self::Generate { .. }
+            | Self::Write { .. }
+            | Self::MakeKey(_)
+            | Self::Etcd(_)
+            | Self::Install { .. }
+            | Self::Begin { .. }
+            | Self::End { .. }
+            | Self::Reset { .. } => false,
+        }
+    }
+
+    /// How the journal names it, if it is a step.
+    fn step(&self) -> Option<String> {
+        match self {
+            Self::Generate { shared, .. } => Some(format!("make {}", shared.name())),
+            Self::Write { shared, public_only: true, .. } => Some(format!("write {} (public)", shared.name())),
+            Self::Write { shared, .. } => Some(format!("write {}", shared.name())),
+            Self::Sign { subject, .. } => Some(format!("sign {}", subject.common_name)),
+            Self::Install { leaf, .. } => Some(leaf.path()),
+            Self::Etcd(request) => Some(request.to_string()),
+            Self::Reset { .. } => Some("reset".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+fn milliseconds(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn plain(request: Request, state: &mut State) -> Result<Reply> {
+    Ok(match request {
+        Request::Facts { etcd_data } => Reply::Facts(Box::new(facts::gather(&etcd_data)?)),
+        Request::MissingBlobs(names) => Reply::Names(names.into_iter().filter(|name| !blobs::has(name)).collect()),
+        Request::Generate { shared, algorithm, days } => {
+            shared::note(shared, false)?;
+            shared::Store::host().generate(shared, algorithm, days)?;
+            Reply::Done
+        }
+        Request::Read { shared, public_only } => Reply::Pair(shared::Store::host().read(shared, public_only)?),
+        Request::Write { shared, pair, public_only } => {
+            shared::note(shared, public_only)?;
+            shared::Store::host().write(shared, &pair, public_only)?;
+            Reply::Done
+        }
+        Request::MakeKey(leaf) => Reply::Text(secrets::request(&leaf, state)?),
+        Request::Sign { authority, request, subject } => Reply::Text(shared::sign(authority, &request, &subject)?),
+        Request::Install { leaf, certificate } => {
+            secrets::install(&leaf, &certificate, state)?;
+            Reply::Done
+        }
+        Request::ReadFile { path } => {
+            if !path.starts_with("/etc/kubernetes/") || path.contains("..") {
+                return Err(anyhow!("{path} is not a file of kinit's"));
+            }
+            Reply::Text(std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?)
+        }
+        Request::EtcdStatus => Reply::EtcdStatus(Box::new(etcd::status().await?)),
+        Request::Etcd(request) => {
+            etcd::perform(request).await?;
+            Reply::Done
+        }
+        Request::ResetPlan => Reply::Names(Ledger::load()?.describe()),
+        Request::Reset { authority } => Reply::Names(reset::run(authority.as_deref()).await?),
+        Request::Begin { plan } => {
+            state.journal.set_plan(plan);
+            Reply::Done
+        }
+        Request::End { error } => {
+            state.journal.end(error.as_deref());
+            Reply::Done
+        }
+        Request::History => Reply::History(journal::history()?),
+        Request::Apply(_) | Request::Blob { .. } | Request::Observe(_) | Request::EtcdSnapshot => {
+            bail!("handled elsewhere")
+        }
+    })
+}
+
+async fn snapshot<W: AsyncWrite + Unpin>(desk: &mut Desk<W>) -> Result<Reply> {
+    let mut snapshot = etcd::Snapshot::begin().await?;
+    while let Some(piece) = snapshot.next().await? {
+        desk.hand(&piece).await?;
+    }
+    Ok(Reply::Done)
+}
+
+async fn observe_all(resources: &[Resource]) -> Vec<Observed> {
+    let mut observed = Vec::with_capacity(resources.len());
+    for resource in resources {
+        observed.push(observe::observe(resource).await);
+    }
+    observed
+}
+
+async fn apply_all<W: AsyncWrite + Unpin>(
+    items: Vec<ApplyItem>,
+    state: &mut State,
+    desk: &mut Desk<W>,
+) -> Result<Reply> {
+    for (index, item) in items.iter().enumerate() {
+        desk.may_go_on()?;
+        let started = Instant::now();
+        state.journal.begin();
+        let result = apply::apply(&item.resource, item.secret.as_deref()).await;
+        let milliseconds = milliseconds(started);
+        let failed = result.is_err();
+        let error = result.err().map(|e| format!("{e:#}"));
+        state.journal.step(what(&item.resource), milliseconds, error.as_deref());
+        desk.tell(&Reply::Progress(Progress { index, error, milliseconds })).await?;
+        if failed {
+            return Ok(Reply::Done);
+        }
+    }
+    prune::after(&items);
+    Ok(Reply::Done)
+}
