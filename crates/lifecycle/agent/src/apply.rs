@@ -26,7 +26,7 @@ pub(crate) async fn apply(resource: &Resource, secret: Option<&str>) -> Result<(
             make_parent(path)?;
             files::link(path, target)
         }
-        Resource::Absent { path } => release::apply(path),
+        Resource::Absent { path } => release::apply(path).await,
         Resource::Sysctl { key, value } => kernel::set_sysctl(key, value),
         Resource::KernelModule(name) => kernel::load_module(name).await,
         Resource::SwapOff => kernel::swap_off(),

@@ -5,8 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 use kinit_resource::Observed;
 
-use crate::files;
 use crate::ledger::Ledger;
+use crate::{files, systemd};
+
+const UNITS: &str = "/etc/systemd/system/";
 
 /// How a path came to be there.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub(crate) fn observe(path: &str) -> Result<Observed> {
 }
 
 /// Removes what kinit made, puts back what it replaced, and leaves alone what it never touched.
-pub(crate) fn apply(path: &str) -> Result<()> {
+pub(crate) async fn apply(path: &str) -> Result<()> {
     let ledger = Ledger::load()?;
     match origin(&ledger, path) {
         Origin::Foreign => return Ok(()),
@@ -54,7 +56,8 @@ pub(crate) fn apply(path: &str) -> Result<()> {
     Ledger::note(|ledger| {
         ledger.created.remove(path);
         ledger.replaced.remove(path);
-    })
+    })?;
+    if path.starts_with(UNITS) { systemd::reload().await } else { Ok(()) }
 }
 
 #[cfg(test)]

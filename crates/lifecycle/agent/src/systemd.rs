@@ -214,7 +214,13 @@ pub(crate) async fn apply(name: &str, wanted: &UnitState) -> Result<()> {
 
 async fn stop(systemd: &Systemd, name: &str) -> Result<()> {
     systemd.job(name, Job::Stop).await?;
-    systemd.manager.disable_unit_files(&[name], false).await.map(drop).with_context(|| format!("disable {name}"))
+    systemd.manager.disable_unit_files(&[name], false).await.with_context(|| format!("disable {name}"))?;
+    systemd.manager.reload().await.context("make systemd read its unit files")
+}
+
+/// Has systemd read its unit files again. While some of them changed, all units count as outdated.
+pub(crate) async fn reload() -> Result<()> {
+    Systemd::connect().await?.manager.reload().await.context("make systemd read its unit files")
 }
 
 /// Stops and disables a unit that may be gone already.

@@ -167,6 +167,11 @@ impl ChangeArgs {
         let (listener, timing) = listeners(output, self.common.verbose);
         run.execute(plan, listener.as_ref()).await?;
         finished(plan, started, &timing, output, None);
+        for host in run.not_cleaned() {
+            tell!(
+                "warning: {host} could not be reached: its disk holds the cluster's keys still. Erase it, or reset it (`kinit reset`) before it joins anything"
+            );
+        }
         Ok(true)
     }
 }

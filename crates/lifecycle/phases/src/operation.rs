@@ -178,6 +178,12 @@ impl Run {
         &self.wanted.cluster
     }
 
+    /// Hosts that leave and that could not be reached: whatever of the cluster is on them stays there.
+    pub fn not_cleaned(&self) -> Vec<&str> {
+        let unreached = |host: &&HostSpec| self.hosts.agent(&host.name).is_err();
+        self.wanted.leaving.iter().filter(unreached).map(|host| host.name.as_str()).collect()
+    }
+
     /// Carries the plan out.
     pub async fn execute(&self, plan: &Plan, listener: &dyn Listener) -> Result<()> {
         let steps = Steps::new(
