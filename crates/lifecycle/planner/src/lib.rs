@@ -7,6 +7,7 @@
 //! Cluster ──────────────┘
 //! ```
 
+mod checks;
 mod external;
 mod failures;
 mod identity;
@@ -14,6 +15,7 @@ mod init;
 mod plan;
 mod preflight;
 
+pub use checks::{CHECKS, is_check};
 pub use failures::{Failure, Unobserved, all_observed};
 pub use identity::{Stranger, authority, strangers};
 pub use init::{HostObservation, ObjectState, PlanError, init};
