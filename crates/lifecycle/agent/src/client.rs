@@ -189,7 +189,7 @@ impl Agent {
 
     async fn reply(&self, process: &mut Process) -> Result<Reply> {
         let heard = tokio::time::timeout(ANSWER, receive_message(&mut process.stdout)).await;
-        let silent = |_| anyhow!("the agent on {} said nothing for {} s", self.host, ANSWER.as_secs());
+        let silent = |_| anyhow!("the agent on {} did not answer for {} s", self.host, ANSWER.as_secs());
         match heard.map_err(silent)?.context("hear from the agent")? {
             Some(Reply::Failed(why)) => Err(anyhow!(why)),
             Some(reply) => Ok(reply),
@@ -200,7 +200,7 @@ impl Agent {
     async fn done(&self, request: &Request) -> Result<()> {
         match self.ask(request).await? {
             Reply::Done => Ok(()),
-            _ => bail!("the agent gave an answer to another question"),
+            _ => bail!("the agent sent an unexpected reply"),
         }
     }
 
@@ -208,7 +208,7 @@ impl Agent {
     pub async fn facts(&self, etcd_data: &str) -> Result<Facts> {
         match self.ask(&Request::Facts { etcd_data: etcd_data.to_owned() }).await? {
             Reply::Facts(facts) => Ok(*facts),
-            _ => bail!("the agent gave an answer to another question"),
+            _ => bail!("the agent sent an unexpected reply"),
         }
     }
 
@@ -217,7 +217,7 @@ impl Agent {
         let wanted = resources.len();
         match self.ask(&Request::Observe(resources)).await? {
             Reply::Observed(observed) if observed.len() == wanted => Ok(observed),
-            _ => bail!("the agent gave an answer to another question"),
+            _ => bail!("the agent sent an unexpected reply"),
         }
     }
 
@@ -235,7 +235,7 @@ impl Agent {
                     }
                 }
                 Reply::Done => return Ok(()),
-                _ => bail!("the agent gave an answer to another question"),
+                _ => bail!("the agent sent an unexpected reply"),
             }
         }
     }
@@ -244,7 +244,7 @@ impl Agent {
     pub async fn upload(&self, uploads: &[Upload]) -> Result<usize> {
         let names = uploads.iter().map(|u| u.sha256.clone()).collect();
         let Reply::Names(missing) = self.ask(&Request::MissingBlobs(names)).await? else {
-            bail!("the agent gave an answer to another question")
+            bail!("the agent sent an unexpected reply")
         };
         let mut sent = 0;
         for upload in uploads.iter().filter(|u| missing.contains(&u.sha256)) {
@@ -281,7 +281,7 @@ impl Agent {
     async fn pair(&self, shared: Shared, public_only: bool) -> Result<Pair> {
         match self.ask(&Request::Read { shared, public_only }).await? {
             Reply::Pair(pair) => Ok(pair),
-            _ => bail!("the agent gave an answer to another question"),
+            _ => bail!("the agent sent an unexpected reply"),
         }
     }
 
@@ -349,7 +349,7 @@ impl Agent {
     pub async fn reset_plan(&self) -> Result<Vec<String>> {
         match self.ask(&Request::ResetPlan).await? {
             Reply::Names(lines) => Ok(lines),
-            _ => bail!("the agent gave an answer to another question"),
+            _ => bail!("the agent sent an unexpected reply"),
         }
     }
 
@@ -367,7 +367,7 @@ impl Agent {
     pub async fn history(&self) -> Result<History> {
         match self.ask(&Request::History).await? {
             Reply::History(history) => Ok(history),
-            _ => bail!("the agent gave an answer to another question"),
+            _ => bail!("the agent sent an unexpected reply"),
         }
     }
 
@@ -376,14 +376,14 @@ impl Agent {
     pub async fn reset(&self, authority: Option<&str>) -> Result<Vec<String>> {
         match self.ask(&Request::Reset { authority: authority.map(str::to_owned) }).await? {
             Reply::Names(residue) => Ok(residue),
-            _ => bail!("the agent gave an answer to another question"),
+            _ => bail!("the agent sent an unexpected reply"),
         }
     }
 
     async fn text(&self, request: &Request) -> Result<String> {
         match self.ask(request).await? {
             Reply::Text(text) => Ok(text),
-            _ => bail!("the agent gave an answer to another question"),
+            _ => bail!("the agent sent an unexpected reply"),
         }
     }
 }

@@ -3,12 +3,13 @@
 //! ```text
 //! desk                                   host
 //! client ── Request ──► SSH channel ──►  serve ── observe ─► files, packages, systemd, kernel, containerd, secrets
-//!        ◄─ Reply ─────────────────────        └─ apply ──► the same, and the ledger that reset reads
+//!        ◄─ Reply ─────────────────────        ├─ apply ──► the same, and the ledger that reset reads
+//!                                             └─ journal, for people: who did what, when, and how it ended
 //! ```
 //!
 //! kinit copies itself to the host once and starts `kinit host-agent` there. The agent holds the host's lock, does one
 //! request at a time, and stops when its channel closes or its desk is silent for 25 s: a killed and restarted kinit
-//! never races itself.
+//! never races itself. Another kinit can break the lock: then it stops before its next step.
 
 mod answer;
 mod apply;

@@ -99,9 +99,9 @@ impl Systemd {
         };
         let result = tokio::time::timeout(JOB, wait)
             .await
-            .map_err(|_| anyhow::anyhow!("{verb:?} {name}: no end within {JOB:?}"))??;
+            .map_err(|_| anyhow::anyhow!("{verb:?} {name}: not finished within {JOB:?}"))??;
         if result != "done" {
-            bail!("{verb:?} {name}: {result}; `journalctl -u {name}` on the host tells why");
+            bail!("{verb:?} {name}: {result}; `journalctl -u {name}` on the host shows why");
         }
         Ok(())
     }

@@ -60,7 +60,7 @@ pub struct DrainArgs {
 #[derive(Args, Debug)]
 pub struct ApplyArgs {
     #[command(flatten)]
-    change: ChangeArgs,
+    pub(crate) change: ChangeArgs,
     /// Bring only these hosts to what the file says
     #[arg(long, value_delimiter = ',', value_name = "HOSTS")]
     host: Vec<String>,
@@ -73,7 +73,7 @@ pub struct ApplyArgs {
 #[derive(Args, Debug)]
 pub struct PlanArgs {
     #[command(flatten)]
-    change: ChangeArgs,
+    pub(crate) change: ChangeArgs,
     /// Plan for these hosts only
     #[arg(long, value_delimiter = ',', value_name = "HOSTS")]
     host: Vec<String>,
@@ -97,7 +97,7 @@ pub struct JoinArgs {
     #[arg(long)]
     write: bool,
     #[command(flatten)]
-    change: ChangeArgs,
+    pub(crate) change: ChangeArgs,
 }
 
 /// Flags of `kinit remove`.
@@ -110,7 +110,7 @@ pub struct RemoveArgs {
     #[arg(long)]
     write: bool,
     #[command(flatten)]
-    change: ChangeArgs,
+    pub(crate) change: ChangeArgs,
 }
 
 /// A plan in a file.
@@ -140,6 +140,10 @@ impl ChangeArgs {
         Flags { bundle: self.bundle.clone(), drain, look }
     }
 
+    pub(crate) fn is_jsonl(&self) -> bool {
+        self.common.is_jsonl()
+    }
+
     fn file(&self) -> &Path {
         &self.common.file
     }
@@ -148,7 +152,8 @@ impl ChangeArgs {
     async fn prepare(&self, cluster: Cluster, request: &Request, operation: &str) -> Result<(Run, Plan)> {
         let known = known_authority(&self.file().with_file_name("admin.conf"), None)?;
         let run = begin(cluster, request, operation, &self.common, self.flags(operation == "plan")).await?;
-        judge(&run.preflight(jiff::Timestamp::now().as_second(), known.as_deref()), &self.ignore_preflight_errors)?;
+        let findings = run.preflight(jiff::Timestamp::now().as_second(), known.as_deref());
+        judge(&findings, &self.ignore_preflight_errors, self.common.output)?;
         let plan = run.plan().await?;
         Ok((run, plan))
     }

@@ -26,19 +26,19 @@ pub struct Common {
     /// The cluster file
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Accept and remember the keys of hosts that are not known yet (a changed key is always refused)
+    /// Accept and store the SSH host keys of unknown hosts (a changed key is always refused)
     #[arg(long)]
     pub(crate) accept_new_host_keys: bool,
-    /// Seconds that connecting to a host may take
-    #[arg(long, default_value_t = 20)]
+    /// Timeout for connecting to a host, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     pub(crate) connect_timeout: u64,
-    /// Make another kinit that works on a host stop before its next step, and take over
+    /// Break the lock of another kinit on a host: that one stops before its next step, then this one continues
     #[arg(long)]
     pub(crate) break_lock: bool,
-    /// Print the plan and change nothing
+    /// Print the plan and exit without changing anything
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Form of the output
+    /// Output format
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
     /// Show every step, not only slow ones (`--output jsonl` always does)
@@ -51,21 +51,36 @@ pub struct Common {
 pub struct InitArgs {
     #[command(flatten)]
     common: Common,
-    /// Folder with the binaries and images to install [default: the folder of kinit itself]
+    /// Directory with the binaries and images to install [default: the directory of kinit itself]
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
-    /// Preflight checks to pass over, by name; `all` for every one but OtherCluster
-    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    /// Preflight checks to ignore, by name
+    #[arg(long, value_delimiter = ',', value_name = "NAMES", help = checks_help())]
     ignore_preflight_errors: Vec<String>,
-    /// Phases to leave out, by name
-    #[arg(long, value_delimiter = ',', value_name = "PHASES")]
+    /// Phases to skip, by name
+    #[arg(long, value_delimiter = ',', value_name = "PHASES", help = phases_help())]
     skip_phases: Vec<String>,
     /// Where to write the administrator's kubeconfig [default: admin.conf beside the cluster file]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// Write the timing as JSON to a file
+    /// Write timings as JSON to a file
     #[arg(long, value_name = "FILE")]
     timing: Option<PathBuf>,
+}
+
+impl InitArgs {
+    pub(crate) fn is_jsonl(&self) -> bool {
+        self.common.output == Output::Jsonl
+    }
+}
+
+fn checks_help() -> String {
+    let names = kinit_planner::CHECKS.join(", ");
+    format!("Preflight checks to ignore, by name; `all` for every one but OtherCluster. Checks: {names}")
+}
+
+fn phases_help() -> String {
+    format!("Phases to skip, by name: {}", Phase::ALL.map(Phase::name).join(", "))
 }
 
 /// Flags of `kinit reset`.
@@ -73,19 +88,30 @@ pub struct InitArgs {
 pub struct ResetArgs {
     #[command(flatten)]
     common: Common,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     force: bool,
-    /// The administrator's kubeconfig, which tells the cluster from others [default: admin.conf beside the cluster
-    /// file]
+    /// The administrator's kubeconfig, which identifies the cluster [default: admin.conf beside the cluster file]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// Hash of the cluster authority's public key, instead of the kubeconfig: sha256:HEX
+    /// Hash of the cluster CA's public key, in place of the kubeconfig: sha256:HEX
     #[arg(long, value_name = "HASH")]
     ca_cert_hash: Option<String>,
 }
 
-/// Makes a cluster, or finishes one whose first run was interrupted.
+impl Common {
+    pub(crate) fn is_jsonl(&self) -> bool {
+        self.output == Output::Jsonl
+    }
+}
+
+impl ResetArgs {
+    pub(crate) fn is_jsonl(&self) -> bool {
+        self.common.output == Output::Jsonl
+    }
+}
+
+/// Creates a cluster, or finishes one whose first run was interrupted.
 pub async fn init(args: InitArgs) -> Result<()> {
     let started = Instant::now();
     let cluster = config::load(&args.common.file)?;
@@ -98,7 +124,8 @@ pub async fn init(args: InitArgs) -> Result<()> {
     let flags = Flags { bundle: args.bundle.clone(), drain: DrainOptions::default(), look: false };
     let run = begin(cluster, &Request::Init, "init", &args.common, flags).await?;
     if !skipped.contains(&Phase::Preflight) {
-        judge(&run.preflight(jiff::Timestamp::now().as_second(), known.as_deref()), &args.ignore_preflight_errors)?;
+        let findings = run.preflight(jiff::Timestamp::now().as_second(), known.as_deref());
+        judge(&findings, &args.ignore_preflight_errors, args.common.output)?;
     }
     let mut plan = run.plan().await?;
     plan.stages.retain(|stage| !skipped.contains(&stage.phase));
@@ -196,7 +223,7 @@ fn writable(kubeconfig: &Path) -> Result<()> {
     written.with_context(|| format!("write the kubeconfig {}", kubeconfig.display()))
 }
 
-/// Gives hosts back as they were.
+/// Deletes the cluster and restores the hosts.
 pub async fn reset(args: ResetArgs) -> Result<()> {
     let cluster = config::load(&args.common.file)?;
     let kubeconfig = args.kubeconfig.clone().unwrap_or_else(|| args.common.file.with_file_name("admin.conf"));
@@ -226,7 +253,7 @@ pub async fn reset(args: ResetArgs) -> Result<()> {
     let left: Vec<String> =
         report.iter().flat_map(|(host, lines)| lines.iter().map(move |l| format!("{host}: {l}"))).collect();
     if !left.is_empty() {
-        bail!("the hosts are not as they were:\n{}", left.join("\n"));
+        bail!("the reset is not complete; this is left on the hosts:\n{}", left.join("\n"));
     }
     forget(&kubeconfig, authority.as_deref())?;
     match args.common.output {
@@ -284,10 +311,11 @@ fn on_unknown(accept: bool) -> OnUnknown {
 
 fn confirmed(cluster: &Cluster) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
-        bail!("reset destroys the cluster and its data: confirm with --force");
+        bail!("reset deletes the cluster and all its data: confirm with --force");
     }
     let name = &cluster.metadata.name;
-    Ok(ask(&format!("This destroys cluster {name} and its data. Type its name to go on: "))? == *name)
+    Ok(ask(&format!("This deletes cluster {name} and all its data. Type the name of the cluster to continue: "))?
+        == *name)
 }
 
 pub(crate) fn ask(question: &str) -> Result<String> {
@@ -298,7 +326,7 @@ pub(crate) fn ask(question: &str) -> Result<String> {
     Ok(answer.trim().to_owned())
 }
 
-pub(crate) fn judge(findings: &[Finding], ignored: &[String]) -> Result<()> {
+pub(crate) fn judge(findings: &[Finding], ignored: &[String], output: Output) -> Result<()> {
     // Another cluster's host is taken over by its name alone, never with all the rest.
     let by_all = |f: &Finding| f.check != "OtherCluster";
     let is_ignored =
@@ -313,12 +341,17 @@ pub(crate) fn judge(findings: &[Finding], ignored: &[String]) -> Result<()> {
                 "failed"
             }
         };
+        if output == Output::Jsonl {
+            let Finding { host, check, message, remedy, .. } = finding;
+            let event = json!({ "event": "preflight", "result": kind, "host": host, "check": check, "message": message, "remedy": remedy });
+            say!("{event}");
+        }
         let host = if finding.host.is_empty() { "cluster" } else { &finding.host };
         tell!("[preflight] {kind}: {host}: {}: {} ({})", finding.check, finding.message, finding.remedy);
     }
     let found = |name: &String| name == "all" || findings.iter().any(|f| name.eq_ignore_ascii_case(&f.check));
     for name in ignored.iter().filter(|name| !found(name)) {
-        tell!("[preflight] warning: --ignore-preflight-errors={name}: no finding of this run has that name");
+        tell!("[preflight] warning: --ignore-preflight-errors={name}: no check of this run failed under that name");
     }
     if failed > 0 { Err(PreflightFailed(failed).into()) } else { Ok(()) }
 }

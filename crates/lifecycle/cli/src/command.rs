@@ -19,7 +19,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Make a new cluster
+    /// Create a new cluster
     Init(cluster::InitArgs),
     /// Bring a cluster to what its file says: hosts added and removed, roles and settings changed
     Apply(change::ApplyArgs),
@@ -34,12 +34,12 @@ enum Verb {
     /// Look at etcd and look after it
     #[command(subcommand)]
     Etcd(etcd::Verb),
-    /// Give hosts back as they were
+    /// Delete the cluster and all its data, and restore the hosts to their state before kinit
     Reset(cluster::ResetArgs),
-    /// Cluster files: an example, a check, all defaults
+    /// Cluster files: print an example, validate a file, show all defaults
     #[command(subcommand)]
     Config(config::Verb),
-    /// Hosts on this machine to try things on: boot, unplug, partition, throw away
+    /// Hosts on this machine to try kinit on: boot, power off, partition, delete
     #[command(subcommand)]
     Playground(playground::Verb),
     /// Serve a kinit over stdin and stdout (kinit starts this on hosts)
@@ -54,6 +54,23 @@ enum Verb {
     Reference,
 }
 
+impl Verb {
+    /// Whether standard output is one JSON object per line, errors included.
+    fn is_jsonl(&self) -> bool {
+        match self {
+            Self::Init(args) => args.is_jsonl(),
+            Self::Reset(args) => args.is_jsonl(),
+            Self::Apply(args) => args.change.is_jsonl(),
+            Self::Plan(args) => args.change.is_jsonl(),
+            Self::Join(args) => args.change.is_jsonl(),
+            Self::Remove(args) => args.change.is_jsonl(),
+            Self::Status(args) => args.common.is_jsonl(),
+            Self::Etcd(verb) => verb.common().is_jsonl(),
+            Self::Config(_) | Self::Playground(_) | Self::HostAgent { .. } | Self::Reference => false,
+        }
+    }
+}
+
 /// docs/cli.md.
 pub(crate) fn reference() -> String {
     reference::markdown(Cli::command())
@@ -62,6 +79,7 @@ pub(crate) fn reference() -> String {
 /// Reads the command line, does what it says, and tells how it went; see [`errors::report`] for the exit codes.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    let jsonl = cli.verb.is_jsonl();
     let result = match cli.verb {
         // A playground's inner verbs must not have threads.
         Verb::Playground(verb) => playground::run(verb),
@@ -80,7 +98,7 @@ pub fn main() -> ExitCode {
         Verb::Reset(args) => on_runtime(cluster::reset(args)),
         Verb::HostAgent { opening } => on_runtime(kinit_agent::serve(opening, tokio::io::stdin(), tokio::io::stdout())),
     };
-    result.unwrap_or_else(|error| errors::report(&error))
+    result.unwrap_or_else(|error| errors::report(&error, jsonl))
 }
 
 /// Ends the process on SIGINT or SIGTERM with a word about what that means, and with the code shells give for the
@@ -95,8 +113,8 @@ async fn end_on_signal(mut interrupt: Signal, mut terminate: Signal) {
         _ = interrupt.recv() => ("SIGINT", 130),
         _ = terminate.recv() => ("SIGTERM", 143),
     };
-    tell!("error: stopped by {name}; each host finishes the step it is at, and nothing after it is begun");
-    tell!("hint: run the same command again to go on from there");
+    tell!("error: stopped by {name}; each host finishes its current step and starts no other");
+    tell!("hint: run the same command again to continue");
     std::process::exit(code);
 }
 

@@ -10,9 +10,9 @@ use kinit_config::{Cluster, LoadError};
 /// What can be done with a cluster file.
 #[derive(Subcommand, Debug)]
 pub enum Verb {
-    /// Print an example to start from
+    /// Print an example cluster file
     Init,
-    /// Check a cluster file; say everything that is wrong with it
+    /// Validate a cluster file and print every error in it
     Validate {
         /// The cluster file
         #[arg(short = 'f', long = "file", value_name = "FILE")]

@@ -36,20 +36,28 @@ pub struct Usage(pub String);
 
 /// Prints the failure with all its causes and, where there is one, a hint; returns the code of its family:
 /// 1 anything else, 2 usage (most of it clap's), 3 cluster file, 4 hosts not reached, 5 preflight, 6 conflict, 7 a step
-/// failed, 8 not healthy (`status`, `etcd status`). A run that a signal ends has the shell's code for it: 130 for SIGINT, 143 for SIGTERM.
-pub fn report(error: &anyhow::Error) -> ExitCode {
+/// failed, 8 not healthy (`status`, `etcd status`). A run that a signal ends has the shell's code for it: 130 for
+/// SIGINT, 143 for SIGTERM. With `jsonl` the failure is an event on standard output too.
+pub fn report(error: &anyhow::Error, jsonl: bool) -> ExitCode {
     tell!("error: {error:#}");
     let (code, hint) = classify(error);
+    if jsonl {
+        say!("{}", event(error, code, hint));
+    }
     if let Some(hint) = hint {
         tell!("hint: {hint}");
     }
     ExitCode::from(code)
 }
 
+fn event(error: &anyhow::Error, code: u8, hint: Option<&str>) -> serde_json::Value {
+    serde_json::json!({ "event": "error", "error": format!("{error:#}"), "exitCode": code, "hint": hint })
+}
+
 fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     for cause in error.chain() {
         if cause.is::<Usage>() {
-            return (2, Some("`kinit help VERB` lists flags and their values"));
+            return (2, Some("`kinit help VERB` lists the flags and their values"));
         }
         if cause.is::<LoadError>() {
             return (3, Some("`kinit config init` prints an example of a cluster file"));
@@ -69,7 +77,7 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
             );
         }
         if cause.is::<PreflightFailed>() {
-            return (5, Some("a check can be passed over by name: --ignore-preflight-errors=NAME[,NAME...]"));
+            return (5, Some("a check can be ignored by its name: --ignore-preflight-errors=NAME[,NAME...]"));
         }
         if cause.is::<Strangers>() {
             return (
@@ -89,8 +97,29 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
             return (8, None);
         }
         if cause.is::<RunError>() {
-            return (7, Some("what was done stays done; run the same command again to go on from there"));
+            return (7, Some("completed steps are kept; run the same command again to continue"));
         }
     }
     (1, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use kinit_agent::{Busy, Caller, Held};
+
+    use super::*;
+
+    #[test]
+    fn a_busy_host_is_a_conflict_and_an_unreached_one_is_not() {
+        let why = || vec![("cp1".to_owned(), "x".to_owned())];
+        for (busy, expected) in [(true, 6), (false, 4)] {
+            let error = anyhow::Error::from(Unreachable { why: why(), busy }).context("connect");
+            let (code, hint) = classify(&error);
+            assert_eq!((code, hint.is_some_and(|h| h.contains("--break-lock"))), (expected, busy));
+            let event = event(&error, code, hint);
+            assert_eq!((&event["event"], &event["exitCode"]), (&"error".into(), &expected.into()));
+        }
+        let held = Held { holder: None, seconds: 0 };
+        assert!(Busy(held).to_string().contains("--break-lock") && Caller::default().to_string().contains("kinit"));
+    }
 }

@@ -65,13 +65,19 @@ pub enum Alarm {
     Repair(Common),
 }
 
+impl Verb {
+    pub(crate) fn common(&self) -> &Common {
+        match self {
+            Self::Snapshot(Snapshot::Save(save)) => &save.common,
+            Self::Status(common) | Self::Defrag(common) | Self::Member(Member::List(common)) => common,
+            Self::Alarm(Alarm::List(common) | Alarm::Disarm(common) | Alarm::Repair(common)) => common,
+        }
+    }
+}
+
 /// Does it.
 pub async fn run(verb: Verb) -> Result<()> {
-    let common = match &verb {
-        Verb::Snapshot(Snapshot::Save(save)) => &save.common,
-        Verb::Status(common) | Verb::Defrag(common) | Verb::Member(Member::List(common)) => common,
-        Verb::Alarm(Alarm::List(common) | Alarm::Disarm(common) | Alarm::Repair(common)) => common,
-    };
+    let common = verb.common();
     let cluster = config::load(&common.file)?;
     let lock = match &verb {
         Verb::Defrag(_) | Verb::Alarm(Alarm::Disarm(_) | Alarm::Repair(_)) => Lock::Take,

@@ -18,7 +18,7 @@ pub struct Named {
 /// What can be done to a playground.
 #[derive(Subcommand, Debug)]
 pub enum Verb {
-    /// Bring hosts up, and write a cluster file for them
+    /// Boot hosts, and write a cluster file for them
     Up {
         #[command(flatten)]
         named: Named,
@@ -35,7 +35,7 @@ pub enum Verb {
         #[arg(long, hide = true)]
         owner: Option<u32>,
     },
-    /// Build what hosts are made of, and download what they install, once for all playgrounds (`up` does it when
+    /// Build the hosts' root file system and download their packages, once for all playgrounds (`up` does it when
     /// needed)
     Cache,
     /// Show the hosts
@@ -53,14 +53,14 @@ pub enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
-    /// Pull a host's plug
+    /// Cut a host's power, without a shutdown
     PowerOff {
         #[command(flatten)]
         named: Named,
         /// The host
         host: String,
     },
-    /// Give power back to a host, and wait until it answers
+    /// Power on a host, and wait until it answers
     PowerOn {
         #[command(flatten)]
         named: Named,
@@ -74,7 +74,7 @@ pub enum Verb {
         /// The host
         host: String,
     },
-    /// Cut two hosts off from each other
+    /// Drop all traffic between two hosts
     Partition {
         #[command(flatten)]
         named: Named,
@@ -83,24 +83,24 @@ pub enum Verb {
         /// The other
         b: String,
     },
-    /// Pull a host's network cable
+    /// Disconnect a host from the network
     Unplug {
         #[command(flatten)]
         named: Named,
         /// The host
         host: String,
     },
-    /// Plug all cables in and end all partitions
+    /// Reconnect all hosts and end all partitions
     Heal {
         #[command(flatten)]
         named: Named,
     },
-    /// Run a Deployment and visit its Service by name
+    /// Run a Deployment and request its Service by name
     Demo {
         #[command(flatten)]
         named: Named,
     },
-    /// Take hosts, disks and network away
+    /// Delete hosts, disks and network
     Down {
         #[command(flatten)]
         named: Named,

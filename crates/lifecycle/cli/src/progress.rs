@@ -11,9 +11,9 @@ use kinit_workflow::{Event, Listener};
 /// Form of the output.
 #[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
-    /// Bars on a terminal, plain lines otherwise
+    /// Progress bars on a terminal, plain lines otherwise
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Jsonl,
 }
 

@@ -9,22 +9,22 @@ const HEAD: &str = "# Command line
 Made by `cargo xtask docs` from what `kinit` itself reads; do not edit.
 
 Answers go to standard output; progress, findings, errors and hints to standard error. `RUST_LOG=debug` adds a log there.
-With `--output jsonl` standard output is one JSON object a line, each with a field `event`: `planned`, `phaseStarted`, `laneStarted`,
-`stepDone`, `stepFailed`, `phaseDone`, `done`.
+With `--output jsonl` standard output is one JSON object per line, each with a field `event`: `preflight`, `planned`, `phaseStarted`, `laneStarted`,
+`stepDone`, `stepFailed`, `phaseDone`, `done`, `error`.
 
 ## Exit codes
 
 | code | meaning |
 |---|---|
 | 0 | done |
-| 1 | another failure; a reset that left something behind among them |
+| 1 | any other failure, including a reset that left something behind |
 | 2 | wrong usage |
 | 3 | the cluster file cannot be read, or has mistakes |
 | 4 | hosts were not reached, whether or not another kinit works on the others; nothing was changed |
-| 5 | preflight checks failed, that for hosts of another cluster among them; nothing was changed |
+| 5 | preflight checks failed, including the one for hosts of another cluster; nothing was changed |
 | 6 | conflict: another kinit works on hosts, and all others were reached; a reset met hosts of another cluster, or what the hosts have contradicts itself or the file (lost keys); nothing was changed |
-| 7 | a step failed; what was done stays done, and the same command goes on from there |
-| 130, 143 | stopped by SIGINT, SIGTERM; hosts finish the step they are at |
+| 7 | a step failed; completed steps are kept, and the same command continues from there |
+| 130, 143 | stopped by SIGINT, SIGTERM; each host finishes its current step |
 ";
 
 /// The reference of all verbs and flags, as Markdown.

@@ -15,7 +15,7 @@ use crate::progress::Output;
 #[derive(Args, Debug)]
 pub struct StatusArgs {
     #[command(flatten)]
-    common: Common,
+    pub(crate) common: Common,
 }
 
 /// Shows the cluster; an error when something is not as it should be.

@@ -158,6 +158,18 @@ fn a_new_binary_restarts_what_runs_it_in_the_phases_after() {
 }
 
 #[test]
+fn a_kubelet_restarts_when_it_is_led_elsewhere() {
+    let cluster = cluster();
+    let hosts = seen(&cluster, |host, resource| match resource {
+        Resource::ClusterOf { .. } if host == "w1" => Observed::Differs("its server is not https://x".into()),
+        other => well(host, other),
+    });
+    let text = init(&cluster, &hosts, &none(), &[], &all_marked()).unwrap().to_string();
+    assert!(text.contains("w1         change /etc/kubernetes/kubelet.conf (its server is not https://x)"), "{text}");
+    assert!(text.contains("w1         restart kubelet.service") && text.ends_with("2 changes\n"), "{text}");
+}
+
+#[test]
 fn etcd_without_quorum_is_started_everywhere_at_once() {
     let cluster = cluster();
     // The first member runs and waits for its peers.

@@ -8,6 +8,7 @@
 //! ```
 
 mod certs;
+mod checks;
 mod cluster;
 mod external;
 mod failures;
@@ -20,6 +21,7 @@ mod preflight;
 mod refusal;
 mod situation;
 
+pub use checks::{CHECKS, is_check};
 pub use cluster::plan;
 pub use failures::{Failure, Unobserved, all_observed};
 pub use identity::{Stranger, authority, strangers};

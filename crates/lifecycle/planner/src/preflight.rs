@@ -294,6 +294,7 @@ mod tests {
         ];
         for (change, check) in table {
             assert_eq!(checks(change), [("cp1".to_owned(), check.to_owned())]);
+            assert!(crate::is_check(check), "{check} is not in CHECKS, which --help lists");
         }
     }
 
