@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::config;
 use crate::desk::{forget, known_authority};
 use crate::errors::{PreflightFailed, Usage};
+use crate::login::LoginArgs;
 use crate::progress::{Output, listeners};
 
 /// What every verb that connects to hosts takes.
@@ -32,6 +33,8 @@ pub struct Common {
     /// Seconds that connecting to a host may take
     #[arg(long, default_value_t = 20)]
     connect_timeout: u64,
+    #[command(flatten)]
+    login: LoginArgs,
     /// Print the plan and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -201,6 +204,7 @@ async fn connect(cluster: &Cluster, common: &Common) -> Result<Hosts> {
     let program = std::fs::read("/proc/self/exe").context("read this program")?;
     let options = ConnectOptions {
         program: Arc::new(program),
+        desk: common.login.desk()?,
         home: std::env::home_dir().context("find the home directory")?,
         on_unknown: on_unknown(common.accept_new_host_keys),
         timeout: Duration::from_secs(common.connect_timeout),

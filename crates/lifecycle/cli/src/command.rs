@@ -54,7 +54,11 @@ pub fn main() -> ExitCode {
         }
         Verb::Init(args) => on_runtime(cluster::init(args)),
         Verb::Reset(args) => on_runtime(cluster::reset(args)),
-        Verb::HostAgent => on_runtime(kinit_agent::serve(tokio::io::stdin(), tokio::io::stdout())),
+        Verb::HostAgent => {
+            // The login shell's may be 077: packages' scripts, and parents of folders, would be closed to all but root.
+            nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+            on_runtime(kinit_agent::serve(tokio::io::stdin(), tokio::io::stdout()))
+        }
     };
     result.unwrap_or_else(|error| errors::report(&error))
 }

@@ -11,6 +11,7 @@
 
 #[macro_use]
 mod say;
+mod terminal;
 
 mod cluster;
 mod command;
@@ -18,6 +19,7 @@ mod config;
 mod demo;
 mod desk;
 mod errors;
+mod login;
 mod playground;
 mod progress;
 mod reference;

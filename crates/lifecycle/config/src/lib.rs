@@ -7,13 +7,15 @@
 //! Unknown fields are refused. Defaults are kubeadm's (`kubeadm config print init-defaults`).
 
 mod load;
+mod ssh;
 mod syntax;
 mod types;
 mod validate;
 
 pub use load::{LoadError, example, load, print, read};
+pub use ssh::{HostSsh, Ssh};
 pub use types::{
-    API_VERSION, Arg, Certificates, Cluster, Component, Etcd, HostSpec, HostSsh, KIND, Metadata, Networking, NodeTaint,
-    Role, Spec, Ssh,
+    API_VERSION, Arg, Certificates, Cluster, Component, Etcd, HostSpec, KIND, Metadata, Networking, NodeTaint, Role,
+    Spec,
 };
 pub use validate::{FieldError, validate};

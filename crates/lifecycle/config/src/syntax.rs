@@ -27,6 +27,12 @@ pub(crate) fn is_ssh_address(text: &str) -> bool {
         || ((1..=253).contains(&text.len()) && text.chars().all(inner) && !text.starts_with('-'))
 }
 
+/// A user as sshd takes it, a directory's too (`DOMAIN\\user`, `user@domain`): one word that is no flag.
+pub(crate) fn is_ssh_user(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.@\\+$".contains(c);
+    (1..=128).contains(&text.len()) && text.chars().all(inner) && !text.starts_with('-')
+}
+
 /// `[PREFIX/]NAME`, as labels and taints are keyed (upstream `validation.IsQualifiedName`).
 pub(crate) fn is_qualified_name(text: &str) -> bool {
     match text.split_once('/') {
@@ -73,6 +79,7 @@ mod tests {
         let cases: &[(Shape, &[&str], &[&str])] = &[
             (is_name_or_ipv4, &["a", "k8s.example.org", "10.0.0.1"], &["", "10.0.0.300", "1.2.3", "a_b", "a b", "ä"]),
             (is_ssh_address, &["h_1.lan", "10.0.0.1", "fd00::1"], &["", "-oProxyCommand", "a b", "a\nb", "a;b"]),
+            (is_ssh_user, &["root", "AD\\me", "me@ad"], &["", "-l", "a b", "a;b", "a'b", "ä"]),
             (is_qualified_name, &["disk", "example.org/disk_1"], &["", "/", "a/b/c", "a b", "a\nb", "-a", "a/", "ä"]),
             (is_label_value, &["", "ssd", "a.B-c_1"], &["a b", "a\nb", "$(x)", "a,b=c", "-", "é"]),
             (

@@ -9,10 +9,11 @@ use anyhow::{Context, Result};
 use futures::stream::{self, StreamExt};
 use kinit_agent::{Agent, Busy};
 use kinit_config::{Cluster, HostSpec};
-use kinit_remote::{HostKeyPolicy, OnUnknown, Target, connect};
+use kinit_remote::{Desk, OnUnknown};
 use kinit_resource::Facts;
 
 use crate::PARALLELISM;
+use crate::route::target;
 
 /// How to connect.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ pub struct ConnectOptions {
     pub program: Arc<Vec<u8>>,
     /// The desk user's home, for `~` and the default known_hosts.
     pub home: PathBuf,
+    /// What was told at the desk: passwords and passphrases.
+    pub desk: Desk,
     /// What to do about hosts that are not known.
     pub on_unknown: OnUnknown,
     /// How long a connection may take.
@@ -49,7 +52,7 @@ impl Hosts {
             let (name, target, options) = (host.name.clone(), target(cluster, host, options), options.clone());
             async move {
                 let agent = async {
-                    let transport = connect(&target).await?;
+                    let transport = options.desk.connect(&target).await?;
                     Agent::start(&name, transport, &options.program, options.waiting.as_ref()).await
                 };
                 (name.clone(), agent.await)
@@ -100,26 +103,5 @@ impl Hosts {
             .into_iter()
             .map(|(name, result)| result.with_context(|| name.clone()).map(|value| (name, value)))
             .collect()
-    }
-}
-
-fn target(cluster: &Cluster, host: &HostSpec, options: &ConnectOptions) -> Target {
-    let (all, own) = (&cluster.spec.ssh, host.ssh.clone().unwrap_or_default());
-    let expand = |path: &str| match path.strip_prefix("~/") {
-        Some(rest) => options.home.join(rest),
-        None => PathBuf::from(path),
-    };
-    let known_hosts = all.known_hosts_file.as_deref().unwrap_or("~/.ssh/known_hosts");
-    Target {
-        address: own.address.unwrap_or_else(|| host.address.clone()),
-        port: own.port.unwrap_or(all.port),
-        user: all.user.clone(),
-        identity: own.identity_file.as_deref().or(all.identity_file.as_deref()).map(expand),
-        host_key: HostKeyPolicy {
-            pinned: own.host_key,
-            known_hosts: expand(known_hosts),
-            on_unknown: options.on_unknown.clone(),
-        },
-        timeout: options.timeout,
     }
 }

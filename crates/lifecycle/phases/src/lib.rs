@@ -12,6 +12,7 @@ mod hosts;
 mod init;
 mod objects;
 mod reset;
+mod route;
 mod wait;
 
 pub use api::{kubeconfig_authority, kubeconfig_is_of_one_cluster};

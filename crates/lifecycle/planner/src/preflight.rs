@@ -67,7 +67,12 @@ type Add<'a> = &'a mut dyn FnMut(&str, String, &'static str, bool);
 
 fn system(facts: &Facts, add: Add<'_>) {
     if facts.uid != 0 {
-        add("IsPrivilegedUser", format!("the SSH user has uid {}, not 0", facts.uid), "log in as root", false);
+        add(
+            "IsPrivilegedUser",
+            format!("kinit runs there with uid {}, not 0", facts.uid),
+            "log in as root, or as a user who may become root by sudo",
+            false,
+        );
     }
     if !["debian", "ubuntu"].contains(&facts.os_id.as_str()) {
         add("SystemVerification", format!("{:?} is not supported", facts.os_name), "use Debian or Ubuntu", false);

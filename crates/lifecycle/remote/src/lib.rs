@@ -1,22 +1,27 @@
 //! Bytes to a host, and a program on it to talk to.
 //!
 //! ```text
-//! Target ── connect ──► Transport ── put  ──► a file, whole or not at all
-//!             │                   └─ exec ──► Process: stdin, stdout, the end of stderr, exit status
+//! Desk ── connect(Target) ──► Transport ── exec ──► Process: stdin, stdout, the end of stderr, exit status
+//!             │               (by sudo) └─ put  ──► a file, whole or not at all
 //!             └ host key: the cluster file's ► known_hosts ► asked for once ► refused
 //! ```
 
+mod desk;
 mod hostkey;
 mod known_hosts;
 mod local;
 mod process;
 mod ssh;
+mod sudo;
+mod upload;
 
+pub use desk::{NoPrompt, Prompt, Secret};
 pub use hostkey::{HostKeyPolicy, HostKeyProblem, OnUnknown};
 pub use known_hosts::{KnownHosts, Verdict};
 pub use local::Local;
 pub use process::{Outcome, Process};
-pub use ssh::{Target, connect};
+pub use ssh::{Desk, Target};
+pub use sudo::SudoProblem;
 
 /// A way to a host.
 #[async_trait::async_trait]

@@ -12,14 +12,14 @@ use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{ChannelMsg, Preferred};
-use russh_sftp::client::SftpSession;
-use russh_sftp::protocol::{FileAttributes, OpenFlags};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
-use crate::Transport;
+use crate::desk::{Prompt, Questions};
 use crate::hostkey::{HostKeyPolicy, HostKeyProblem};
 use crate::process::{Outcome, Process, Tail};
+use crate::sudo::{Sudo, SudoPassword};
+use crate::{Transport, upload};
 
 /// Where to connect, as whom.
 #[derive(Clone)]
@@ -39,10 +39,9 @@ pub struct Target {
 }
 
 const KEEPALIVE: Duration = Duration::from_secs(5);
-/// How long a host may take over one thing that is quick on a host that is well: a channel, a file's rename, one chunk
-/// of it.
-const STALL: Duration = Duration::from_secs(60);
-const CHUNK: usize = 128 << 10;
+/// How long a host may take over one thing that is quick on a host that is well: a channel, one chunk of a file, sudo's
+/// start.
+pub(crate) const STALL: Duration = Duration::from_secs(60);
 
 /// Gives up on a host that answers keepalives and nothing else.
 async fn within<T, E>(what: &str, work: impl Future<Output = std::result::Result<T, E>>) -> Result<T>
@@ -53,24 +52,45 @@ where
     ended.map_err(|_| anyhow!("{what}: the host did not answer within {} s", STALL.as_secs()))?.context(what.to_owned())
 }
 
-/// Connects and logs in.
-pub async fn connect(target: &Target) -> Result<Box<dyn Transport>> {
-    let (address, port) = (&target.address, target.port);
-    let connecting = async {
-        let problem = Arc::new(Mutex::new(None));
-        let check = Check { target: target.clone(), problem: problem.clone() };
-        let connected = client::connect(Arc::new(config(target)?), (address.as_str(), port), check).await;
-        let refused = problem.lock().ok().and_then(|mut p| p.take());
-        if let Some(problem) = refused {
-            return Err(anyhow::Error::new(problem).context(format!("connect to {address}:{port}")));
+/// The desk's end of all connections of a run: what it was told once is not asked for again.
+#[derive(Clone)]
+pub struct Desk {
+    sudo_password: SudoPassword,
+    questions: Questions,
+}
+
+impl Desk {
+    /// `prompt` is asked for secrets when a host or a key wants one.
+    pub fn new(prompt: Arc<dyn Prompt>) -> Self {
+        let questions = Questions::default();
+        Self { sudo_password: SudoPassword::new(prompt, questions.clone()), questions }
+    }
+
+    /// Connects and logs in. Programs are started by sudo unless the user is root.
+    pub async fn connect(&self, target: &Target) -> Result<Box<dyn Transport>> {
+        let (address, port) = (&target.address, target.port);
+        let connecting = async {
+            let problem = Arc::new(Mutex::new(None));
+            let check = Check { target: target.clone(), problem: problem.clone(), questions: self.questions.clone() };
+            let connected = client::connect(Arc::new(config(target)?), (address.as_str(), port), check).await;
+            let refused = problem.lock().ok().and_then(|mut p| p.take());
+            if let Some(problem) = refused {
+                return Err(anyhow::Error::new(problem).context(format!("connect to {address}:{port}")));
+            }
+            let mut handle = connected.with_context(|| format!("connect to {address}:{port}"))?;
+            log_in(&mut handle, target).await?;
+            Ok(Ssh { handle })
+        };
+        let connected = self.questions.patient(target.timeout, connecting).await;
+        let ssh: Box<dyn Transport> = Box::new(connected.ok_or_else(|| {
+            anyhow!("connect to {address}:{port}: no answer within {} s", target.timeout.as_secs())
+        })??);
+        if target.user == "root" {
+            return Ok(ssh);
         }
-        let mut handle = connected.with_context(|| format!("connect to {address}:{port}"))?;
-        log_in(&mut handle, target).await?;
-        Ok(Box::new(Ssh { handle }) as Box<dyn Transport>)
-    };
-    tokio::time::timeout(target.timeout, connecting)
-        .await
-        .map_err(|_| anyhow!("connect to {address}:{port}: no answer within {} s", target.timeout.as_secs()))?
+        let (password, questions) = (self.sudo_password.clone(), self.questions.clone());
+        Ok(Box::new(Sudo { inner: ssh, user: target.user.clone(), password, questions }))
+    }
 }
 
 fn config(target: &Target) -> Result<client::Config> {
@@ -92,6 +112,7 @@ fn config(target: &Target) -> Result<client::Config> {
 struct Check {
     target: Target,
     problem: Arc<Mutex<Option<HostKeyProblem>>>,
+    questions: Questions,
 }
 
 impl client::Handler for Check {
@@ -99,10 +120,8 @@ impl client::Handler for Check {
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
         let PublicKeyOrCertificate::PublicKey { key, .. } = key else { return Ok(false) };
-        // A question to the user may take minutes; in this task it would hold one of the runtime's threads, and with
-        // several hosts all of them: heartbeats to the hosts that are connected already would stop.
         let (target, key) = (self.target.clone(), key.clone());
-        let judging = tokio::task::spawn_blocking(move || target.host_key.judge(&target.address, target.port, &key));
+        let judging = self.questions.ask(move || target.host_key.judge(&target.address, target.port, &key));
         let Ok(judged) = judging.await else { return Ok(false) };
         let trusted = judged.is_ok();
         if let (Err(problem), Ok(mut slot)) = (judged, self.problem.lock()) {
@@ -196,32 +215,6 @@ impl Transport for Ssh {
     }
 
     async fn put(&self, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
-        let channel = within("open an SSH channel", self.handle.channel_open_session()).await?;
-        within("start SFTP on the host", channel.request_subsystem(true, "sftp")).await?;
-        let sftp = within(
-            "start SFTP on the host (does its shell print something, or has sshd no sftp subsystem?)",
-            SftpSession::new(channel.into_stream()),
-        )
-        .await?;
-        let temporary = format!("{path}.new");
-        let attributes = FileAttributes { permissions: Some(mode), ..FileAttributes::empty() };
-        let flags = OpenFlags::CREATE | OpenFlags::TRUNCATE | OpenFlags::WRITE;
-        let opened = sftp.open_with_flags_and_attributes(temporary.as_str(), flags, attributes);
-        let mut file = within(&format!("create {temporary}"), opened).await?;
-        let writing = format!("write {temporary} (is its file system full?)");
-        let written = async {
-            for chunk in bytes.chunks(CHUNK) {
-                within(&writing, file.write_all(chunk)).await?;
-            }
-            within(&writing, file.shutdown()).await
-        };
-        if let Err(error) = written.await {
-            // Half a program would keep a full file system full.
-            tokio::time::timeout(STALL, sftp.remove_file(temporary.as_str())).await.ok();
-            return Err(error);
-        }
-        // SFTP's rename does not replace.
-        tokio::time::timeout(STALL, sftp.remove_file(path)).await.ok();
-        within(&format!("rename {temporary} to {path}"), sftp.rename(temporary.as_str(), path)).await
+        upload::put(self, path, bytes, mode, STALL).await
     }
 }
