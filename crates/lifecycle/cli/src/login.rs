@@ -22,6 +22,10 @@ pub struct LoginArgs {
     /// Read the password for sudo on the hosts from the first line of a file
     #[arg(long, value_name = "FILE")]
     sudo_password_file: Option<PathBuf>,
+    /// Read the passphrase of SSH keys from this file descriptor, one line [default: asked for on the terminal, once a
+    /// key]
+    #[arg(long, value_name = "N")]
+    ssh_passphrase_fd: Option<u32>,
 }
 
 impl LoginArgs {
@@ -32,20 +36,30 @@ impl LoginArgs {
             (None, Some(file)) => Some(from_file(file).context("--sudo-password-file")?),
             (None, None) => None,
         };
-        Ok(Desk::new(Arc::new(Given { sudo, turn: Mutex::new(()) })))
+        let passphrase = self.ssh_passphrase_fd.map(|fd| from_descriptor(fd).context("--ssh-passphrase-fd"));
+        Ok(Desk::new(Arc::new(Given { sudo, passphrase: passphrase.transpose()?, turn: Mutex::new(()) })))
     }
 }
 
 /// What was given, or else the terminal.
 struct Given {
     sudo: Option<Secret>,
+    passphrase: Option<Secret>,
     /// One question at a time.
     turn: Mutex<()>,
 }
 
 impl Prompt for Given {
-    fn passphrase(&self, _key: &Path, _wrong: u32) -> Result<Secret> {
-        bail!("it has a passphrase: add it to the SSH agent")
+    fn passphrase(&self, key: &Path, wrong: u32) -> Result<Secret> {
+        match &self.passphrase {
+            Some(given) if wrong == 0 => return Ok(given.clone()),
+            Some(_) => bail!("the passphrase of --ssh-passphrase-fd is not this key's"),
+            None => {}
+        }
+        let _turn = self.turn.lock();
+        let again = if wrong > 0 { "wrong; " } else { "" };
+        terminal::ask_secret(&format!("{again}passphrase of the SSH key {}: ", key.display()))
+            .context("it has a passphrase: add it to the SSH agent, or give it by --ssh-passphrase-fd")
     }
 
     fn sudo_password(&self, user: &str) -> Result<Secret> {

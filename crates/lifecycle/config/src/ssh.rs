@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::syntax::{is_public_key, is_ssh_address, is_ssh_user};
+use crate::syntax::{is_jump, is_public_key, is_ssh_address, is_ssh_user};
 use crate::validate::Errors;
 
 /// How hosts are reached.
@@ -18,12 +18,19 @@ pub struct Ssh {
     /// Port. Default 22.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// Private key on the desk; the SSH agent's keys are tried too.
+    /// Private key on the desk, or its public half when the SSH agent has it; no other key is tried. Default: what
+    /// `~/.ssh/config` says, the SSH agent's keys, `~/.ssh/id_ed25519`, `id_ecdsa` and `id_rsa`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity_file: Option<String>,
     /// Host keys on the desk, in OpenSSH's format. Default `~/.ssh/known_hosts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known_hosts_file: Option<String>,
+    /// Hosts on the way: `[USER@]HOST[:PORT][,...]`, or `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_jump: Option<String>,
+    /// The OpenSSH client's configuration on the desk, or `none`. Default `~/.ssh/config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_file: Option<String>,
 }
 
 /// What differs from `spec.ssh` for one host.
@@ -45,13 +52,22 @@ pub struct HostSsh {
     /// The host's public key (`ssh-ed25519 AAAA...`): no other is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_key: Option<String>,
+    /// Hosts on the way: `[USER@]HOST[:PORT][,...]`, or `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_jump: Option<String>,
 }
 
 pub(crate) fn validate(ssh: &Ssh, errors: &mut Errors) {
     let path = "spec.ssh";
     login(path, ssh.user.as_deref(), ssh.port, errors);
-    desk_file(&format!("{path}.identityFile"), ssh.identity_file.as_deref(), errors);
-    desk_file(&format!("{path}.knownHostsFile"), ssh.known_hosts_file.as_deref(), errors);
+    jumps(path, ssh.proxy_jump.as_deref(), errors);
+    for (name, file) in [
+        ("identityFile", &ssh.identity_file),
+        ("knownHostsFile", &ssh.known_hosts_file),
+        ("configFile", &ssh.config_file),
+    ] {
+        desk_file(&format!("{path}.{name}"), file.as_deref(), errors);
+    }
 }
 
 pub(crate) fn validate_host(path: &str, ssh: &HostSsh, errors: &mut Errors) {
@@ -59,6 +75,7 @@ pub(crate) fn validate_host(path: &str, ssh: &HostSsh, errors: &mut Errors) {
         errors.add(format!("{path}.address"), format!("{address:?} is neither an address nor a host's name"));
     }
     login(path, ssh.user.as_deref(), ssh.port, errors);
+    jumps(path, ssh.proxy_jump.as_deref(), errors);
     desk_file(&format!("{path}.identityFile"), ssh.identity_file.as_deref(), errors);
     if ssh.host_key.as_deref().is_some_and(|k| !is_public_key(k)) {
         errors.add(format!("{path}.hostKey"), "is not a public key as in a .pub file (ssh-ed25519 AAAA...)");
@@ -71,6 +88,14 @@ fn login(path: &str, user: Option<&str>, port: Option<u16>, errors: &mut Errors)
     }
     if port == Some(0) {
         errors.add(format!("{path}.port"), "0 is not a port");
+    }
+}
+
+fn jumps(path: &str, jumps: Option<&str>, errors: &mut Errors) {
+    for jump in jumps.filter(|j| *j != "none").into_iter().flat_map(|j| j.split(',')) {
+        if !is_jump(jump.trim()) {
+            errors.add(format!("{path}.proxyJump"), format!("{jump:?} is not [USER@]HOST[:PORT]"));
+        }
     }
 }
 

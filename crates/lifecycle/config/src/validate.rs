@@ -348,6 +348,8 @@ mod tests {
                 "ssh address" => host(&format!("ssh: {{address: {value}}}")),
                 "ssh user" => spec("").replace("    user: root", &format!("    user: {value}")),
                 "host ssh user" => host(&format!("ssh: {{user: {value}}}")),
+                "jump" => spec("").replace("    user: root", &format!("    proxyJump: {value}")),
+                "host jump" => host(&format!("ssh: {{proxyJump: {value}}}")),
                 "host key" => host(&format!("ssh: {{hostKey: {value}}}")),
                 "host" => example().replace("name: w1", &format!("name: {value}")),
                 "cluster" => example().replace("name: kubernetes", &format!("name: {value}")),
@@ -360,7 +362,7 @@ mod tests {
                 _ => spec(&format!("kubelet: {{evictionHard: {{nodefs.available: {value}}}}}")),
             }
         };
-        let places = "label key,label value,taint key,taint value,ssh address,ssh user,host ssh user,host key,host,cluster,domain,endpoint,etcd,version,san,flag,eviction";
+        let places = "label key,label value,taint key,taint value,ssh address,ssh user,host ssh user,jump,host jump,host key,host,cluster,domain,endpoint,etcd,version,san,flag,eviction";
         for place in places.split(',') {
             for value in
                 ["a\nExecStartPre=/bin/false", "$(reboot)", "`reboot`", "a;b", "a\"b", "{{ x }}", "a\u{1b}[31m", "a b"]

@@ -20,7 +20,7 @@ use crate::route::target;
 pub struct ConnectOptions {
     /// kinit's own program, to be copied to hosts that do not have it.
     pub program: Arc<Vec<u8>>,
-    /// The desk user's home, for `~` and the default known_hosts.
+    /// The desk user's home, for `~` and OpenSSH's files.
     pub home: PathBuf,
     /// What was told at the desk: passwords and passphrases.
     pub desk: Desk,
@@ -52,7 +52,7 @@ impl Hosts {
             let (name, target, options) = (host.name.clone(), target(cluster, host, options), options.clone());
             async move {
                 let agent = async {
-                    let transport = options.desk.connect(&target).await?;
+                    let transport = options.desk.connect(&target?).await?;
                     Agent::start(&name, transport, &options.program, options.waiting.as_ref()).await
                 };
                 (name.clone(), agent.await)

@@ -73,7 +73,7 @@ impl Tail {
         self.0.subscribe()
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.borrow()).trim().to_owned()
     }
 }

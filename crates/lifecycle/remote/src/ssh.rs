@@ -1,42 +1,24 @@
-//! SSH by russh.
+//! SSH by russh: one connection.
 
 use std::borrow::Cow;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
-use russh::client::{self, AuthResult, Handle};
-use russh::keys::agent::AgentIdentity;
-use russh::keys::agent::client::AgentClient;
-use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate};
+use anyhow::{Context, Result, anyhow};
+use russh::client::{self, DisconnectReason, Handle};
+use russh::keys::PublicKeyOrCertificate;
 use russh::{ChannelMsg, Preferred};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
-use crate::desk::{Prompt, Questions};
-use crate::hostkey::{HostKeyPolicy, HostKeyProblem};
+use crate::connect::Link;
+use crate::desk::Questions;
+use crate::hostkey::HostKeyProblem;
+use crate::keyring::Keyring;
+use crate::login::{Farewell, log_in};
 use crate::process::{Outcome, Process, Tail};
-use crate::sudo::{Sudo, SudoPassword};
+use crate::route::Hop;
 use crate::{Transport, upload};
-
-/// Where to connect, as whom.
-#[derive(Clone)]
-pub struct Target {
-    /// Name or address.
-    pub address: String,
-    /// Port.
-    pub port: u16,
-    /// User.
-    pub user: String,
-    /// Private key; without one, and besides it, the SSH agent's keys are tried.
-    pub identity: Option<PathBuf>,
-    /// Whom to believe.
-    pub host_key: HostKeyPolicy,
-    /// How long connecting may take, handshake and login included.
-    pub timeout: Duration,
-}
 
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// How long a host may take over one thing that is quick on a host that is well: a channel, one chunk of a file, sudo's
@@ -44,7 +26,7 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 pub(crate) const STALL: Duration = Duration::from_secs(60);
 
 /// Gives up on a host that answers keepalives and nothing else.
-async fn within<T, E>(what: &str, work: impl Future<Output = std::result::Result<T, E>>) -> Result<T>
+pub(crate) async fn within<T, E>(what: &str, work: impl Future<Output = std::result::Result<T, E>>) -> Result<T>
 where
     std::result::Result<T, E>: Context<T, E>,
 {
@@ -52,51 +34,44 @@ where
     ended.map_err(|_| anyhow!("{what}: the host did not answer within {} s", STALL.as_secs()))?.context(what.to_owned())
 }
 
-/// The desk's end of all connections of a run: what it was told once is not asked for again.
+/// Connects over a stream, a TCP connection when there is none, and logs in.
+pub(crate) async fn open(hop: &Hop, over: Option<Box<dyn Stream>>, desk: &Access) -> Result<Handle<Check>> {
+    let check = Check {
+        hop: hop.clone(),
+        problem: Arc::default(),
+        farewell: Farewell::default(),
+        questions: desk.questions.clone(),
+    };
+    let (problem, farewell) = (check.problem.clone(), check.farewell.clone());
+    let config = Arc::new(config(hop)?);
+    let connected = match over {
+        Some(stream) => client::connect_stream(config, stream, check).await,
+        None => client::connect(config, (hop.address.as_str(), hop.port), check).await,
+    };
+    let refused = problem.lock().ok().and_then(|mut p| p.take());
+    if let Some(problem) = refused {
+        return Err(problem.into());
+    }
+    let mut handle = connected?;
+    log_in(&mut handle, hop, &desk.keyring, &farewell).await?;
+    Ok(handle)
+}
+
+/// What logging in needs of the desk.
 #[derive(Clone)]
-pub struct Desk {
-    sudo_password: SudoPassword,
-    questions: Questions,
+pub(crate) struct Access {
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) questions: Questions,
 }
 
-impl Desk {
-    /// `prompt` is asked for secrets when a host or a key wants one.
-    pub fn new(prompt: Arc<dyn Prompt>) -> Self {
-        let questions = Questions::default();
-        Self { sudo_password: SudoPassword::new(prompt, questions.clone()), questions }
-    }
+/// A connection to run SSH over.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-    /// Connects and logs in. Programs are started by sudo unless the user is root.
-    pub async fn connect(&self, target: &Target) -> Result<Box<dyn Transport>> {
-        let (address, port) = (&target.address, target.port);
-        let connecting = async {
-            let problem = Arc::new(Mutex::new(None));
-            let check = Check { target: target.clone(), problem: problem.clone(), questions: self.questions.clone() };
-            let connected = client::connect(Arc::new(config(target)?), (address.as_str(), port), check).await;
-            let refused = problem.lock().ok().and_then(|mut p| p.take());
-            if let Some(problem) = refused {
-                return Err(anyhow::Error::new(problem).context(format!("connect to {address}:{port}")));
-            }
-            let mut handle = connected.with_context(|| format!("connect to {address}:{port}"))?;
-            log_in(&mut handle, target).await?;
-            Ok(Ssh { handle })
-        };
-        let connected = self.questions.patient(target.timeout, connecting).await;
-        let ssh: Box<dyn Transport> = Box::new(connected.ok_or_else(|| {
-            anyhow!("connect to {address}:{port}: no answer within {} s", target.timeout.as_secs())
-        })??);
-        if target.user == "root" {
-            return Ok(ssh);
-        }
-        let (password, questions) = (self.sudo_password.clone(), self.questions.clone());
-        Ok(Box::new(Sudo { inner: ssh, user: target.user.clone(), password, questions }))
-    }
-}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-fn config(target: &Target) -> Result<client::Config> {
+fn config(hop: &Hop) -> Result<client::Config> {
     let mut preferred = Preferred::default();
-    // Ask for a kind of key that is known first: a host with several must not look like a stranger.
-    let mut first = target.host_key.read()?.algorithms(&target.address, target.port);
+    let mut first = hop.host_key.algorithms(&hop.address, hop.port)?;
     first.extend(preferred.key.iter().cloned());
     preferred.key = Cow::Owned(first);
     Ok(client::Config {
@@ -109,9 +84,11 @@ fn config(target: &Target) -> Result<client::Config> {
     })
 }
 
-struct Check {
-    target: Target,
+/// Watches over a connection: the host's key at its beginning, the host's words at its end.
+pub(crate) struct Check {
+    hop: Hop,
     problem: Arc<Mutex<Option<HostKeyProblem>>>,
+    farewell: Farewell,
     questions: Questions,
 }
 
@@ -120,8 +97,8 @@ impl client::Handler for Check {
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
         let PublicKeyOrCertificate::PublicKey { key, .. } = key else { return Ok(false) };
-        let (target, key) = (self.target.clone(), key.clone());
-        let judging = self.questions.ask(move || target.host_key.judge(&target.address, target.port, &key));
+        let (hop, key) = (self.hop.clone(), key.clone());
+        let judging = self.questions.ask(move || hop.host_key.judge(&hop.address, hop.port, &key));
         let Ok(judged) = judging.await else { return Ok(false) };
         let trusted = judged.is_ok();
         if let (Err(problem), Ok(mut slot)) = (judged, self.problem.lock()) {
@@ -129,59 +106,25 @@ impl client::Handler for Check {
         }
         Ok(trusted)
     }
-}
 
-async fn log_in(handle: &mut Handle<Check>, target: &Target) -> Result<()> {
-    let mut tried = Vec::new();
-    if let Some(path) = &target.identity {
-        refuse_open_key(path)?;
-        let key = russh::keys::load_secret_key(path, None).with_context(|| {
-            format!("read the SSH key {} (a key with a passphrase must be in the SSH agent)", path.display())
-        })?;
-        let hash = handle.best_supported_rsa_hash().await.ok().flatten().flatten();
-        let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
-        if accepted(&handle.authenticate_publickey(&target.user, key).await.context("log in")?) {
-            return Ok(());
+    async fn disconnected(&mut self, reason: DisconnectReason<Self::Error>) -> Result<(), Self::Error> {
+        let (said, result) = match reason {
+            DisconnectReason::ReceivedDisconnect(said) => (said.message, Ok(())),
+            DisconnectReason::Error(error) => (error.to_string(), Err(error)),
+        };
+        if let Ok(mut farewell) = self.farewell.lock() {
+            *farewell = said;
         }
-        tried.push(path.display().to_string());
+        result
     }
-    if let Ok(mut agent) = AgentClient::connect_env().await {
-        for identity in agent.request_identities().await.context("ask the SSH agent for its keys")? {
-            let AgentIdentity::PublicKey { key, comment } = identity else { continue };
-            let hash = handle.best_supported_rsa_hash().await.ok().flatten().flatten();
-            if let Ok(answer) = handle.authenticate_publickey_with(&target.user, key, hash, &mut agent).await
-                && accepted(&answer)
-            {
-                return Ok(());
-            }
-            tried.push(format!("{comment} (agent)"));
-        }
-    }
-    if tried.is_empty() {
-        bail!("log in as {}: no key to try; set ssh.identityFile, or start an SSH agent", target.user);
-    }
-    bail!("log in as {}: the host accepts none of these keys: {}", target.user, tried.join(", "))
-}
-
-/// A private key that others can read is none any more: refused, as ssh(1) does.
-fn refuse_open_key(path: &Path) -> Result<()> {
-    let metadata = std::fs::metadata(path).with_context(|| format!("read the SSH key {}", path.display()))?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        let path = path.display();
-        bail!("the SSH key {path} is open to others (mode {mode:04o}); `chmod 600 {path}`");
-    }
-    Ok(())
-}
-
-fn accepted(answer: &AuthResult) -> bool {
-    matches!(answer, AuthResult::Success)
 }
 
 /// A connection. russh's task for it ends, and closes it, when this handle and the writers of all its channels are
 /// dropped.
-struct Ssh {
-    handle: Handle<Check>,
+pub(crate) struct Ssh {
+    pub(crate) handle: Handle<Check>,
+    /// What it runs through, kept as long as this.
+    pub(crate) _through: Option<Arc<Link>>,
 }
 
 #[async_trait::async_trait]
