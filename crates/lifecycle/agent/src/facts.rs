@@ -130,7 +130,8 @@ fn listening_sockets(table: &str) -> Vec<(u64, u16)> {
     table.lines().skip(1).filter_map(parse).collect()
 }
 
-fn owner(process: &Path) -> String {
+/// The unit that a process belongs to, or else its program.
+pub(crate) fn owner(process: &Path) -> String {
     let groups = std::fs::read_to_string(process.join("cgroup")).unwrap_or_default();
     let unit = groups.split(['/', '\n']).rev().find(|part| part.ends_with(".service")).map(str::to_owned);
     unit.unwrap_or_else(|| std::fs::read_to_string(process.join("comm")).unwrap_or_default().trim().to_owned())

@@ -11,6 +11,7 @@
 //! never races itself.
 
 mod apply;
+mod apt_locks;
 mod blobs;
 mod client;
 mod facts;
@@ -21,6 +22,7 @@ mod kernel;
 mod ledger;
 mod lock;
 mod netfilter;
+mod notes;
 mod observe;
 mod packages;
 mod reset;
@@ -31,6 +33,6 @@ mod serve;
 mod systemd;
 mod wire;
 
-pub use client::{Agent, Busy, Upload};
+pub use client::{Agent, Busy, OnNote, Upload};
 pub use serve::serve;
 pub use wire::{ApplyItem, Progress};

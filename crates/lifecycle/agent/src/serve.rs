@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
 use crate::lock::{self, Lock};
+use crate::notes::noting;
 use crate::wire::{ApplyItem, Frame, Progress, Reply, Request, SILENCE, receive_from_desk, send, send_hello};
 use crate::{apply, blobs, facts, observe, reset, secrets};
 
@@ -179,7 +180,16 @@ async fn apply_all<W: AsyncWrite + Unpin>(items: Vec<ApplyItem>, desk: &mut Desk
             bail!("the desk went away");
         }
         let started = Instant::now();
-        let result = apply::apply(&item.resource, item.secret.as_deref()).await;
+        let (work, mut notes) = noting(apply::apply(&item.resource, item.secret.as_deref()));
+        tokio::pin!(work);
+        let result = loop {
+            tokio::select! {
+                biased;
+                // A desk that is gone is noticed above; the step goes on to its end.
+                Some(text) = notes.recv() => desk.tell(&Reply::Note(text)).await.unwrap_or_default(),
+                result = &mut work => break result,
+            }
+        };
         let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let failed = result.is_err();
         let error = result.err().map(|e| format!("{e:#}"));

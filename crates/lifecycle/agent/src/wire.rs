@@ -80,6 +80,8 @@ pub(crate) enum Reply {
     Facts(Box<Facts>),
     Observed(Vec<Observed>),
     Progress(Progress),
+    /// What a step of a batch says while it works.
+    Note(String),
     Names(Vec<String>),
     Pair(Pair),
     Text(String),

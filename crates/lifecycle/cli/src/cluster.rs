@@ -209,6 +209,7 @@ async fn connect(cluster: &Cluster, common: &Common) -> Result<Hosts> {
         on_unknown: on_unknown(common.accept_new_host_keys),
         timeout: Duration::from_secs(common.connect_timeout),
         waiting: Arc::new(|host| tell!("[connect] {host}: another kinit works on this host; waiting for it to end")),
+        note: Arc::new(|host, text| tell!("[{host}] {text}")),
     };
     Ok(Hosts::connect(cluster, &options).await?)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::stream::{self, StreamExt};
-use kinit_agent::{Agent, Busy};
+use kinit_agent::{Agent, Busy, OnNote};
 use kinit_config::{Cluster, HostSpec};
 use kinit_remote::{Desk, OnUnknown};
 use kinit_resource::Facts;
@@ -30,6 +30,8 @@ pub struct ConnectOptions {
     pub timeout: Duration,
     /// Hears of hosts that another kinit works on, whose end is waited for.
     pub waiting: Arc<dyn Fn(&str) + Send + Sync>,
+    /// Hears what steps on hosts say while they work.
+    pub note: OnNote,
 }
 
 /// Hosts that could not be had, each with the reason.
@@ -53,7 +55,8 @@ impl Hosts {
             async move {
                 let agent = async {
                     let transport = options.desk.connect(&target?).await?;
-                    Agent::start(&name, transport, &options.program, options.waiting.as_ref()).await
+                    let agent = Agent::start(&name, transport, &options.program, options.waiting.as_ref()).await?;
+                    anyhow::Ok(agent.telling(options.note.clone()))
                 };
                 (name.clone(), agent.await)
             }

@@ -24,8 +24,11 @@ use crate::sudo::{Sudo, SudoPassword};
 pub struct Desk {
     access: Access,
     sudo_password: SudoPassword,
-    jumps: Arc<Mutex<HashMap<String, Arc<OnceCell<Arc<Link>>>>>>,
+    jumps: Jumps,
 }
+
+/// Jump hosts by the way to them; a cell, so that the first of several hosts connects and the others wait for it.
+type Jumps = Arc<Mutex<HashMap<String, Arc<OnceCell<Arc<Link>>>>>>;
 
 /// A jump host, or the program in its place.
 pub(crate) struct Link {
