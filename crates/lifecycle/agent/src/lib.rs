@@ -30,6 +30,7 @@ mod reset_pods;
 mod residue;
 mod secrets;
 mod serve;
+mod surroundings;
 mod systemd;
 mod wire;
 

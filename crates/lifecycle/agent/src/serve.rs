@@ -136,7 +136,7 @@ async fn locked<W: AsyncWrite + Unpin>(manners: &Manners, desk: &mut Desk<W>) ->
 
 async fn answer(request: Request, state: &mut State) -> Result<Reply> {
     Ok(match request {
-        Request::Facts { etcd_data } => Reply::Facts(Box::new(facts::gather(&etcd_data)?)),
+        Request::Facts { etcd_data } => Reply::Facts(Box::new(facts::gather(&etcd_data).await?)),
         Request::Observe(resources) => Reply::Observed(observe_all(&resources).await),
         Request::MissingBlobs(names) => Reply::Names(names.into_iter().filter(|name| !blobs::has(name)).collect()),
         Request::Generate { shared, algorithm, days } => {

@@ -11,6 +11,7 @@ mod identity;
 mod init;
 mod plan;
 mod preflight;
+mod surroundings;
 
 pub use identity::{Stranger, authority, strangers};
 pub use init::{HostObservation, ObjectState, PlanError, init};

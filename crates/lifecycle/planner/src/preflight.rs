@@ -6,6 +6,7 @@ use kinit_config::{Cluster, HostSpec, Role};
 use kinit_resource::Facts;
 
 use crate::identity::strangers;
+use crate::surroundings;
 
 /// A check that did not pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,9 +49,11 @@ pub fn preflight(cluster: &Cluster, facts: &BTreeMap<String, Facts>, now: i64, k
             disk(cluster, host, facts, &mut add);
             ports(cluster, host, facts, &mut add);
             identity(cluster, host, facts, now, &mut add);
+            findings.extend(surroundings::of_host(cluster, host, facts));
         }
     }
     findings.extend(machine_ids(facts));
+    findings.extend(surroundings::between(facts));
     if cluster.hosts(Role::LoadBalancer).count() == 1 {
         findings.push(Finding {
             host: String::new(),

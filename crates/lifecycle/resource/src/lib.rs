@@ -11,7 +11,7 @@ mod facts;
 mod types;
 
 pub use compare::{Change, compare};
-pub use facts::Facts;
+pub use facts::{Facts, Firewall};
 pub use types::{Content, FileSpec, LeafForm, LeafSpec, Observed, Place, Resource, Shared, UnitState};
 
 use sha2::{Digest, Sha256};
