@@ -91,15 +91,19 @@ fn from_file(path: &Path) -> Result<Secret> {
 }
 
 /// Longer lines are no passwords.
-const LONGEST: u64 = 4096;
+const LONGEST: usize = 4096;
 
-fn first_line(from: impl Read) -> Result<Secret> {
+fn first_line(mut from: impl Read) -> Result<Secret> {
     let mut bytes = Vec::new();
     // A byte at a time: what follows the line is left to whoever else reads there.
-    for byte in from.take(LONGEST).bytes() {
-        match byte? {
-            b'\n' => break,
-            byte => bytes.push(byte),
+    while bytes.len() < LONGEST {
+        let mut byte = [0u8];
+        match from.read(&mut byte) {
+            Ok(0) => break,
+            Ok(_) if byte == [b'\n'] => break,
+            Ok(_) => bytes.extend(byte),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
         }
     }
     let line = String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("it is no text (UTF-8)"))?;

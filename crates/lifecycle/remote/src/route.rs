@@ -99,7 +99,7 @@ const MOST_JUMPS: usize = 8;
 impl Routes {
     /// The way to a host.
     pub fn to(&self, wanted: &Wanted) -> Result<Target> {
-        let settings = self.settings(&wanted.address, wanted.user.as_deref())?;
+        let settings = self.settings(&wanted.address, wanted.user.as_deref(), "root")?;
         let host = self.hop(wanted, &settings, "root")?;
         let proxy = match &wanted.proxy_jump {
             Some(jump) if jump == "none" => Proxy::None,
@@ -111,8 +111,8 @@ impl Routes {
         Ok(target)
     }
 
-    fn settings(&self, host: &str, user: Option<&str>) -> Result<HostSettings> {
-        let asked = Asked { host, user, local_user: &self.local_user };
+    fn settings(&self, host: &str, user: Option<&str>, default_user: &str) -> Result<HostSettings> {
+        let asked = Asked { host, user, default_user, local_user: &self.local_user };
         Ok(self.config.settings_for(&asked)?)
     }
 
@@ -135,7 +135,7 @@ impl Routes {
             for (n, jump) in jumps.split(',').enumerate() {
                 let (user, address, port) =
                     parse_jump(jump.trim()).ok_or_else(|| anyhow!("{jump:?} is not [USER@]HOST[:PORT]"))?;
-                let settings = self.settings(&address, user.as_deref())?;
+                let settings = self.settings(&address, user.as_deref(), &self.local_user)?;
                 // Its keys are its own, or else those of the host behind it; a key of the host is never the jump's.
                 let own = settings.identity_files.is_empty();
                 let jump = Wanted {

@@ -49,6 +49,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) host: &'a str,
     /// The user, if it is decided already.
     pub(crate) user: Option<&'a str>,
+    /// The user when nothing decides it.
+    pub(crate) default_user: &'a str,
     /// The user at the desk.
     pub(crate) local_user: &'a str,
 }
@@ -96,7 +98,7 @@ fn holds(condition: &Condition, asked: &Asked<'_>, found: &HostSettings) -> Resu
             "all" => true,
             "originalhost" => in_list(&typed),
             "host" => in_list(found.host_name.as_deref().unwrap_or(&typed)),
-            "user" => in_list(asked.user.or(found.user.as_deref()).unwrap_or("root")),
+            "user" => in_list(asked.user.or(found.user.as_deref()).unwrap_or(asked.default_user)),
             "localuser" => in_list(asked.local_user),
             // Names are not canonicalized here.
             "canonical" => false,
@@ -151,7 +153,7 @@ mod tests {
         let file = home.path().join("config");
         std::fs::write(&file, text).unwrap();
         let config = SshConfig::read(&file, home.path())?;
-        config.settings_for(&Asked { host, user: None, local_user: "me" })
+        config.settings_for(&Asked { host, user: None, default_user: "root", local_user: "me" })
     }
 
     const EXAMPLE: &str = "
@@ -170,7 +172,9 @@ mod tests {
         Match originalhost w1,w2 !host *.lan
             ProxyJump never
             HostKeyAlias w
-        Match user other
+        Match user first
+            IdentityAgent /run/first
+        Match user root
             IdentitiesOnly yes
     ";
 
@@ -181,6 +185,8 @@ mod tests {
         assert_eq!((found.port, found.identity_files.concat()), (Some(2222), "~/.ssh/a~/.ssh/b".to_owned()));
         assert_eq!(found.proxy, Some(Proxy::Command("nc %h %p # with a comment".to_owned())));
         assert_eq!((found.identities_only, found.host_key_alias), (None, None));
+        assert_eq!(found.identity_agent.as_deref(), Some("/run/first"));
+        assert_eq!(settings("Match user root\nIdentitiesOnly yes", "x").unwrap().identities_only, Some(true));
         let found = settings(EXAMPLE, "cp9").unwrap();
         assert_eq!((found.host_name, found.port), (None, Some(22)));
         assert_eq!(settings(EXAMPLE, "w2").unwrap().host_key_alias.as_deref(), Some("w"));
