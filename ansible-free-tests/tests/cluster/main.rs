@@ -18,6 +18,7 @@ fn a_cluster_lives() {
     let (standing, only) = (Lab::standing(), std::env::var("KINIT_PART").ok());
     let lab = standing.unwrap_or_else(|| {
         let lab = Lab::up("life", 1, 3, 2).unwrap();
+        lab.ssh("cp2", "sed -i '1i umask 077' ~/.bashrc").unwrap();
         println!("{}", lab.on_cluster("init", &[]).unwrap().ok("kinit init").unwrap());
         lab
     });
@@ -29,6 +30,7 @@ fn a_cluster_lives() {
         }
     };
     part("nodes", &all_nodes_are_ready);
+    part("modes", &a_shells_umask_changes_nothing);
     part("second init", &a_second_init_changes_nothing);
     part("demo", &pods_find_each_other_by_name);
     part("kubectl 1.32", &|lab| verbs::all_work(lab, Kubectl::Trixie));
@@ -48,6 +50,19 @@ fn all_nodes_are_ready(lab: &Lab) {
     let nodes = lab.kubectl(&["get", "nodes", "--no-headers"]).unwrap().ok("kubectl get nodes").unwrap();
     let ready = nodes.lines().filter(|l| l.split_whitespace().nth(1) == Some("Ready")).count();
     assert_eq!(ready, 5, "{nodes}");
+}
+
+/// cp2's root has a umask of 077, cp3's has not.
+fn a_shells_umask_changes_nothing(lab: &Lab) {
+    let list = |host: &str| {
+        let places = "/etc/kubernetes /etc/containerd /etc/cni /etc/systemd/system /opt/cni /usr/local /var/lib/kinit";
+        lab.ssh(host, &format!("find $(ls -d {places} 2>/dev/null) -printf '%m %u:%g %p\\n' | sort")).unwrap()
+    };
+    let (strict, plain) = (list("cp2"), list("cp3"));
+    assert!(plain.contains("755 root:root /usr/local/bin"), "{plain}");
+    let (strict, plain): (Vec<_>, Vec<_>) = (strict.lines().collect(), plain.lines().collect());
+    let other: Vec<_> = strict.iter().filter(|line| !plain.contains(line)).collect();
+    assert!(other.is_empty(), "{other:#?}");
 }
 
 fn a_second_init_changes_nothing(lab: &Lab) {

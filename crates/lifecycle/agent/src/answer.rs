@@ -8,6 +8,7 @@ use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 
 use crate::ledger::Ledger;
+use crate::notes::noting;
 use crate::serve::{Desk, State};
 use crate::wire::{ApplyItem, Frame, Progress, Reply, Request};
 use crate::{apply, blobs, etcd, facts, journal, observe, prune, reset, secrets, shared};
@@ -98,7 +99,7 @@ fn milliseconds(started: Instant) -> u64 {
 
 async fn plain(request: Request, state: &mut State) -> Result<Reply> {
     Ok(match request {
-        Request::Facts { etcd_data } => Reply::Facts(Box::new(facts::gather(&etcd_data)?)),
+        Request::Facts { etcd_data } => Reply::Facts(Box::new(facts::gather(&etcd_data).await?)),
         Request::MissingBlobs(names) => Reply::Names(names.into_iter().filter(|name| !blobs::has(name)).collect()),
         Request::Generate { shared, algorithm, days } => {
             shared::note(shared, false)?;
@@ -170,7 +171,16 @@ async fn apply_all<W: AsyncWrite + Unpin>(
         desk.may_go_on()?;
         let started = Instant::now();
         state.journal.begin();
-        let result = apply::apply(&item.resource, item.secret.as_deref()).await;
+        let (work, mut notes) = noting(apply::apply(&item.resource, item.secret.as_deref()));
+        tokio::pin!(work);
+        let result = loop {
+            tokio::select! {
+                biased;
+                // A desk that is gone is noticed before the next step; this one goes on to its end.
+                Some(text) = notes.recv() => desk.tell(&Reply::Note(text)).await.unwrap_or_default(),
+                result = &mut work => break result,
+            }
+        };
         let milliseconds = milliseconds(started);
         let failed = result.is_err();
         let error = result.err().map(|e| format!("{e:#}"));

@@ -25,11 +25,15 @@ pub struct Agent {
     host: String,
     process: Mutex<Process>,
     stdin: Stdin,
+    note: OnNote,
     // Goes on as long as the conversation.
     _heartbeat: Heartbeat,
     // The connection lives as long as the conversation.
     _transport: Box<dyn Transport>,
 }
+
+/// Hears what long steps say: the host, and the words.
+pub type OnNote = Arc<dyn Fn(&str, &str) + Send + Sync>;
 
 /// The way to the agent: requests and heartbeats take turns, a frame each.
 type Stdin = Arc<Mutex<Box<dyn AsyncWrite + Send + Unpin>>>;
@@ -129,7 +133,8 @@ impl Agent {
         };
         let Connected { process, stdin, heartbeat } = connected;
         let process = Mutex::new(process);
-        Ok(Self { host: host.to_owned(), process, stdin, _heartbeat: heartbeat, _transport: transport })
+        let note: OnNote = Arc::new(|_, _| ());
+        Ok(Self { host: host.to_owned(), process, stdin, note, _heartbeat: heartbeat, _transport: transport })
     }
 
     async fn exec(
@@ -174,6 +179,13 @@ impl Agent {
                 Err(Refusal::Other(anyhow!("the agent did not start, exit status {status:?}{cause}: {complaint}")))
             }
         }
+    }
+
+    /// Who hears what steps say while they work.
+    #[must_use]
+    pub fn telling(mut self, note: OnNote) -> Self {
+        self.note = note;
+        self
     }
 
     /// The host's name.
@@ -234,6 +246,7 @@ impl Agent {
                         bail!(why);
                     }
                 }
+                Reply::Note(text) => (self.note)(&self.host, &text),
                 Reply::Done => return Ok(()),
                 _ => bail!("the agent sent an unexpected reply"),
             }

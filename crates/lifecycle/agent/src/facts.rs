@@ -7,9 +7,10 @@ use anyhow::{Context, Result};
 use kinit_resource::Facts;
 
 use crate::ledger::Ledger;
+use crate::surroundings;
 
 /// Gathers everything.
-pub(crate) fn gather(etcd_data: &str) -> Result<Facts> {
+pub(crate) async fn gather(etcd_data: &str) -> Result<Facts> {
     let os = os_release(&read("/etc/os-release"));
     let system = nix::sys::utsname::uname().context("ask for the kernel's name")?;
     let text = |s: &std::ffi::OsStr| s.to_string_lossy().into_owned();
@@ -36,7 +37,21 @@ pub(crate) fn gather(etcd_data: &str) -> Result<Facts> {
         authority: authority()?,
         etcd_data: Path::new(etcd_data).join("member").exists(),
         taken: taken(),
+        product_uuid: surroundings::product_uuid(),
+        clock_synchronized: surroundings::clock_synchronized().await,
+        fsync_p99: surroundings::fsync_p99(Path::new(etcd_data)),
+        firewalls: surroundings::firewalls().await,
+        inline_registries: inline_registries(&read("/etc/containerd/config.toml")),
     })
+}
+
+/// Whether a configuration that is not kinit's names mirrors or credentials of registries, which belong into files of
+/// their own (containerd's docs/hosts.md).
+fn inline_registries(config: &str) -> bool {
+    let section = |line: &str| {
+        line.starts_with('[') && [".registry.mirrors", ".registry.configs"].iter().any(|part| line.contains(part))
+    };
+    !config.starts_with("# Made by kinit") && config.lines().any(|line| section(line.trim()))
 }
 
 /// What another cluster would have left where this one's things go, in kubeadm's places.
@@ -130,7 +145,8 @@ fn listening_sockets(table: &str) -> Vec<(u64, u16)> {
     table.lines().skip(1).filter_map(parse).collect()
 }
 
-fn owner(process: &Path) -> String {
+/// The unit that a process belongs to, or else its program.
+pub(crate) fn owner(process: &Path) -> String {
     let groups = std::fs::read_to_string(process.join("cgroup")).unwrap_or_default();
     let unit = groups.split(['/', '\n']).rev().find(|part| part.ends_with(".service")).map(str::to_owned);
     unit.unwrap_or_else(|| std::fs::read_to_string(process.join("comm")).unwrap_or_default().trim().to_owned())
@@ -149,6 +165,11 @@ mod tests {
         assert_eq!(memory("MemTotal:       24684000 kB\n"), 24_684_000 * 1024);
         assert!(can_lower_oom_score("CapEff:\t000001ffffffffff\n"));
         assert!(!can_lower_oom_score("CapEff:\t000001fffeffffff\n"));
+        let mirror = "version = 2\n  [plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\n";
+        assert!(inline_registries(mirror) && !inline_registries(&format!("# Made by kinit;\n{mirror}")));
+        assert!(!inline_registries(
+            "[plugins.x.registry]\nconfig_path = \"/etc/containerd/certs.d\"\n#.registry.mirrors"
+        ));
         assert_eq!(os_release("ID=debian\nPRETTY_NAME=\"Debian 13\"\n").get("PRETTY_NAME").unwrap(), "Debian 13");
     }
 }

@@ -13,6 +13,7 @@
 
 mod answer;
 mod apply;
+mod apt_locks;
 mod blobs;
 mod client;
 mod etcd;
@@ -26,6 +27,7 @@ mod kubeconfig;
 mod ledger;
 mod lock;
 mod netfilter;
+mod notes;
 mod observe;
 mod opening;
 mod packages;
@@ -37,10 +39,11 @@ mod residue;
 mod secrets;
 mod serve;
 mod shared;
+mod surroundings;
 mod systemd;
 mod wire;
 
-pub use client::{Agent, Busy, OnWaiting, Upload};
+pub use client::{Agent, Busy, OnNote, OnWaiting, Upload};
 pub use etcd::EtcdRequest;
 pub use journal::{History, JournalEntry, JournalEvent};
 pub use opening::{Caller, Held, Holder, LockMode, Opening};

@@ -31,6 +31,24 @@ pub(crate) fn left() -> Result<Vec<String>> {
     Ok(tables.into_iter().map(|table| format!("rules in the nftables table {table} are left")).collect())
 }
 
+/// Chains of others that drop what no rule of theirs accepts: a name to show, and whether it is for packets to the host
+/// (otherwise for those that it passes on).
+pub(crate) fn dropping() -> Result<Vec<(String, bool)>> {
+    Ok(dump(GETCHAIN).context("list the chains of nftables")?.iter().filter_map(drops).collect())
+}
+
+fn drops(chain: &Item) -> Option<(String, bool)> {
+    let word = |value: &[u8]| value.try_into().ok().map(u32::from_be_bytes);
+    let find = |kind: u16| chain.1.iter().find(|(k, _)| *k == kind).map(|(_, value)| value.as_slice());
+    // NFTA_CHAIN_POLICY is 5 (NF_DROP is 0); NFTA_CHAIN_HOOK is 4, with NFTA_HOOK_HOOKNUM, 1, within.
+    let dropped = word(find(5)?)? == 0;
+    let hook = attributes(find(4)?).into_iter().find(|(k, _)| *k == 1).and_then(|(_, value)| word(&value))?;
+    // Bridges and interfaces have hooks of other numbers. NF_INET_LOCAL_IN is 1, NF_INET_FORWARD 2.
+    let relevant = dropped && [1, 2].contains(&chain.0) && [1, 2].contains(&hook);
+    let others = !OUR_TABLES.contains(&text(chain, 1).as_str());
+    (relevant && others).then(|| (format!("nftables ({}, chain {})", table(chain), text(chain, 3)), hook == 1))
+}
+
 /// A chain or a rule: its family, and its attributes as (type, value). In both the table's name is the first.
 type Item = (u8, Vec<(u16, Vec<u8>)>);
 
@@ -124,6 +142,10 @@ mod tests {
 
     /// In a network namespace of the test's own.
     fn with(script: &str) -> Vec<String> {
+        within(script, || left().unwrap())
+    }
+
+    fn within<T: Send + 'static>(script: &str, look: fn() -> T) -> T {
         let script = script.to_owned();
         let thread = std::thread::spawn(move || {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
@@ -132,9 +154,25 @@ mod tests {
                 let status = std::process::Command::new("nft").arg(line).status().expect("the nft program");
                 assert!(status.success(), "{line}");
             }
-            left().unwrap()
+            look()
         });
         thread.join().unwrap()
+    }
+
+    #[test]
+    fn chains_that_drop_by_default_are_found() {
+        let script = "add table inet filter\nadd chain inet filter input { type filter hook input priority 0; policy drop; }\n\
+                      add chain inet filter forward { type filter hook forward priority 0; policy drop; }\n\
+                      add chain inet filter output { type filter hook output priority 0; policy drop; }\n\
+                      add chain inet filter other { type filter hook input priority 1; policy accept; }\n\
+                      add chain inet filter plain\nadd table ip6 x\n\
+                      add chain ip6 x input { type filter hook input priority 0; policy drop; }\n\
+                      add table inet kube-proxy\nadd chain inet kube-proxy input { type filter hook input priority 0; policy drop; }";
+        let found = within(script, || dropping().unwrap());
+        let expected =
+            [("nftables (inet filter, chain input)", true), ("nftables (inet filter, chain forward)", false)];
+        assert_eq!(found, expected.map(|(name, input)| (name.to_owned(), input)));
+        assert!(within("", || dropping().unwrap()).is_empty());
     }
 
     #[test]

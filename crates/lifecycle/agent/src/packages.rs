@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kinit_resource::Observed;
 use tokio::process::Command;
+use tokio::time::Instant;
 
-use crate::files;
 use crate::ledger::Ledger;
+use crate::notes::note;
+use crate::{apt_locks, files};
 
 /// Which of these are not installed.
 pub(crate) fn observe(names: &[String]) -> Result<Observed> {
@@ -23,19 +26,31 @@ pub(crate) fn observe(names: &[String]) -> Result<Observed> {
 
 /// Names of all installed packages, from `/var/lib/dpkg/status`.
 pub(crate) fn installed() -> Result<BTreeSet<String>> {
-    let path = "/var/lib/dpkg/status";
-    let text = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
-    Ok(parse(&text))
+    Ok(parse(&status()?, is_installed))
 }
 
-fn parse(status: &str) -> BTreeSet<String> {
+fn status() -> Result<String> {
+    let path = "/var/lib/dpkg/status";
+    std::fs::read_to_string(path).with_context(|| format!("read {path}"))
+}
+
+/// Names of the packages in such a state.
+fn parse(status: &str, keep: impl Fn(&str) -> bool) -> BTreeSet<String> {
     let paragraphs = status.split("\n\n");
     let field =
         |paragraph: &str, name: &str| paragraph.lines().find_map(|l| l.strip_prefix(name)).map(|v| v.trim().to_owned());
-    paragraphs
-        .filter(|p| field(p, "Status:").is_some_and(|s| s == "install ok installed"))
-        .filter_map(|p| field(p, "Package:"))
-        .collect()
+    paragraphs.filter(|p| field(p, "Status:").is_some_and(|s| keep(&s))).filter_map(|p| field(p, "Package:")).collect()
+}
+
+/// Whether a package's state (wanted, flag, actual) is a whole installation. One that is held counts: its
+/// administrator wants it as it is.
+fn is_installed(status: &str) -> bool {
+    status.ends_with(" ok installed")
+}
+
+/// Whether apt may not touch a package (`apt-mark hold`).
+fn is_held(status: &str) -> bool {
+    status.starts_with("hold ")
 }
 
 /// Installs what is missing, with `hold` masked meanwhile. The package index is fetched only when it does not know a
@@ -57,12 +72,23 @@ pub(crate) async fn install(names: &[String], hold: &[String]) -> Result<()> {
         "-oDpkg::Options::=--force-confdef",
         "-oDpkg::Options::=--force-confold",
     ];
-    let install = [&["install"][..], &options, &missing].concat();
-    if run("apt-get", &simulate(&install)).await.is_err() {
-        run("apt-get", &["-q", "update"]).await.context("fetch the package index")?;
+    let held = parse(&status()?, is_held);
+    if let Some(name) = missing.iter().find(|name| held.contains(**name)) {
+        bail!("the package {name} is held and not installed; `apt-mark unhold {name}`, or install it yourself");
     }
-    let planned =
-        output("apt-get", &simulate(&install)).await.with_context(|| format!("install {}", missing.join(" ")))?;
+    let install = [&["install"][..], &options, &missing].concat();
+    let what = || format!("install {}{}", missing.join(" "), also_held(&held));
+    let mut planned = output("apt-get", &simulate(&install)).await;
+    if planned.is_err() {
+        // One source that fails must not keep packages of another from being installed: what counts is whether it is
+        // known now.
+        let updated = update().await;
+        planned = output("apt-get", &simulate(&install)).await.map_err(|error| match updated {
+            Ok(()) => error,
+            Err(update) => error.context(format!("{update:#}")),
+        });
+    }
+    let planned = planned.with_context(what)?;
     // `Inst NAME ...`, one line a package: dependencies too are given back at reset.
     let new: Vec<String> =
         planned.lines().filter_map(|l| l.strip_prefix("Inst ")?.split(' ').next()).map(str::to_owned).collect();
@@ -70,11 +96,43 @@ pub(crate) async fn install(names: &[String], hold: &[String]) -> Result<()> {
     for unit in hold {
         mask(unit)?;
     }
-    let installed = run("apt-get", &install).await.with_context(|| format!("install {}", missing.join(" ")));
+    let installed = fetch_and_install(&install).await.with_context(what);
     for unit in hold {
         unmask(unit)?;
     }
     installed
+}
+
+/// Installs. An index that is older than its archive names files that are not there any more; then it is fetched
+/// anew, once.
+async fn fetch_and_install(install: &[&str]) -> Result<()> {
+    match run("apt-get", install).await {
+        Err(error) if is_stale(&format!("{error:#}")) => {
+            note("the package index is out of date; fetching it anew".to_owned());
+            update().await?;
+            run("apt-get", install).await
+        }
+        other => other,
+    }
+}
+
+/// apt's words (`apt-pkg/acquire-item.cc`, `apt-private/private-install.cc`) for files that are not what the index says.
+fn is_stale(said: &str) -> bool {
+    ["404 ", "Unable to fetch some archives", "Hash Sum mismatch", "File has unexpected size"]
+        .iter()
+        .any(|words| said.contains(words))
+}
+
+async fn update() -> Result<()> {
+    run("apt-get", &["-q", "update"]).await.context("fetch the package index")
+}
+
+/// What may be the reason when apt finds no way to install something.
+fn also_held(held: &BTreeSet<String>) -> String {
+    match held.is_empty() {
+        true => String::new(),
+        false => format!(" (held on this host: {})", held.iter().map(String::as_str).collect::<Vec<_>>().join(" ")),
+    }
 }
 
 fn mask_path(unit: &str) -> String {
@@ -113,7 +171,8 @@ pub(crate) async fn purge(names: &BTreeSet<String>) -> Result<()> {
     if names.is_empty() {
         return Ok(());
     }
-    run("apt-get", &[&["-q", "-y", "purge"][..], &names].concat())
+    // Held since kinit installed them: they are taken back all the same.
+    run("apt-get", &[&["-q", "-y", "--allow-change-held-packages", "purge"][..], &names].concat())
         .await
         .context("remove the packages that kinit installed")
 }
@@ -122,31 +181,61 @@ async fn run(program: &str, arguments: &[&str]) -> Result<()> {
     output(program, arguments).await.map(drop)
 }
 
+/// Runs a program of apt's or dpkg's when nobody else does.
 async fn output(program: &str, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .with_context(|| format!("start {program}"))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    let deadline = Instant::now() + apt_locks::PATIENCE;
+    loop {
+        apt_locks::wait_until_free(apt_locks::LOCKS, deadline).await?;
+        let output = Command::new(program)
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .with_context(|| format!("start {program}"))?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let said = [output.stderr, output.stdout].concat();
+        let said = String::from_utf8_lossy(&said);
+        if is_locked(&said) && Instant::now() < deadline {
+            // Somebody was faster. The pause is for a lock that is not among those that were looked at.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            continue;
+        }
+        let lines: Vec<&str> = said.lines().filter(|l| l.starts_with("E:") || l.contains("rror")).take(6).collect();
+        bail!("{program} failed with {}: {}", output.status, lines.join(" | "))
     }
-    let said = [output.stderr, output.stdout].concat();
-    let said = String::from_utf8_lossy(&said);
-    let lines: Vec<&str> = said.lines().filter(|l| l.starts_with("E:") || l.contains("rror")).take(6).collect();
-    bail!("{program} failed with {}: {}", output.status, lines.join(" | "))
+}
+
+/// apt's and dpkg's words for a lock that another process holds.
+fn is_locked(said: &str) -> bool {
+    ["Could not get lock", "Unable to acquire the dpkg frontend lock", "is locked by another process"]
+        .iter()
+        .any(|words| said.contains(words))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
-    fn only_fully_installed_packages_count() {
+    fn only_whole_installations_count_held_ones_too() {
         let status = "Package: a\nStatus: install ok installed\nVersion: 1\n\nPackage: b\nStatus: deinstall ok config-files\n\n\
-                      Package: c\nStatus: install ok unpacked\n\nPackage: d\nStatus: install ok installed\n";
-        let names: Vec<String> = super::parse(status).into_iter().collect();
-        assert_eq!(names, ["a", "d"]);
+                      Package: c\nStatus: install ok unpacked\n\nPackage: d\nStatus: hold ok installed\n\n\
+                      Package: e\nStatus: hold ok not-installed\n\nPackage: f\nStatus: install reinstreq installed\n";
+        assert_eq!(Vec::from_iter(parse(status, is_installed)), ["a", "d"]);
+        assert_eq!(Vec::from_iter(parse(status, is_held)), ["d", "e"]);
+    }
+
+    #[test]
+    fn apts_words_are_known() {
+        let stale =
+            "apt-get failed with exit status: 100: E: Failed to fetch http://deb/x.deb  404  Not Found [IP: ::1 80]";
+        assert!(is_stale(stale) && !is_locked(stale));
+        let locked = "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 7 (apt-get)";
+        assert!(is_locked(locked) && !is_stale(locked));
+        assert!(is_locked("dpkg: error: dpkg frontend lock is locked by another process"));
     }
 }

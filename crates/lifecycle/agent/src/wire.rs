@@ -97,6 +97,8 @@ pub(crate) enum Reply {
     EtcdStatus(Box<EtcdStatus>),
     Observed(Vec<Observed>),
     Progress(Progress),
+    /// What a step of a batch says while it works.
+    Note(String),
     Names(Vec<String>),
     Pair(Pair),
     Text(String),

@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::config;
 use crate::desk::{forget, known_authority, opening};
 use crate::errors::{PreflightFailed, Usage};
+use crate::login::LoginArgs;
 use crate::progress::{Output, Timing, listeners};
 
 /// What every verb that connects to hosts takes.
@@ -32,6 +33,8 @@ pub struct Common {
     /// Timeout for connecting to a host, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     pub(crate) connect_timeout: u64,
+    #[command(flatten)]
+    pub(crate) login: LoginArgs,
     /// Break the lock of another kinit on a host: that one stops before its next step, then this one continues
     #[arg(long)]
     pub(crate) break_lock: bool,
@@ -281,6 +284,7 @@ fn connect_options(common: &Common, operation: &str, lock: Lock) -> Result<Conne
     let program = std::fs::read("/proc/self/exe").context("read this program")?;
     Ok(ConnectOptions {
         program: Arc::new(program),
+        desk: common.login.desk()?,
         home: std::env::home_dir().context("find the home directory")?,
         on_unknown: on_unknown(common.accept_new_host_keys),
         timeout: Duration::from_secs(common.connect_timeout),
@@ -290,6 +294,7 @@ fn connect_options(common: &Common, operation: &str, lock: Lock) -> Result<Conne
                 "[connect] {host}: another kinit works on this host: {held}; waiting for it to end (--break-lock takes over)"
             );
         }),
+        note: Arc::new(|host, text| tell!("[{host}] {text}")),
     })
 }
 

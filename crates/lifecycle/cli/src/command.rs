@@ -96,7 +96,11 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => on_runtime(status::run(args)),
         Verb::Etcd(verb) => on_runtime(etcd::run(verb)),
         Verb::Reset(args) => on_runtime(cluster::reset(args)),
-        Verb::HostAgent { opening } => on_runtime(kinit_agent::serve(opening, tokio::io::stdin(), tokio::io::stdout())),
+        Verb::HostAgent { opening } => {
+            // The login shell's may be 077: packages' scripts, and parents of folders, would be closed to all but root.
+            nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+            on_runtime(kinit_agent::serve(opening, tokio::io::stdin(), tokio::io::stdout()))
+        }
     };
     result.unwrap_or_else(|error| errors::report(&error, jsonl))
 }

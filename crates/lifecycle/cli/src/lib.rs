@@ -13,6 +13,7 @@
 
 #[macro_use]
 mod say;
+mod terminal;
 
 mod change;
 mod cluster;
@@ -22,6 +23,7 @@ mod demo;
 mod desk;
 mod errors;
 mod etcd;
+mod login;
 mod playground;
 mod progress;
 mod reference;

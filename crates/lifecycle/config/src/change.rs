@@ -16,7 +16,7 @@ pub fn differences(old: &Cluster, new: &Cluster) -> Vec<String> {
 /// A cluster as its file has it, but for `ssh`; hosts by name.
 fn document(cluster: &Cluster) -> Value {
     let mut cluster = cluster.clone();
-    cluster.spec.ssh = crate::types::Ssh::default();
+    cluster.spec.ssh = crate::ssh::Ssh::default();
     cluster.spec.hosts.iter_mut().for_each(|host| host.ssh = None);
     let hosts =
         cluster.spec.hosts.iter().map(|host| (host.name.clone(), serde_json::to_value(host).unwrap_or_default()));

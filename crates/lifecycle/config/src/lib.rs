@@ -9,6 +9,7 @@
 mod change;
 mod edit;
 mod load;
+mod ssh;
 mod syntax;
 mod types;
 mod validate;
@@ -16,8 +17,9 @@ mod validate;
 pub use change::{differences, fixed};
 pub use edit::{EditError, add_host, host_lines, remove_host};
 pub use load::{LoadError, example, load, print, read};
+pub use ssh::{HostSsh, Ssh};
 pub use types::{
-    API_VERSION, Arg, Certificates, Cluster, Component, Etcd, HostSpec, HostSsh, KIND, KUBERNETES_VERSION, Metadata,
-    Networking, NodeTaint, Role, Spec, Ssh,
+    API_VERSION, Arg, Certificates, Cluster, Component, Etcd, HostSpec, KIND, KUBERNETES_VERSION, Metadata, Networking,
+    NodeTaint, Role, Spec,
 };
 pub use validate::{FieldError, validate};

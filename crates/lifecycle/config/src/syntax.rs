@@ -27,6 +27,27 @@ pub(crate) fn is_ssh_address(text: &str) -> bool {
         || ((1..=253).contains(&text.len()) && text.chars().all(inner) && !text.starts_with('-'))
 }
 
+/// A user as sshd takes it, a directory's too (`DOMAIN\\user`, `user@domain`): one word that is no flag.
+pub(crate) fn is_ssh_user(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || "-_.@\\+$".contains(c);
+    (1..=128).contains(&text.len()) && text.chars().all(inner) && !text.starts_with('-')
+}
+
+/// `[USER@]HOST[:PORT]`, `ssh://` before it or not, as in ssh_config(5), ProxyJump; IPv6 with a port in brackets.
+pub(crate) fn is_jump(text: &str) -> bool {
+    let text = text.strip_prefix("ssh://").unwrap_or(text);
+    let (user, place) = text.rsplit_once('@').map_or((None, text), |(user, place)| (Some(user), place));
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|p| p > 0);
+    let is_place = match (place.strip_prefix('['), place.split_once(':')) {
+        (Some(rest), _) => rest.split_once(']').is_some_and(|(host, port)| {
+            host.parse::<IpAddr>().is_ok() && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+        }),
+        (None, Some((host, port))) if !port.contains(':') => is_ssh_address(host) && is_port(port),
+        (None, _) => is_ssh_address(place),
+    };
+    is_place && user.is_none_or(is_ssh_user)
+}
+
 /// `[PREFIX/]NAME`, as labels and taints are keyed (upstream `validation.IsQualifiedName`).
 pub(crate) fn is_qualified_name(text: &str) -> bool {
     match text.split_once('/') {
@@ -73,6 +94,12 @@ mod tests {
         let cases: &[(Shape, &[&str], &[&str])] = &[
             (is_name_or_ipv4, &["a", "k8s.example.org", "10.0.0.1"], &["", "10.0.0.300", "1.2.3", "a_b", "a b", "ä"]),
             (is_ssh_address, &["h_1.lan", "10.0.0.1", "fd00::1"], &["", "-oProxyCommand", "a b", "a\nb", "a;b"]),
+            (is_ssh_user, &["root", "AD\\me", "me@ad"], &["", "-l", "a b", "a;b", "a'b", "ä"]),
+            (
+                is_jump,
+                &["b", "me@b:22", "ssh://me@ad@b", "[fd00::1]:22", "fd00::1"],
+                &["", "@b", "b:", "b:0", "b:x", "[b]", "a b", "-J", "x@-b", "b;c", "[fd00::1"],
+            ),
             (is_qualified_name, &["disk", "example.org/disk_1"], &["", "/", "a/b/c", "a b", "a\nb", "-a", "a/", "ä"]),
             (is_label_value, &["", "ssd", "a.B-c_1"], &["a b", "a\nb", "$(x)", "a,b=c", "-", "é"]),
             (

@@ -7,6 +7,8 @@ use ipnet::Ipv4Net;
 use kinit_pki::{KeyAlgorithm, NodeNames, TreeNames};
 use serde::{Deserialize, Serialize};
 
+use crate::ssh::{HostSsh, Ssh};
+
 /// The only version so far.
 pub const API_VERSION: &str = "kinit.dev/v1alpha1";
 /// The only kind so far.
@@ -226,37 +228,6 @@ impl Default for Certificates {
     }
 }
 
-/// How hosts are reached.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Ssh {
-    /// User; must be root.
-    #[serde(default = "root")]
-    pub user: String,
-    /// Port.
-    #[serde(default = "ssh_port")]
-    pub port: u16,
-    /// Private key on the desk; the SSH agent's keys are tried too.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity_file: Option<String>,
-    /// Host keys on the desk, in OpenSSH's format. Default `~/.ssh/known_hosts`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub known_hosts_file: Option<String>,
-}
-
-fn root() -> String {
-    "root".to_owned()
-}
-fn ssh_port() -> u16 {
-    22
-}
-
-impl Default for Ssh {
-    fn default() -> Self {
-        Self { user: root(), port: ssh_port(), identity_file: None, known_hosts_file: None }
-    }
-}
-
 /// What a host is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Role {
@@ -290,24 +261,6 @@ pub struct HostSpec {
     /// Taints for its Node, at registration. A control plane that is no worker gets kubeadm's own besides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub taints: Vec<NodeTaint>,
-}
-
-/// What differs from `spec.ssh` for one host.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HostSsh {
-    /// Name or address for SSH, where it is not the host's `address`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
-    /// Port.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// Private key on the desk.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity_file: Option<String>,
-    /// The host's public key (`ssh-ed25519 AAAA...`): no other is accepted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host_key: Option<String>,
 }
 
 /// A taint.

@@ -5,11 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
-use crate::syntax::{
-    is_label, is_label_value, is_name_or_ipv4, is_plain_path, is_public_key, is_qualified_name, is_ssh_address,
-    is_subdomain,
-};
-use crate::types::{Arg, Cluster, HostSpec, HostSsh, KUBERNETES_VERSION, Kubelet, Role, Ssh};
+use crate::ssh;
+use crate::syntax::{is_label, is_label_value, is_name_or_ipv4, is_plain_path, is_qualified_name, is_subdomain};
+use crate::types::{Arg, Cluster, HostSpec, KUBERNETES_VERSION, Kubelet, Role};
 
 /// One wrong value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,10 +25,10 @@ impl std::fmt::Display for FieldError {
 }
 
 #[derive(Default)]
-struct Errors(Vec<FieldError>);
+pub(crate) struct Errors(Vec<FieldError>);
 
 impl Errors {
-    fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.0.push(FieldError { path: path.into(), message: message.into() });
     }
 }
@@ -62,7 +60,7 @@ pub fn validate(cluster: &Cluster) -> Vec<FieldError> {
     if days.ca_validity_days > MOST_DAYS {
         errors.add("spec.certificates.caValidityDays", format!("must be at most {MOST_DAYS}"));
     }
-    ssh(&cluster.spec.ssh, &mut errors);
+    ssh::validate(&cluster.spec.ssh, &mut errors);
     if !is_plain_path(&cluster.spec.etcd.data_dir) {
         let dir = &cluster.spec.etcd.data_dir;
         errors.add("spec.etcd.dataDir", format!("{dir:?} is not an absolute path of letters, digits, `-`, `_`, `.`"));
@@ -99,36 +97,6 @@ fn endpoint(cluster: &Cluster, errors: &mut Errors) {
 fn is_of_a_host(ip: Ipv4Addr) -> bool {
     let first = ip.octets()[0];
     first != 0 && first < 224 && !ip.is_loopback() && !ip.is_link_local()
-}
-
-fn ssh(ssh: &Ssh, errors: &mut Errors) {
-    if ssh.user != "root" {
-        errors.add("spec.ssh.user", format!("{:?}: kinit needs root on the hosts", ssh.user));
-    }
-    if ssh.port == 0 {
-        errors.add("spec.ssh.port", "0 is not a port");
-    }
-    desk_file("spec.ssh.identityFile", ssh.identity_file.as_deref(), errors);
-    desk_file("spec.ssh.knownHostsFile", ssh.known_hosts_file.as_deref(), errors);
-}
-
-fn host_ssh(path: &str, ssh: &HostSsh, errors: &mut Errors) {
-    if let Some(address) = ssh.address.as_deref().filter(|a| !is_ssh_address(a)) {
-        errors.add(format!("{path}.address"), format!("{address:?} is neither an address nor a host's name"));
-    }
-    if ssh.port == Some(0) {
-        errors.add(format!("{path}.port"), "0 is not a port");
-    }
-    desk_file(&format!("{path}.identityFile"), ssh.identity_file.as_deref(), errors);
-    if ssh.host_key.as_deref().is_some_and(|k| !is_public_key(k)) {
-        errors.add(format!("{path}.hostKey"), "is not a public key as in a .pub file (ssh-ed25519 AAAA...)");
-    }
-}
-
-fn desk_file(path: &str, file: Option<&str>, errors: &mut Errors) {
-    if file.is_some_and(|f| f.is_empty() || f.contains(char::is_control)) {
-        errors.add(path, "is empty or holds control characters");
-    }
 }
 
 fn networking(cluster: &Cluster, errors: &mut Errors) {
@@ -235,7 +203,7 @@ fn one_host(path: &str, host: &HostSpec, errors: &mut Errors) {
         }
     }
     if let Some(ssh) = &host.ssh {
-        host_ssh(&format!("{path}.ssh"), ssh, errors);
+        ssh::validate_host(&format!("{path}.ssh"), ssh, errors);
     }
     for (j, taint) in host.taints.iter().enumerate() {
         if !is_qualified_name(&taint.key) {
@@ -369,6 +337,10 @@ mod tests {
                 "taint key" => host(&format!("taints: [{{key: {value}, effect: NoSchedule}}]")),
                 "taint value" => host(&format!("taints: [{{key: x, value: {value}, effect: NoSchedule}}]")),
                 "ssh address" => host(&format!("ssh: {{address: {value}}}")),
+                "ssh user" => spec("").replace("    user: root", &format!("    user: {value}")),
+                "host ssh user" => host(&format!("ssh: {{user: {value}}}")),
+                "jump" => spec("").replace("    user: root", &format!("    proxyJump: {value}")),
+                "host jump" => host(&format!("ssh: {{proxyJump: {value}}}")),
                 "host key" => host(&format!("ssh: {{hostKey: {value}}}")),
                 "host" => example().replace("name: w1", &format!("name: {value}")),
                 "cluster" => example().replace("name: kubernetes", &format!("name: {value}")),
@@ -381,7 +353,7 @@ mod tests {
                 _ => spec(&format!("kubelet: {{evictionHard: {{nodefs.available: {value}}}}}")),
             }
         };
-        let places = "label key,label value,taint key,taint value,ssh address,host key,host,cluster,domain,endpoint,etcd,version,san,flag,eviction";
+        let places = "label key,label value,taint key,taint value,ssh address,ssh user,host ssh user,jump,host jump,host key,host,cluster,domain,endpoint,etcd,version,san,flag,eviction";
         for place in places.split(',') {
             for value in
                 ["a\nExecStartPre=/bin/false", "$(reboot)", "`reboot`", "a;b", "a\"b", "{{ x }}", "a\u{1b}[31m", "a b"]

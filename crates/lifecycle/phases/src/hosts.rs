@@ -7,20 +7,23 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::stream::{self, StreamExt};
-use kinit_agent::{Agent, Busy, OnWaiting, Opening};
+use kinit_agent::{Agent, Busy, OnNote, OnWaiting, Opening};
 use kinit_config::{Cluster, HostSpec};
-use kinit_remote::{HostKeyPolicy, OnUnknown, Target, connect};
+use kinit_remote::{Desk, OnUnknown};
 use kinit_resource::Facts;
 
 use crate::PARALLELISM;
+use crate::route::target;
 
 /// How to connect.
 #[derive(Clone)]
 pub struct ConnectOptions {
     /// kinit's own program, to be copied to hosts that do not have it.
     pub program: Arc<Vec<u8>>,
-    /// The desk user's home, for `~` and the default known_hosts.
+    /// The desk user's home, for `~` and OpenSSH's files.
     pub home: PathBuf,
+    /// What was told at the desk: passwords and passphrases.
+    pub desk: Desk,
     /// What to do about hosts that are not known.
     pub on_unknown: OnUnknown,
     /// How long a connection may take.
@@ -29,6 +32,8 @@ pub struct ConnectOptions {
     pub opening: Opening,
     /// Hears of hosts that another kinit works on, whose end is waited for.
     pub waiting: Arc<OnWaiting>,
+    /// Hears what steps on hosts say while they work.
+    pub note: OnNote,
 }
 
 /// Hosts that could not be had, each with the reason.
@@ -72,8 +77,10 @@ impl Hosts {
             let (name, target, options) = (host.name.clone(), target(cluster, host, options), options.clone());
             async move {
                 let agent = async {
-                    let transport = connect(&target).await?;
-                    Agent::start(&name, transport, &options.program, &options.opening, options.waiting.as_ref()).await
+                    let transport = options.desk.connect(&target?).await?;
+                    let waiting = options.waiting.as_ref();
+                    let agent = Agent::start(&name, transport, &options.program, &options.opening, waiting).await?;
+                    anyhow::Ok(agent.telling(options.note.clone()))
                 };
                 (name.clone(), agent.await)
             }
@@ -149,26 +156,5 @@ impl Hosts {
             .buffer_unordered(PARALLELISM)
             .collect()
             .await
-    }
-}
-
-fn target(cluster: &Cluster, host: &HostSpec, options: &ConnectOptions) -> Target {
-    let (all, own) = (&cluster.spec.ssh, host.ssh.clone().unwrap_or_default());
-    let expand = |path: &str| match path.strip_prefix("~/") {
-        Some(rest) => options.home.join(rest),
-        None => PathBuf::from(path),
-    };
-    let known_hosts = all.known_hosts_file.as_deref().unwrap_or("~/.ssh/known_hosts");
-    Target {
-        address: own.address.unwrap_or_else(|| host.address.clone()),
-        port: own.port.unwrap_or(all.port),
-        user: all.user.clone(),
-        identity: own.identity_file.as_deref().or(all.identity_file.as_deref()).map(expand),
-        host_key: HostKeyPolicy {
-            pinned: own.host_key,
-            known_hosts: expand(known_hosts),
-            on_unknown: options.on_unknown.clone(),
-        },
-        timeout: options.timeout,
     }
 }

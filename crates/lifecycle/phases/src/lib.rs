@@ -18,6 +18,7 @@ mod operation;
 mod record;
 mod request;
 mod reset;
+mod route;
 mod status;
 mod wait;
 

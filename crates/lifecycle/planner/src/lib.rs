@@ -20,6 +20,7 @@ mod plan;
 mod preflight;
 mod refusal;
 mod situation;
+mod surroundings;
 
 pub use checks::{CHECKS, is_check};
 pub use cluster::plan;

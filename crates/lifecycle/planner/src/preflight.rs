@@ -6,6 +6,7 @@ use kinit_config::{Cluster, HostSpec, Role};
 use kinit_resource::Facts;
 
 use crate::identity::strangers;
+use crate::surroundings;
 
 /// A check that did not pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,7 @@ pub fn preflight(cluster: &Cluster, facts: &BTreeMap<String, Facts>, now: i64, k
             disk(cluster, host, facts, &mut add);
             ports(cluster, host, facts, &mut add);
             identity(cluster, host, facts, now, &mut add);
+            findings.extend(surroundings::of_host(cluster, host, facts));
         }
     }
     findings.extend(machine_ids(facts));
@@ -64,6 +66,7 @@ pub fn preflight(cluster: &Cluster, facts: &BTreeMap<String, Facts>, now: i64, k
             warning: true,
         });
     }
+    findings.extend(surroundings::between(facts));
     if cluster.hosts(Role::LoadBalancer).count() == 1 {
         findings.push(Finding {
             host: String::new(),
@@ -80,7 +83,12 @@ type Add<'a> = &'a mut dyn FnMut(&str, String, &'static str, bool);
 
 fn system(facts: &Facts, add: Add<'_>) {
     if facts.uid != 0 {
-        add("IsPrivilegedUser", format!("the SSH user has uid {}, not 0", facts.uid), "log in as root", false);
+        add(
+            "IsPrivilegedUser",
+            format!("kinit runs there with uid {}, not 0", facts.uid),
+            "log in as root, or as a user who may become root by sudo",
+            false,
+        );
     }
     if !["debian", "ubuntu"].contains(&facts.os_id.as_str()) {
         add("SystemVerification", format!("{:?} is not supported", facts.os_name), "use Debian or Ubuntu", false);

@@ -19,11 +19,11 @@ pub const HOST_PACKAGES: &[&str] = &[
     "iptables",
 ];
 
-/// A bare server as the installer leaves it, plus nothing.
-const BASE_PACKAGES: &str = "systemd-sysv,libpam-systemd,dbus,kmod,openssh-server,iproute2,iputils-ping,procps,ca-certificates,netbase,less,util-linux,apt-utils";
+/// A bare server as the installer leaves it, sudo included, plus nothing.
+const BASE_PACKAGES: &str = "systemd-sysv,libpam-systemd,dbus,kmod,openssh-server,iproute2,iputils-ping,procps,ca-certificates,netbase,less,sudo,util-linux,apt-utils";
 const SUITE: &str = "trixie";
 /// Changing what is below or in [`finish`] must change this, so that old caches are not used.
-const RECIPE: &str = "3";
+const RECIPE: &str = "4";
 
 /// Where the shared tree and the packages are.
 #[derive(Debug, Clone)]

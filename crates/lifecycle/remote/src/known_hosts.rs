@@ -7,6 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use russh::keys::{Algorithm, PublicKey};
 
+use crate::pattern;
+
 /// A parsed file.
 #[derive(Debug, Default, Clone)]
 pub struct KnownHosts(Vec<Entry>);
@@ -70,8 +72,11 @@ pub fn line(host: &str, port: u16, key: &PublicKey) -> Option<String> {
     Some(format!("{} {}\n", lookup_name(host, port), key.to_openssh().ok()?))
 }
 
+/// Names stand alone with this port, and as `[NAME]:PORT` with others.
+pub(crate) const DEFAULT_PORT: u16 = 22;
+
 fn lookup_name(host: &str, port: u16) -> String {
-    if port == 22 { host.to_lowercase() } else { format!("[{}]:{port}", host.to_lowercase()) }
+    if port == DEFAULT_PORT { host.to_lowercase() } else { format!("[{}]:{port}", host.to_lowercase()) }
 }
 
 fn parse_line(number: usize, line: &str) -> Option<Entry> {
@@ -92,43 +97,13 @@ fn matches_hosts(hosts: &str, name: &str) -> bool {
     if let Some(hashed) = hosts.strip_prefix("|1|") {
         return matches_hash(hashed, name).unwrap_or(false);
     }
-    let mut found = false;
-    for pattern in hosts.split(',') {
-        match pattern.strip_prefix('!') {
-            Some(pattern) if matches_pattern(pattern.as_bytes(), name.as_bytes()) => return false,
-            None if matches_pattern(pattern.to_lowercase().as_bytes(), name.as_bytes()) => found = true,
-            _ => {}
-        }
-    }
-    found
+    pattern::in_list(hosts.split(','), name)
 }
 
 fn matches_hash(hashed: &str, name: &str) -> Option<bool> {
     let (salt, hash) = hashed.split_once('|')?;
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &STANDARD.decode(salt).ok()?);
     Some(hmac::verify(&key, name.as_bytes(), &STANDARD.decode(hash).ok()?).is_ok())
-}
-
-/// `*` and `?`, by the usual two-pointer walk.
-fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut p, mut n, mut star) = (0, 0, None);
-    while n < name.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, n));
-                p += 1;
-            }
-            Some(c) if *c == b'?' || Some(c) == name.get(n) => (p, n) = (p + 1, n + 1),
-            _ => match star {
-                Some((at, from)) => {
-                    (p, n) = (at + 1, from + 1);
-                    star = Some((at, from + 1));
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern.get(p..).is_none_or(|rest| rest.iter().all(|c| *c == b'*'))
 }
 
 #[cfg(test)]

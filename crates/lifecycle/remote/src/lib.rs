@@ -1,22 +1,40 @@
 //! Bytes to a host, and a program on it to talk to.
 //!
 //! ```text
-//! Target ── connect ──► Transport ── put  ──► a file, whole or not at all
-//!             │                   └─ exec ──► Process: stdin, stdout, the end of stderr, exit status
+//! Wanted (cluster file) ─┐
+//! SshConfig (~/.ssh) ────┴─ Routes ──► Target: jump hosts, host, keys, whom to believe
+//! Desk ── connect(Target) ──► Transport ── exec ──► Process: stdin, stdout, the end of stderr, exit status
+//!             │               (by sudo) └─ put  ──► a file, whole or not at all
 //!             └ host key: the cluster file's ► known_hosts ► asked for once ► refused
 //! ```
 
+mod connect;
+mod desk;
 mod hostkey;
+mod keyring;
 mod known_hosts;
 mod local;
+mod login;
+mod pattern;
 mod process;
+mod route;
 mod ssh;
+mod ssh_config;
+mod ssh_settings;
+mod sudo;
+#[cfg(test)]
+mod test_server;
+mod upload;
 
+pub use connect::Desk;
+pub use desk::{NoPrompt, Prompt, Secret};
 pub use hostkey::{HostKeyPolicy, HostKeyProblem, OnUnknown};
 pub use known_hosts::{KnownHosts, Verdict};
 pub use local::Local;
 pub use process::{Outcome, Process};
-pub use ssh::{Target, connect};
+pub use route::{Hop, Identities, Routes, Target, Wanted, local_user};
+pub use ssh_config::{ConfigProblem, SshConfig};
+pub use sudo::SudoProblem;
 
 /// A way to a host.
 #[async_trait::async_trait]

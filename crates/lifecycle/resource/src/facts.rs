@@ -47,4 +47,28 @@ pub struct Facts {
     pub etcd_data: bool,
     /// Files and folders that are there, that kinit did not make, and that this cluster would use as its own.
     pub taken: Vec<String>,
+    /// The hardware's identity, where it is the host's own.
+    pub product_uuid: Option<String>,
+    /// Whether the clock follows another; `None` where that is not known, or not the host's own affair.
+    pub clock_synchronized: Option<bool>,
+    /// Microseconds that a small write takes to be on the disk of etcd's data, 99th percentile; `None` where it was not
+    /// measured.
+    pub fsync_p99: Option<u64>,
+    /// Firewalls that drop what they were not told to accept.
+    pub firewalls: Vec<Firewall>,
+    /// Whether containerd has settings of registries in a `config.toml` that kinit would overwrite.
+    pub inline_registries: bool,
+}
+
+/// A firewall that drops packets by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Firewall {
+    /// `ufw`, `firewalld`, or a chain of nftables.
+    pub name: String,
+    /// TCP ports that it is known to accept, from and to, from anywhere or from somewhere.
+    pub open: Vec<(u16, u16)>,
+    /// It drops what comes in for the host.
+    pub input: bool,
+    /// It drops what the host would pass on.
+    pub forward: bool,
 }

@@ -13,7 +13,7 @@ mod types;
 
 pub use compare::{Change, compare, what};
 pub use etcd::{EtcdMember, EtcdStatus};
-pub use facts::Facts;
+pub use facts::{Facts, Firewall};
 pub use types::{Content, FileSpec, LeafForm, LeafSpec, Observed, Place, Resource, Shared, UnitState};
 
 use sha2::{Digest, Sha256};
