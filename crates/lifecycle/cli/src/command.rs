@@ -31,6 +31,13 @@ enum Verb {
     Remove(change::RemoveArgs),
     /// Show hosts, nodes, etcd and certificates on one screen; exit code 8 when something is wrong
     Status(status::StatusArgs),
+    /// Show who changed the hosts, when, by which operation, and with which result
+    History(status::HistoryArgs),
+    /// Print completions for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// Look at etcd and look after it
     #[command(subcommand)]
     Etcd(etcd::Verb),
@@ -65,8 +72,13 @@ impl Verb {
             Self::Join(args) => args.change.is_jsonl(),
             Self::Remove(args) => args.change.is_jsonl(),
             Self::Status(args) => args.common.is_jsonl(),
+            Self::History(args) => args.common.is_jsonl(),
             Self::Etcd(verb) => verb.common().is_jsonl(),
-            Self::Config(_) | Self::Playground(_) | Self::HostAgent { .. } | Self::Reference => false,
+            Self::Config(_)
+            | Self::Playground(_)
+            | Self::HostAgent { .. }
+            | Self::Reference
+            | Self::Completion { .. } => false,
         }
     }
 }
@@ -94,6 +106,14 @@ pub fn main() -> ExitCode {
         Verb::Join(args) => on_runtime(change::join(args)),
         Verb::Remove(args) => on_runtime(change::remove(args)),
         Verb::Status(args) => on_runtime(status::run(args)),
+        Verb::History(args) => on_runtime(status::history(args)),
+        Verb::Completion { shell } => {
+            // Into memory first: a reader that goes away is no failure.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "kinit", &mut script);
+            show!(String::from_utf8_lossy(&script));
+            Ok(ExitCode::SUCCESS)
+        }
         Verb::Etcd(verb) => on_runtime(etcd::run(verb)),
         Verb::Reset(args) => on_runtime(cluster::reset(args)),
         Verb::HostAgent { opening } => {

@@ -18,6 +18,37 @@ pub struct StatusArgs {
     pub(crate) common: Common,
 }
 
+/// Flags of `kinit history`.
+#[derive(Args, Debug)]
+pub struct HistoryArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Shows what was done to the hosts, from their journals.
+pub async fn history(args: HistoryArgs) -> Result<()> {
+    let cluster = config::load(&args.common.file)?;
+    let hosts = connect(&cluster, &args.common, "history", Lock::Look).await?;
+    let runs = kinit_phases::history(&hosts).await?;
+    if args.common.output == Output::Text {
+        say!("{:<20} {:<10} {:<10} {:<24} {:>5}  RESULT", "TIME", "HOST", "OPERATION", "BY", "STEPS");
+    }
+    for run in &runs {
+        match args.common.output {
+            Output::Jsonl => say!("{}", serde_json::to_string(run)?),
+            Output::Text => {
+                let time = jiff::Timestamp::from_second(run.time).map(|t| t.to_string()).unwrap_or_default();
+                let result = run.result.lines().next().unwrap_or_default();
+                say!("{time:<20} {:<10} {:<10} {:<24} {:>5}  {result}", run.host, run.operation, run.by, run.steps);
+            }
+        }
+    }
+    for (host, why) in hosts.unreachable() {
+        tell!("warning: {host} cannot be reached: {why}");
+    }
+    Ok(())
+}
+
 /// Shows the cluster; an error when something is not as it should be.
 pub async fn run(args: StatusArgs) -> Result<()> {
     let cluster = config::load(&args.common.file)?;

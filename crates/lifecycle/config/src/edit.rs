@@ -134,8 +134,8 @@ fn indent(line: &str) -> usize {
 
 /// The value of a line's `name:`.
 fn name(line: &str) -> Option<String> {
-    let rest = without_comment(line).trim().trim_start_matches("- ").trim();
-    let value = rest.strip_prefix("name:")?.trim();
+    let rest = without_comment(line).trim().trim_start_matches("- ").trim().trim_start_matches('{').trim();
+    let value = rest.strip_prefix("name:")?.split([',', '}']).next()?.trim();
     Some(value.trim_matches(['"', '\'']).to_lowercase())
 }
 
@@ -169,6 +169,17 @@ mod tests {
             + "  ssh:\n    user: root\n";
         let more = add_host(&behind, &host("1e3")).unwrap();
         assert!(more.ends_with("  ssh:\n    user: root\n") && more.contains("name: \"1e3\""), "{more}");
+    }
+
+    #[test]
+    fn hosts_may_be_a_line_each() {
+        let text = "apiVersion: kinit.dev/v1alpha1\nkind: Cluster\nspec:\n  hosts:\n  - {name: cp1, address: 192.0.2.11, roles: [control-plane]}\n  - {name: w1, address: 192.0.2.21, roles: [worker]}\n";
+        let more = add_host(text, &host("w3")).unwrap();
+        assert!(
+            more.starts_with(text) && more.ends_with("  - name: w3\n    address: 192.0.2.23\n    roles: [worker]\n"),
+            "{more}"
+        );
+        assert!(!remove_host(&more, "w1").unwrap().contains("w1"));
     }
 
     #[test]
