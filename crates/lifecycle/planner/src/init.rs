@@ -472,7 +472,10 @@ mod tests {
             other => well(host, other),
         });
         let text = init(&cluster, &hosts, &none(), &[], &all_marked()).unwrap().to_string();
-        assert!(text.contains("w1         change /etc/kubernetes/kubelet.conf (its server is not https://x)"), "{text}");
+        assert!(
+            text.contains("w1         change /etc/kubernetes/kubelet.conf (its server is not https://x)"),
+            "{text}"
+        );
         assert!(text.contains("w1         restart kubelet.service") && text.ends_with("2 changes\n"), "{text}");
     }
 
