@@ -38,8 +38,8 @@ pub(crate) async fn apply(resource: &Resource, secret: Option<&str>) -> Result<(
         Resource::Image { name, archive, sha256 } => images::import(name, archive, sha256).await,
         Resource::Unit { name, state } => systemd::apply(name, state).await,
         Resource::ClusterOf { path, server, authority_file, stamp } => {
+            // The kubeconfig itself is the component's: it goes with whatever the component made.
             note_parents(stamp)?;
-            note_parents(path)?;
             kubeconfig::follow_cluster(path, server, authority_file, stamp)
         }
         Resource::Healthy { url, authority_file, seconds } => {

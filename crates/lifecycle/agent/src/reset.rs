@@ -35,7 +35,8 @@ pub(crate) async fn run(authority: Option<&str>) -> Result<Vec<String>> {
     }
     note("undo mounts", unmount());
     note("remove network state", crate::reset_pods::network().await);
-    for path in ledger.created.iter().rev().chain(&ledger.made_while_running()) {
+    let made = ledger.made_while_running();
+    for path in ledger.created.iter().rev().chain(&made).filter(|path| !is_below_home(path)) {
         note(path, files::remove(path));
     }
     let installed = packages::installed()?;
@@ -66,6 +67,11 @@ fn belongs(own: Option<&str>, meant: Option<&str>) -> Result<()> {
         Some(own) if Some(own) != meant => bail!("this host belongs to another cluster, with the authority {own}"),
         _ => Ok(()),
     }
+}
+
+/// What is in kinit's own folder is needed to the end, the copies of replaced files among it; it goes with the folder.
+fn is_below_home(path: &str) -> bool {
+    Path::new(path).starts_with(HOME)
 }
 
 /// Whether an earlier reset, interrupted after it had purged kinit's packages, took the file's folder along: then the
@@ -101,6 +107,13 @@ mod tests {
             (Some("a"), None, false),
         ] {
             assert_eq!(belongs(own, meant).is_ok(), expected, "{own:?} {meant:?}");
+        }
+    }
+
+    #[test]
+    fn kinits_own_folder_goes_last() {
+        for (path, expected) in [(HOME, true), ("/var/lib/kinit/images", true), ("/var/lib/kinit-other", false)] {
+            assert_eq!(is_below_home(path), expected, "{path}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the desk knows: who works at it, and which cluster is meant, by the kubeconfig that `init` wrote.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -10,10 +11,14 @@ use crate::errors::Usage;
 
 /// How the hosts' agents are asked: in whose name, for which verb, and whether other kinits have to stop.
 pub(crate) fn opening(operation: &str, lock: Lock, break_lock: bool) -> Opening {
-    let user =
-        ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
+    let named = |name: &str| std::env::var(name).ok().filter(|user| !user.is_empty());
+    let user = named("USER").or_else(|| named("LOGNAME")).unwrap_or_else(|| match std::fs::metadata("/proc/self") {
+        Ok(own) if own.uid() == 0 => "root".to_owned(),
+        Ok(own) => format!("uid-{}", own.uid()),
+        Err(_) => "unknown".to_owned(),
+    });
     let desk = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let by = format!("{}@{}", user.as_deref().unwrap_or("somebody"), desk.trim());
+    let by = format!("{user}@{}", desk.trim());
     let caller = Caller { by, pid: std::process::id(), operation: operation.to_owned() };
     let lock = match lock {
         Lock::Look => LockMode::Look,

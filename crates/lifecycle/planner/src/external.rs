@@ -51,7 +51,7 @@ fn unsigned(hosts: &BTreeMap<String, HostObservation>, authority: Shared) -> Vec
     for (host, seen) in hosts {
         for (_, resource, observed) in seen {
             if let (Some(what), Some(change)) = (needs(resource), compare(resource, observed)) {
-                let why = change.why.map_or_else(|| "missing".to_owned(), |why| why);
+                let why = change.why.unwrap_or_else(|| "missing".to_owned());
                 unsigned.push(format!("{host}: {what} ({why})"));
             }
         }
