@@ -1,5 +1,5 @@
-//! Locks of apt and dpkg. apt can wait for one of them itself (`DPkg::Lock::Timeout`), but says nothing of who holds it,
-//! and gives up at once on the others.
+//! Locks of apt and dpkg. apt can wait for one of them itself (`DPkg::Lock::Timeout`), but says nothing of who holds
+//! it, and gives up at once on the others.
 
 use std::fs::File;
 use std::path::Path;

@@ -116,7 +116,8 @@ async fn fetch_and_install(install: &[&str]) -> Result<()> {
     }
 }
 
-/// apt's words (`apt-pkg/acquire-item.cc`, `apt-private/private-install.cc`) for files that are not what the index says.
+/// apt's words (`apt-pkg/acquire-item.cc`, `apt-private/private-install.cc`) for files that are not what the index
+/// says.
 fn is_stale(said: &str) -> bool {
     ["404 ", "Unable to fetch some archives", "Hash Sum mismatch", "File has unexpected size"]
         .iter()

@@ -15,7 +15,7 @@ use crate::{Process, Transport};
 /// its writer's alone, whatever the umask; the hash is of what arrived, by the user who will run it. Only `"` inside:
 /// the script stands between `'`, which every login shell takes as they are.
 const SCRIPT: &str = concat!(
-    "umask 077; t=$(mktemp \"$1.XXXXXXXX\") || exit 1; trap \"rm -f $t\" EXIT; trap \"exit 1\" HUP INT TERM PIPE; ",
+    "umask 077; t=$1.$$; trap \"rm -f $t\" EXIT; rm -f \"$t\"; set -C; trap \"exit 1\" HUP INT TERM PIPE; ",
     "head -c \"$2\" > \"$t\" || exit 1; ",
     "echo \"$3  $t\" | sha256sum -c --status || { echo \"the copy has another SHA-256\" >&2; exit 1; }; ",
     "chmod \"$4\" \"$t\" && sync \"$t\" && mv -f \"$t\" \"$1\""
