@@ -26,7 +26,8 @@ pub(crate) async fn run(authority: Option<&str>) -> Result<Vec<String>> {
     let (back, gone): (Vec<_>, Vec<_>) = ledger.units.iter().partition(|(_, before)| **before);
     // The kubelet first: it would start again what is stopped after it.
     let mut units: Vec<&str> = gone.iter().chain(&back).map(|(name, _)| name.as_str()).collect();
-    units.sort_by_key(|name| (*name != "kubelet.service", *name == "containerd.service"));
+    // etcd after its clients, whose connections it would wait for.
+    units.sort_by_key(|name| (*name != "kubelet.service", *name == "etcd.service", *name == "containerd.service"));
     for unit in &units {
         if *unit == "containerd.service" {
             note("end the pods", crate::reset_pods::end_all().await);

@@ -244,7 +244,8 @@ impl Desired<'_> {
         unit.user = "etcd".to_owned();
         // With its peers missing etcd is not ready, but it must not be taken for failed.
         unit.kind = "exec".to_owned();
-        unit.extra = format!("EnvironmentFile=-{ETCD_START}\nLimitNOFILE=65536\nOOMScoreAdjust=-999");
+        unit.extra =
+            format!("EnvironmentFile=-{ETCD_START}\nTimeoutStopSec=30\nLimitNOFILE=65536\nOOMScoreAdjust=-999");
         let members =
             self.cluster.hosts(Role::ControlPlane).map(|h| (h.name.clone(), h.peer_url())).collect::<Vec<_>>();
         let start = FileSpec {

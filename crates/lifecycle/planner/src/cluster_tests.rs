@@ -405,6 +405,7 @@ fn a_control_plane_leaves_in_order() {
             "lb1 change /etc/haproxy/haproxy.cfg",
             "lb1 reload haproxy.service",
             "cluster drain node cp1",
+            "cp1 stop kube-apiserver.service",
             "cluster remove etcd member 31 of cp1",
             "cp1 reset the host",
             "cluster delete node cp1",
@@ -495,6 +496,7 @@ fn a_control_plane_becomes_a_worker() {
         &plan,
         &[
             "cluster label node cp2 as a worker alone",
+            "cp2 stop kube-apiserver.service",
             "cluster remove etcd member 32 of cp2",
             "cp2 stop etcd.service",
             "cp2 remove /etc/kubernetes/pki/ca.key",
