@@ -197,9 +197,9 @@ impl<'a> Changing<'a> {
         with("worker");
         self.change("apply", &[]);
         self.has_members(&["cp2", "cp4"]);
-        let look = "ls /etc/kubernetes/pki /var/lib/etcd 2>&1; systemctl is-active etcd kube-apiserver";
-        let left = self.lab.ssh("w2", &format!("{look}; true")).unwrap();
-        assert!(left.starts_with("/etc/kubernetes/pki:\nca.crt\n"), "{left}");
+        let look = "ls /etc/kubernetes/pki; ls -d /var/lib/etcd 2>&1; systemctl is-active etcd kube-apiserver; true";
+        let left = self.lab.ssh("w2", look).unwrap();
+        assert!(left.starts_with("ca.crt\nls: cannot access"), "{left}");
         assert!(left.ends_with("inactive\ninactive\n"), "{left}");
     }
 
