@@ -1,5 +1,5 @@
-//! Old builds. Each brings a program of some 66 MB, twice: the components' and the agent's own. The current one stays and
-//! the one before.
+//! Old builds. Each brings a program of some 66 MB, twice: the components' and the agent's own. The current one stays
+//! and the one before.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,8 @@ const LINKS: &str = "/usr/local/bin";
 /// An upload that no run has used for so long is of a build that is gone.
 const STALE: Duration = Duration::from_secs(24 * 3600);
 
-/// Removes what a batch has made useless: old builds beside a blob that was placed, old copies of the agent, and uploads.
+/// Removes what a batch has made useless: old builds beside a blob that was placed, old copies of the agent, and
+/// uploads.
 /// It is no reason for the batch to fail.
 pub(crate) fn after(items: &[ApplyItem]) {
     let blobs = items.iter().filter_map(|item| match &item.resource {

@@ -330,22 +330,18 @@ impl Desired<'_> {
     }
 
     fn node(&mut self) -> Result<(), TemplateError> {
+        self.runtime()?;
+        self.kubelet()?;
+        self.network()
+    }
+
+    /// containerd, and the images that every node has.
+    fn runtime(&mut self) -> Result<(), TemplateError> {
         #[derive(Serialize)]
         struct Containerd {
             pause_image: &'static str,
             restrict_oom_score_adj: bool,
             systemd_cgroup: bool,
-        }
-        #[derive(Serialize)]
-        struct Kubelet<'a> {
-            address: &'a str,
-            dns: String,
-            domain: &'a str,
-            resolv_conf: &'static str,
-            cgroup_driver: &'static str,
-            // In order: a template's map has none, and the file must not change by itself.
-            eviction_hard: Vec<(&'a String, &'a String)>,
-            image_gc_high: Option<u8>,
         }
         let phase = Phase::KubeletStart;
         let values = Containerd {
@@ -362,6 +358,22 @@ impl Desired<'_> {
             self.list.push((phase, Resource::Blob { path: archive.clone(), sha256: sha256.clone(), mode: 0o600 }));
             self.list.push((phase, Resource::Image { name, archive, sha256 }));
         }
+        Ok(())
+    }
+
+    fn kubelet(&mut self) -> Result<(), TemplateError> {
+        #[derive(Serialize)]
+        struct Kubelet<'a> {
+            address: &'a str,
+            dns: String,
+            domain: &'a str,
+            resolv_conf: &'static str,
+            cgroup_driver: &'static str,
+            // In order: a template's map has none, and the file must not change by itself.
+            eviction_hard: Vec<(&'a String, &'a String)>,
+            image_gc_high: Option<u8>,
+        }
+        let phase = Phase::KubeletStart;
         let values = Kubelet {
             address: &self.host.address,
             dns: self.cluster.service_ip(10).to_string(),
@@ -395,7 +407,7 @@ impl Desired<'_> {
             "KillMode=process\nOOMScoreAdjust=-999",
         )?;
         self.healthy(phase, "http://127.0.0.1:10248/healthz".to_owned(), false);
-        self.network()
+        Ok(())
     }
 
     /// kubelet.conf is the kubelet's own; where it leads is the cluster file's affair. Returns the file whose change

@@ -57,14 +57,69 @@ pub(crate) fn rule(group: &str, resources: &[&str], verbs: &[&str], names: &[&st
     }
 }
 
-/// RBAC and ConfigMaps of kubeadm's phases upload-config and bootstrap-token, and the rights of kinit's node
-/// components.
+/// RBAC and ConfigMaps of kubeadm's phases upload-config and bootstrap-token, the rights of kinit itself and of its
+/// node components.
 pub fn cluster_objects(cluster: &Cluster, cluster_file: &str, ca_pem: &str) -> Vec<Value> {
+    let data = |key: &str, text: String| Some(BTreeMap::from([(key.to_owned(), text)]));
+    let configs = [
+        value(ConfigMap {
+            metadata: meta(Some(SYSTEM), "kinit-config"),
+            data: data("Cluster", cluster_file.to_owned()),
+            ..Default::default()
+        }),
+        value(ConfigMap {
+            metadata: meta(Some(PUBLIC), "cluster-info"),
+            data: data("kubeconfig", cluster_info(cluster, ca_pem)),
+            ..Default::default()
+        }),
+    ];
+    let rights = [administrators(), tokens(), nodes()].into_iter().flatten();
+    rights.chain(configs).chain(public()).collect()
+}
+
+/// Rights of kinit itself and of those who hold admin.conf.
+fn administrators() -> Vec<Value> {
+    let operators =
+        ClusterRole { metadata: meta(None, OPERATORS), rules: Some(operator_rules()), ..Default::default() };
+    vec![
+        value(operators),
+        bind(OPERATORS, OPERATORS, subject("Group", OPERATORS)),
+        bind("kubeadm:cluster-admins", "cluster-admin", subject("Group", "kubeadm:cluster-admins")),
+    ]
+}
+
+/// Rights of bootstrap tokens: what a machine needs to become a node.
+fn tokens() -> Vec<Value> {
     let read_nodes = ClusterRole {
         metadata: meta(None, "kubeadm:get-nodes"),
         rules: Some(vec![rule("", &["nodes"], &["get"], &[])]),
         ..Default::default()
     };
+    let config_role = Role {
+        metadata: meta(Some(SYSTEM), "kubeadm:nodes-kubeadm-config"),
+        rules: Some(vec![rule("", &["configmaps"], &["get"], &["kubeadm-config"])]),
+    };
+    vec![
+        bind("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", subject("Group", TOKENS)),
+        bind(
+            "kubeadm:node-autoapprove-bootstrap",
+            "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+            subject("Group", TOKENS),
+        ),
+        value(read_nodes),
+        bind("kubeadm:get-nodes", "kubeadm:get-nodes", subject("Group", TOKENS)),
+        value(config_role),
+        bind_in(
+            SYSTEM,
+            "kubeadm:nodes-kubeadm-config",
+            "kubeadm:nodes-kubeadm-config",
+            vec![subject("Group", TOKENS), subject("Group", "system:nodes")],
+        ),
+    ]
+}
+
+/// Rights of nodes and of what runs on them.
+fn nodes() -> Vec<Value> {
     let netd = ClusterRole {
         metadata: meta(None, "system:kube-netd"),
         rules: Some(vec![
@@ -75,27 +130,7 @@ pub fn cluster_objects(cluster: &Cluster, cluster_file: &str, ca_pem: &str) -> V
         ]),
         ..Default::default()
     };
-    let config_role = Role {
-        metadata: meta(Some(SYSTEM), "kubeadm:nodes-kubeadm-config"),
-        rules: Some(vec![rule("", &["configmaps"], &["get"], &["kubeadm-config"])]),
-    };
-    let info_role = Role {
-        metadata: meta(Some(PUBLIC), "kubeadm:bootstrap-signer-clusterinfo"),
-        rules: Some(vec![rule("", &["configmaps"], &["get"], &["cluster-info"])]),
-    };
-    let operators =
-        ClusterRole { metadata: meta(None, OPERATORS), rules: Some(operator_rules()), ..Default::default() };
-    let data = |key: &str, text: String| Some(BTreeMap::from([(key.to_owned(), text)]));
     vec![
-        value(operators),
-        bind(OPERATORS, OPERATORS, subject("Group", OPERATORS)),
-        bind("kubeadm:cluster-admins", "cluster-admin", subject("Group", "kubeadm:cluster-admins")),
-        bind("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", subject("Group", TOKENS)),
-        bind(
-            "kubeadm:node-autoapprove-bootstrap",
-            "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
-            subject("Group", TOKENS),
-        ),
         bind(
             "kubeadm:node-autoapprove-certificate-rotation",
             "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
@@ -107,28 +142,19 @@ pub fn cluster_objects(cluster: &Cluster, cluster_file: &str, ca_pem: &str) -> V
             "system:certificates.k8s.io:kubelet-serving-approver",
             subject("ServiceAccount", "certificate-controller"),
         ),
-        value(read_nodes),
-        bind("kubeadm:get-nodes", "kubeadm:get-nodes", subject("Group", TOKENS)),
         bind("kubeadm:node-proxier", "system:node-proxier", subject("User", "system:kube-proxy")),
         value(netd),
         bind("system:kube-netd", "system:kube-netd", subject("User", "system:kube-netd")),
-        value(config_role),
-        bind_in(
-            SYSTEM,
-            "kubeadm:nodes-kubeadm-config",
-            "kubeadm:nodes-kubeadm-config",
-            vec![subject("Group", TOKENS), subject("Group", "system:nodes")],
-        ),
-        value(ConfigMap {
-            metadata: meta(Some(SYSTEM), "kinit-config"),
-            data: data("Cluster", cluster_file.to_owned()),
-            ..Default::default()
-        }),
-        value(ConfigMap {
-            metadata: meta(Some(PUBLIC), "cluster-info"),
-            data: data("kubeconfig", cluster_info(cluster, ca_pem)),
-            ..Default::default()
-        }),
+    ]
+}
+
+/// What everybody may read: which cluster this is.
+fn public() -> Vec<Value> {
+    let info_role = Role {
+        metadata: meta(Some(PUBLIC), "kubeadm:bootstrap-signer-clusterinfo"),
+        rules: Some(vec![rule("", &["configmaps"], &["get"], &["cluster-info"])]),
+    };
+    vec![
         value(info_role),
         bind_in(
             PUBLIC,

@@ -228,7 +228,7 @@ mod tests {
         let error = Request::Init.resolve(without("w2"), Some(example())).unwrap_err().to_string();
         assert!(error.contains("spec.hosts: w2") && error.contains("kinit apply"), "{error}");
         let mut elsewhere = example();
-        elsewhere.spec.ssh.port = 2222;
+        elsewhere.spec.ssh.port = Some(2222);
         assert!(
             Request::Init.resolve(elsewhere, Some(example())).is_ok(),
             "how hosts are reached is the desk's affair"

@@ -30,8 +30,8 @@ pub(crate) fn demoted<'a>(cluster: &'a Cluster, seen: &'a Situation) -> Vec<Leav
     cluster.spec.hosts.iter().filter(no_more).map(as_leaving).collect()
 }
 
-/// What uses a control plane's member of etcd: stopped while that still answers, so that clients' connections end cleanly
-/// and etcd does not wait for them.
+/// What uses a control plane's member of etcd: stopped while that still answers, so that clients' connections end
+/// cleanly and etcd does not wait for them.
 const SERVERS: [&str; 3] = ["kube-scheduler.service", "kube-controller-manager.service", "kube-apiserver.service"];
 
 fn stop(host: &str, unit: &str) -> Step {

@@ -54,7 +54,7 @@ pub fn preflight(cluster: &Cluster, facts: &BTreeMap<String, Facts>, now: i64, k
     }
     findings.extend(machine_ids(facts));
     let members = cluster.hosts(Role::ControlPlane).count();
-    if members > 0 && members % 2 == 0 {
+    if members > 0 && members.is_multiple_of(2) {
         findings.push(Finding {
             host: String::new(),
             check: "EtcdMembers".to_owned(),
