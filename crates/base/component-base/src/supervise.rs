@@ -173,11 +173,4 @@ mod tests {
         assert_eq!(done.await, 3);
         assert_eq!(begun.elapsed().as_secs(), 1 + 1, "the pause is at most the longest");
     }
-
-    #[tokio::test]
-    async fn a_task_that_panics_ends_the_process() {
-        spawn("quiet", async {}).await.unwrap();
-        spawn("bad", async { assert!(std::hint::black_box(false), "no more") }).await.unwrap();
-        assert_eq!(failed().await, "bad panicked: no more");
-    }
 }

@@ -28,6 +28,12 @@ fn the_process_ends_with_an_error() {
         Ok(())
     });
     assert_eq!(code, ExitCode::SUCCESS);
+    // Nor is a task that ends well.
+    let code = run("x", &args.logging, |_| async move {
+        supervise::spawn("quiet", async {}).await?;
+        Ok(())
+    });
+    assert_eq!(code, ExitCode::SUCCESS);
     let code = run("x", &args.logging, |shutdown| async move {
         supervise::vital("feed", &shutdown, async { panic!("bad object") });
         tokio::time::sleep(Duration::from_secs(60)).await;

@@ -1,6 +1,7 @@
 //! What kinit changed on this host, so that reset can give it back as it was.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -81,7 +82,7 @@ impl Ledger {
 
     /// Whether kinit has changed anything here.
     pub fn exists() -> bool {
-        std::path::Path::new(PATH).exists()
+        Path::new(PATH).exists()
     }
 
     /// Notes what is in a folder that a component will fill, if it is there already.
@@ -112,10 +113,22 @@ impl Ledger {
         made
     }
 
-    /// Notes a path that is about to be written: as created, or with a copy of what it was.
+    /// Whether kinit or one of its components made this path, or a folder that it is in.
+    pub fn is_ours(&self, path: &str) -> bool {
+        // Without a ledger nothing is kinit's, whatever there is in the folders that it would fill.
+        if *self == Self::default() {
+            return false;
+        }
+        let made = self.made_while_running();
+        let known = |folder: &Path| folder.to_str().is_some_and(|p| self.created.contains(p) || made.contains(p));
+        Path::new(path).ancestors().any(known)
+    }
+
+    /// Notes a path that is about to be written: as created, or with a copy of what it was. A file that kinit made
+    /// itself is neither when it is written again.
     pub fn note_path(path: &str) -> Result<()> {
         let ledger = Self::load()?;
-        if ledger.created.contains(path) || ledger.replaced.contains_key(path) {
+        if ledger.replaced.contains_key(path) || ledger.is_ours(path) {
             return Ok(());
         }
         if std::fs::symlink_metadata(path).is_err() {
@@ -154,7 +167,7 @@ impl Ledger {
         lines.extend(self.replaced.keys().map(|p| format!("put back {p}")));
         // What lies in a folder that goes as a whole is not told one by one.
         let inside = |path: &str| {
-            std::path::Path::new(path).ancestors().skip(1).filter_map(|p| p.to_str()).any(|p| self.created.contains(p))
+            Path::new(path).ancestors().skip(1).filter_map(|p| p.to_str()).any(|p| self.created.contains(p))
         };
         lines.extend(self.created.iter().filter(|p| !inside(p)).map(|p| format!("remove {p}")));
         lines.extend(self.sysctls.iter().map(|(k, v)| format!("set sysctl {k}={v}")));
@@ -170,5 +183,31 @@ impl Ledger {
             lines.push(format!("remove packages {}", self.packages.iter().cloned().collect::<Vec<_>>().join(" ")));
         }
         lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_in_a_folder_of_kinits_is_kinits() {
+        let none = Ledger::default();
+        // A host that kinit has never touched: its etcd's data are its own.
+        for path in ["/var/lib/etcd", "/etc/kubernetes/pki/ca.crt", "/proc"] {
+            assert!(!none.is_ours(path), "{path}");
+        }
+        let mut ledger = Ledger::default();
+        ledger.created.insert("/nowhere/kubernetes".to_owned());
+        assert!(ledger.is_ours("/nowhere/kubernetes/pki/ca.crt") && ledger.is_ours("/nowhere/kubernetes"));
+        assert!(!ledger.is_ours("/nowhere/kubernetes2") && !ledger.is_ours("/nowhere"));
+        // A folder that was there before, with one file of the host's own.
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().to_str().unwrap().to_owned();
+        std::fs::write(dir.path().join("old"), "").unwrap();
+        ledger.found.insert(folder.clone(), BTreeSet::from(["old".to_owned()]));
+        std::fs::write(dir.path().join("new"), "").unwrap();
+        assert!(ledger.is_ours(&format!("{folder}/new")) && !ledger.is_ours(&format!("{folder}/old")));
+        assert!(!ledger.is_ours(&folder));
     }
 }

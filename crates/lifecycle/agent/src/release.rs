@@ -1,7 +1,5 @@
 //! Giving up single things of kinit's: what a host has no more use for, because it lost a role.
 
-use std::path::Path;
-
 use anyhow::Result;
 use kinit_resource::Observed;
 
@@ -25,9 +23,7 @@ fn origin(ledger: &Ledger, path: &str) -> Origin {
     if ledger.replaced.contains_key(path) {
         return Origin::Replaced;
     }
-    let made = ledger.made_while_running();
-    let known = |folder: &Path| folder.to_str().is_some_and(|p| ledger.created.contains(p) || made.contains(p));
-    if Path::new(path).ancestors().any(known) { Origin::Ours } else { Origin::Foreign }
+    if ledger.is_ours(path) { Origin::Ours } else { Origin::Foreign }
 }
 
 /// Whether there is anything to give up.

@@ -25,6 +25,7 @@ trait Manager {
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn reload_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn kill_unit(&self, name: &str, whom: &str, signal: i32) -> zbus::Result<()>;
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
     #[allow(clippy::type_complexity)]
     fn enable_unit_files(
@@ -86,6 +87,12 @@ impl Systemd {
             Job::Restart => self.manager.restart_unit(name, "replace").await,
             Job::Reload => self.manager.reload_unit(name, "replace").await,
             Job::Stop => self.manager.stop_unit(name, "replace").await,
+            Job::Kill => {
+                let job = self.manager.stop_unit(name, "replace").await;
+                // One that has stopped already has nothing to kill.
+                self.manager.kill_unit(name, "all", nix::libc::SIGKILL).await.ok();
+                job
+            }
         };
         let path = path.with_context(|| format!("{verb:?} {name}"))?;
         let wait = async {
@@ -117,6 +124,8 @@ enum Job {
     Restart,
     Reload,
     Stop,
+    /// Stops it without waiting for its own end.
+    Kill,
 }
 
 /// Whether the unit does what it should, since its files last changed.
@@ -193,7 +202,7 @@ pub(crate) async fn apply(name: &str, wanted: &UnitState) -> Result<()> {
         l.units.entry(name.to_owned()).or_insert(before);
     })?;
     match wanted {
-        UnitState::Stopped => stop(&systemd, name).await,
+        UnitState::Stopped => stop(&systemd, name, Job::Stop).await,
         UnitState::Running { reloads, .. } => {
             if unit.load_state().await? == "masked" {
                 bail!("{name} is masked");
@@ -212,8 +221,8 @@ pub(crate) async fn apply(name: &str, wanted: &UnitState) -> Result<()> {
     }
 }
 
-async fn stop(systemd: &Systemd, name: &str) -> Result<()> {
-    systemd.job(name, Job::Stop).await?;
+async fn stop(systemd: &Systemd, name: &str, how: Job) -> Result<()> {
+    systemd.job(name, how).await?;
     systemd.manager.disable_unit_files(&[name], false).await.with_context(|| format!("disable {name}"))?;
     systemd.manager.reload().await.context("make systemd read its unit files")
 }
@@ -223,13 +232,14 @@ pub(crate) async fn reload() -> Result<()> {
     Systemd::connect().await?.manager.reload().await.context("make systemd read its unit files")
 }
 
-/// Stops and disables a unit that may be gone already.
+/// Stops and disables a unit that may be gone already. etcd is killed: its data is deleted next, and a member that its
+/// cluster has removed does not end by itself for long.
 pub(crate) async fn give_up(name: &str) -> Result<()> {
     let systemd = Systemd::connect().await?;
     if systemd.unit(name).await?.load_state().await? == "not-found" {
         return Ok(());
     }
-    stop(&systemd, name).await?;
+    stop(&systemd, name, if name == "etcd.service" { Job::Kill } else { Job::Stop }).await?;
     systemd.manager.reset_failed_unit(name).await.ok();
     Ok(())
 }

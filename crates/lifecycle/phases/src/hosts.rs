@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use futures::stream::{self, StreamExt};
 use kinit_agent::{Agent, Busy, OnNote, OnWaiting, Opening};
 use kinit_config::{Cluster, HostSpec};
-use kinit_remote::{Desk, OnUnknown};
+use kinit_remote::{ConfigProblem, Desk, OnUnknown, SudoProblem};
 use kinit_resource::Facts;
 
 use crate::PARALLELISM;
@@ -46,6 +46,11 @@ pub struct Unreachable {
     pub busy: bool,
 }
 
+/// Whether the mistake is the desk's: a wrong password or a wrong setting makes no host dead.
+fn is_the_desks(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<SudoProblem>() || cause.is::<ConfigProblem>())
+}
+
 /// An agent on every host that could be reached.
 #[derive(Default)]
 pub struct Hosts {
@@ -55,7 +60,7 @@ pub struct Hosts {
 
 impl Hosts {
     /// Connects to all of these hosts at once. One that cannot be reached is a fact, which each operation judges for
-    /// itself; one that another kinit works on is an error.
+    /// itself; one that another kinit works on is an error, and so is a mistake of the desk's.
     pub async fn connect(
         cluster: &Cluster,
         hosts: impl IntoIterator<Item = &HostSpec>,
@@ -88,16 +93,20 @@ impl Hosts {
         let known = |name: &str| self.agents.contains_key(name) || self.unreachable.contains_key(name);
         let tasks: Vec<_> = hosts.into_iter().filter(|host| !known(&host.name)).map(one).collect();
         let results: Vec<_> = stream::iter(tasks).buffer_unordered(PARALLELISM).collect().await;
-        let mut busy = Vec::new();
+        let (mut why, mut busy) = (Vec::new(), true);
         for (name, result) in results {
             match result {
                 Ok(agent) => drop(self.agents.insert(name, Arc::new(agent))),
-                Err(error) if error.is::<Busy>() => busy.push((name, format!("{error:#}"))),
+                Err(error) if error.is::<Busy>() => why.push((name, format!("{error:#}"))),
+                Err(error) if is_the_desks(&error) => {
+                    busy = false;
+                    why.push((name, format!("{error:#}")));
+                }
                 Err(error) => drop(self.unreachable.insert(name, format!("{error:#}"))),
             }
         }
-        busy.sort();
-        if busy.is_empty() { Ok(()) } else { Err(Unreachable { why: busy, busy: true }) }
+        why.sort();
+        if why.is_empty() { Ok(()) } else { Err(Unreachable { why, busy }) }
     }
 
     /// Those that could not be reached, each with the reason.

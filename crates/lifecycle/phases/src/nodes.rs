@@ -1,6 +1,6 @@
 //! Labels and taints that a Node has by its host's roles (kubeadm's phase mark-control-plane).
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
@@ -9,17 +9,26 @@ use serde_json::{Value, json};
 const ROLE: &str = "node-role.kubernetes.io/control-plane";
 const NO_BALANCER: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
+/// A node that registers is written by several controllers at once.
+const TRIES: u32 = 20;
+
 /// Gives a Node what its roles ask for, and takes away what belonged to roles that it has no more. Labels and taints of
 /// others are left alone.
 pub async fn mark(client: &Client, name: &str, control_plane: bool, worker: bool) -> Result<()> {
     let api: Api<Node> = Api::all(client.clone());
-    let node = api.get(name).await.with_context(|| format!("get node {name}"))?;
-    let taints = serde_json::to_value(node.spec.and_then(|spec| spec.taints)).context("encode a node's taints")?;
-    let mut patch = patch(&taints, control_plane, worker);
-    // Somebody else may change the taints meanwhile: then this fails, and the step is made again by the next run.
-    patch["metadata"]["resourceVersion"] = json!(node.metadata.resource_version);
-    let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
-    patched.map(drop).with_context(|| format!("label node {name}"))
+    for _ in 0..TRIES {
+        let node = api.get(name).await.with_context(|| format!("get node {name}"))?;
+        let taints = serde_json::to_value(node.spec.and_then(|spec| spec.taints)).context("encode a node's taints")?;
+        let mut patch = patch(&taints, control_plane, worker);
+        // A list is replaced as a whole: what others write meanwhile must not be lost.
+        patch["metadata"]["resourceVersion"] = json!(node.metadata.resource_version);
+        match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Ok(_) => return Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(error).with_context(|| format!("label node {name}")),
+        }
+    }
+    bail!("label node {name}: others changed it {TRIES} times in a row meanwhile")
 }
 
 fn patch(taints: &Value, control_plane: bool, worker: bool) -> Value {

@@ -43,6 +43,18 @@ pub enum Impossible {
         "host {0} is in the cluster already, with another address or other roles; change it in the cluster file and run `kinit apply`"
     )]
     Present(String),
+    /// A host that leaves has the address of one that stays.
+    #[error(
+        "{old} leaves and {new} has its address {address}: a host cannot be renamed; remove {old} first, then join {new}"
+    )]
+    Renamed {
+        /// Who leaves.
+        old: String,
+        /// Who has its address.
+        new: String,
+        /// The address.
+        address: String,
+    },
     /// The endpoint goes.
     #[error(
         "clients reach the cluster at {endpoint}, which is {host}: give it another spec.controlPlaneEndpoint and run `kinit apply` first"
@@ -126,6 +138,12 @@ fn apply(file: Cluster, previous: Option<&Cluster>, only: &[String]) -> Result<W
     let has = |name: &str| file.spec.hosts.iter().any(|host| host.name == name);
     let former = previous.iter().flat_map(|previous| &previous.spec.hosts).filter(|host| !has(&host.name));
     let leaving: Vec<HostSpec> = former.cloned().collect();
+    for old in &leaving {
+        if let Some(new) = file.spec.hosts.iter().find(|host| host.address == old.address) {
+            let (old, new, address) = (old.name.clone(), new.name.clone(), old.address.clone());
+            return Err(Impossible::Renamed { old, new, address });
+        }
+    }
     if only.is_empty() {
         return Ok(all_of(file, leaving));
     }
@@ -219,6 +237,14 @@ mod tests {
         assert!(wanted.leaving.is_empty() && !wanted.keeps_record);
         let error = Request::Apply { only: vec!["w9".into()] }.resolve(without("w2"), Some(example())).unwrap_err();
         assert!(error.to_string().contains("no host \"w9\"; there are lb1, cp1"), "{error}");
+    }
+
+    #[test]
+    fn a_host_is_not_renamed() {
+        let mut file = example();
+        file.spec.hosts[5].name = "w02".into();
+        let error = Request::Apply { only: vec![] }.resolve(file, Some(example())).unwrap_err().to_string();
+        assert!(error.starts_with("w2 leaves and w02 has its address"), "{error}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub fn plan(cluster: &Cluster, seen: &Situation) -> Result<Plan, Refused> {
                     errors.push(error);
                 }
             }
-            Phase::Etcd => members::steps(cluster, seen, &mut plan, &mut errors),
+            Phase::Etcd => members::steps(cluster, seen, &demoted, &mut plan, &mut errors),
             Phase::WaitControlPlane => plan.push(phase, false, vec![wait_for_api()]),
             Phase::UploadConfig | Phase::Addon => objects(phase, seen, &mut plan),
             Phase::BootstrapToken if needs_token(cluster, seen) => {

@@ -503,6 +503,16 @@ fn a_control_plane_becomes_a_worker() {
         ],
     );
     assert!(!plan.to_string().contains("drain"), "{plan}");
+    // A member is not asked to remove itself.
+    let (mut cluster, mut seen) = (super::tests::cluster(), running(&["cp1", "cp2", "cp3"]));
+    cluster.spec.hosts.iter_mut().find(|h| h.name == "cp1").unwrap().roles = vec![Role::Worker];
+    seen.hosts = super::tests::seen(&cluster, well);
+    let plan = super::plan(&cluster, &seen).unwrap();
+    let via = plan.steps().find_map(|s| match &s.action {
+        Action::EtcdRemove { via, .. } => Some(via.as_str()),
+        _ => None,
+    });
+    assert_eq!(via, Some("cp2"));
 }
 
 #[test]

@@ -68,7 +68,7 @@ pub(crate) fn steps(cluster: &Cluster, seen: &Situation, demoted: &[Leaving], pl
     let control_planes = reached().filter(|leaving| leaving.host.is(Role::ControlPlane));
     stops.extend(control_planes.flat_map(|leaving| SERVERS.map(|unit| stop(&leaving.host.name, unit))));
     plan.push(Phase::RemoveEtcdMember, false, stops);
-    let via = members::via(seen);
+    let via = members::via(seen, demoted);
     let removals = reached().chain(demoted).filter_map(|leaving| members::removal(leaving, seen, &via));
     plan.push(Phase::RemoveEtcdMember, true, removals.collect());
     plan.stages.extend(rest.stages);

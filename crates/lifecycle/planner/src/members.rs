@@ -40,8 +40,14 @@ enum Entry {
 }
 
 /// The steps of the phase `etcd`: dead members go, members are looked after, then hosts join, one after the other.
-pub(crate) fn steps(cluster: &Cluster, seen: &Situation, plan: &mut Plan, errors: &mut Vec<PlanError>) {
-    let via = via(seen);
+pub(crate) fn steps(
+    cluster: &Cluster,
+    seen: &Situation,
+    demoted: &[Leaving],
+    plan: &mut Plan,
+    errors: &mut Vec<PlanError>,
+) {
+    let via = via(seen, demoted);
     let dead = seen.leaving.iter().filter(|leaving| leaving.seen.is_none());
     plan.push(Phase::Etcd, true, dead.filter_map(|leaving| removal(leaving, seen, &via)).collect());
     let mut joins: Vec<(&HostSpec, Entry)> = Vec::new();
@@ -75,9 +81,9 @@ pub(crate) fn removal(leaving: &Leaving, seen: &Situation, via: &str) -> Option<
     Some(Step::of_cluster(action, change))
 }
 
-/// The host whose member is asked to change the membership: one that has a leader, and that stays if any does.
-pub(crate) fn via(seen: &Situation) -> String {
-    let leaves = |host: &str| seen.leaving.iter().any(|leaving| leaving.host.name == host);
+/// The host whose member is asked to change the membership: one that has a leader, and that stays a member if any does.
+pub(crate) fn via(seen: &Situation, demoted: &[Leaving]) -> String {
+    let leaves = |host: &str| seen.leaving.iter().chain(demoted).any(|leaving| leaving.host.name == host);
     let healthy = || seen.etcd.iter().filter(|(_, status)| status.leader != 0).map(|(host, _)| host);
     healthy().find(|host| !leaves(host)).or_else(|| healthy().next()).cloned().unwrap_or_default()
 }
