@@ -239,7 +239,7 @@ impl<'a> Changing<'a> {
         }
         std::fs::write(
             &self.file,
-            file.replacen("  hosts:", "  networking:\n    podSubnet: 10.99.0.0/16\n  hosts:", 1),
+            file.replacen("  hosts:", "  networking:\n    podSubnet: 10.245.0.0/16\n  hosts:", 1),
         )
         .unwrap();
         let fixed = self.run("apply", &["--yes"]);
