@@ -128,7 +128,7 @@ struct SavedPlan {
 const SAVED: (&str, &str) = ("kinit.dev/v1alpha1", "Plan");
 
 impl ChangeArgs {
-    fn flags(&self, look: bool) -> Flags {
+    fn flags(&self, look: bool, known: Option<String>) -> Flags {
         let args = &self.drain;
         let drain = DrainOptions {
             timeout: Duration::from_secs(args.drain_timeout),
@@ -137,7 +137,7 @@ impl ChangeArgs {
             disable_eviction: args.disable_eviction,
             grace_period: args.grace_period,
         };
-        Flags { bundle: self.bundle.clone(), drain, look }
+        Flags { bundle: self.bundle.clone(), drain, look, known }
     }
 
     pub(crate) fn is_jsonl(&self) -> bool {
@@ -151,7 +151,8 @@ impl ChangeArgs {
     /// Connects, checks, and plans.
     async fn prepare(&self, cluster: Cluster, request: &Request, operation: &str) -> Result<(Run, Plan)> {
         let known = known_authority(&self.file().with_file_name("admin.conf"), None)?;
-        let run = begin(cluster, request, operation, &self.common, self.flags(operation == "plan")).await?;
+        let run =
+            begin(cluster, request, operation, &self.common, self.flags(operation == "plan", known.clone())).await?;
         let findings = run.preflight(jiff::Timestamp::now().as_second(), known.as_deref());
         judge(&findings, &self.ignore_preflight_errors, self.common.output)?;
         let plan = run.plan().await?;

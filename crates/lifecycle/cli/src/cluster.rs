@@ -124,7 +124,8 @@ pub async fn init(args: InitArgs) -> Result<()> {
         writable(&kubeconfig)?;
     }
     let known = known_authority(&kubeconfig, None)?;
-    let flags = Flags { bundle: args.bundle.clone(), drain: DrainOptions::default(), look: false };
+    let flags =
+        Flags { bundle: args.bundle.clone(), drain: DrainOptions::default(), look: false, known: known.clone() };
     let run = begin(cluster, &Request::Init, "init", &args.common, flags).await?;
     if !skipped.contains(&Phase::Preflight) {
         let findings = run.preflight(jiff::Timestamp::now().as_second(), known.as_deref());
@@ -180,6 +181,8 @@ pub(crate) struct Flags {
     pub(crate) drain: DrainOptions,
     /// Nothing will be changed.
     pub(crate) look: bool,
+    /// The cluster's authority as the desk knows it.
+    pub(crate) known: Option<String>,
 }
 
 /// Connects to the hosts that a request needs.
@@ -194,7 +197,8 @@ pub(crate) async fn begin(
     let beside = program.parent().map(Path::to_owned).unwrap_or_default();
     let bundle = Arc::new(LocalBundle::read(flags.bundle.as_deref().unwrap_or(&beside))?);
     let lock = if flags.look || common.dry_run { Lock::Look } else { Lock::Take };
-    Run::begin(cluster, request, bundle, &connect_options(common, operation, lock)?, flags.drain).await
+    let options = connect_options(common, operation, lock)?;
+    Run::begin(cluster, request, bundle, &options, flags.drain, flags.known.as_deref()).await
 }
 
 /// Prints a plan.

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Node;
 use kinit_config::{Cluster, HostSpec, Role};
 use kinit_manifests::{HostFacts, Phase, desired, retired};
-use kinit_planner::{Finding, HostObservation, Leaving, NodeState, Plan, Situation, preflight};
+use kinit_planner::{Finding, HostObservation, Leaving, NodeState, Plan, Situation, preflight, strangers};
 use kinit_resource::{Facts, Place, Resource, Shared};
 use kinit_workflow::{Lane, Listener, Stage};
 use kube::{Api, Client};
@@ -24,6 +24,7 @@ use crate::drain::{self, DrainOptions};
 use crate::execute::Steps;
 use crate::hosts::{ConnectOptions, Hosts};
 use crate::request::{Request, Wanted};
+use crate::reset::Strangers;
 use crate::{PARALLELISM, access, objects, record};
 
 /// An operation that has begun: everything that it works on is connected.
@@ -37,20 +38,27 @@ pub struct Run {
 }
 
 impl Run {
-    /// Connects, and finds out what the request means for the cluster that is there.
+    /// Connects, and finds out what the request means for the cluster that is there. `known` is the cluster's authority
+    /// as the desk knows it.
     pub async fn begin(
         file: Cluster,
         request: &Request,
         bundle: Arc<LocalBundle>,
         options: &ConnectOptions,
         drain: DrainOptions,
+        known: Option<&str>,
     ) -> Result<Self> {
         let named = request.named();
         let mut hosts = Hosts::connect(&file, file.spec.hosts.iter().chain(named), options).await?;
         if request.is_init() {
             hosts.need_all()?;
         }
-        let client = access::client_if_up(&hosts, &file).await?;
+        // Nothing is asked of another cluster's hosts: its authority would sign, and its API answer.
+        let others = strangers(&file, &hosts.facts(&file).await?, known);
+        if !others.is_empty() && !request.is_init() {
+            return Err(Strangers(others).into());
+        }
+        let client = if others.is_empty() { access::client_if_up(&hosts, &file).await? } else { None };
         let previous = match &client {
             Some(client) => record::read(client).await?,
             None => None,
