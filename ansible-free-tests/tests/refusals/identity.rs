@@ -92,7 +92,7 @@ fn lost_secrets_are_not_made_anew(lab: &Lab, file: &str, kubeconfig: &str) {
         lab,
         &init,
         6,
-        &["ca.key is on no control plane (cp1 has its certificate: an external authority)", "ca.key back into"],
+        &["ca.key is on no control plane (cp1 has its certificate: an external authority)", "or put ca.key into"],
     );
     on("mv /var/tmp/ca.key /etc/kubernetes/pki/");
     on(
