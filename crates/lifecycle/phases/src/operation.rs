@@ -54,7 +54,9 @@ impl Run {
             hosts.need_all()?;
         }
         // Nothing is asked of another cluster's hosts: its authority would sign, and its API answer.
-        let others = strangers(&file, &hosts.facts(&file).await?, known);
+        let mut facts = hosts.facts(&file).await?;
+        let data_dir = file.spec.etcd.data_dir.clone();
+        let others = strangers(&file, &facts, known);
         if !others.is_empty() && !request.is_init() {
             return Err(Strangers(others).into());
         }
@@ -65,7 +67,11 @@ impl Run {
         };
         let wanted = request.resolve(file, previous)?;
         hosts.add(&wanted.cluster, wanted.cluster.spec.hosts.iter().chain(&wanted.leaving), options).await?;
-        let facts = hosts.facts(&wanted.cluster).await?;
+        // Gathering them writes to the hosts' disks: not twice without need.
+        let is_new = |name: &str| !facts.contains_key(name);
+        if hosts.names().any(is_new) || data_dir != wanted.cluster.spec.etcd.data_dir {
+            facts = hosts.facts(&wanted.cluster).await?;
+        }
         Ok(Self { wanted, hosts: Arc::new(hosts), bundle, facts, client, drain })
     }
 
