@@ -98,6 +98,24 @@ impl Lab {
         self.playground("ssh", &[host, command])?.ok(&format!("on {host}: {command}"))
     }
 
+    /// Copies the programs and images under test to a folder of a host.
+    pub fn copy_bundle(&self, host: &str, folder: &str) -> Result<()> {
+        let bundle = self.kinit.parent().context("the program under test has no folder")?;
+        let mut files = Command::new("tar");
+        files
+            .args(["--create", "--directory"])
+            .arg(bundle)
+            .args(["bundle.yaml", "kinit", "hyperkube", "images"])
+            .stdout(Stdio::piped());
+        let mut files = files.spawn().context("start tar")?;
+        let mut unpack = self.kinit_command(&["playground", "ssh", "--name", &self.name, host]);
+        unpack.arg(format!("mkdir -p {folder} && tar --extract --directory {folder}"));
+        unpack.stdin(files.stdout.take().context("tar has no output")?);
+        let unpacked = Ran::from(&unpack.output().context("start kinit")?).ok("copy the bundle");
+        files.wait().context("wait for tar")?;
+        unpacked.map(drop)
+    }
+
     /// A kubectl with the cluster administrator's kubeconfig, not started yet.
     pub fn kubectl_command(&self, kubectl: Kubectl, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(kubectl.path()?);

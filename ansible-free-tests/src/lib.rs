@@ -4,13 +4,16 @@
 //! Lab ── kinit(...) ──► the program under test, as its users start it
 //!     ── kubectl(...) ► Debian's kubectls, unmodified
 //!     ── ssh(...) ────► what is on a host
+//! Traffic ──────────► clients that work through the load balancer the whole time
 //!     └─ taken down when the test process ends, however it ends
 //! ```
 
 mod follow;
 mod kubectl;
 mod lab;
+pub mod traffic;
 
 pub use follow::Follow;
 pub use kubectl::Kubectl;
 pub use lab::{Lab, Ran, eventually};
+pub use traffic::Traffic;

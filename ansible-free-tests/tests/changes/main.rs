@@ -3,17 +3,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../cluster/traffic.rs"]
-mod traffic;
+mod balancers;
+mod certificates;
+mod rotation;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use ansible_free_tests::{Lab, Ran, eventually};
+use ansible_free_tests::{Lab, Ran, Traffic, eventually};
 use anyhow::{Result, ensure};
 use serde_json::Value;
-
-use traffic::Traffic;
 
 /// Without retries a call may meet a server that stops; a call after it finds another.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -24,18 +23,14 @@ fn a_cluster_changes() {
     let lab = standing.unwrap_or_else(|| Lab::up("change", 1, 4, 2).unwrap());
     let cluster = Changing::start(&lab, &[("lb1", "loadbalancer"), ("cp1", "control-plane"), ("w1", "worker")]);
     let traffic = Traffic::start(&lab.dir.join("admin.conf")).unwrap();
-    let during = |what: &str, change: &dyn Fn()| {
-        let ready = Instant::now();
-        eventually(Duration::from_secs(60), || traffic.flows(ready)).unwrap();
-        let begun = Instant::now();
-        change();
-        let silences = traffic.longest_silence(begun);
-        println!("-- {what}: {:.0} s, longest silence {silences:.1?}", begun.elapsed().as_secs_f64());
-        assert!(silences.iter().all(|(_, silence)| *silence < SILENCE), "{what}: {silences:?}");
-    };
+    let during = |what: &str, change: &dyn Fn()| traffic.during(what, SILENCE, change);
     during("from 1 to 3 control planes", &|| cluster.grows());
+    during("the machine that the oldest connections lead to loses power", &|| cluster.loses_power(&traffic, "cp1"));
     during("a machine installed anew", &|| cluster.gets_a_machine_back());
     during("a machine lost for good, another in its place", &|| cluster.replaces_a_machine());
+    let control_planes = ["cp1", "cp2", "cp4"];
+    during("the cluster's authority replaced", &|| rotation::of_the_authority(&cluster, &traffic, &control_planes));
+    during("keys replaced", &|| rotation::of_keys(&cluster, &control_planes));
     during("without the first control plane", &|| cluster.loses_its_first_control_plane());
     during("a worker becomes a control plane, and one again", &|| cluster.changes_roles());
     during("a worker leaves", &|| cluster.drains());
@@ -138,6 +133,15 @@ impl<'a> Changing<'a> {
         self.has_members(&["cp1", "cp2", "cp3"]);
         let again = self.run("apply", &["--yes", "--plan", &saved]);
         assert!(again.code == 6 && again.err.contains("not as it was"), "{}", again.err);
+    }
+
+    /// Of the balancer's process that has made them only these connections are left: it checks no server any more.
+    fn loses_power(&self, traffic: &Traffic, host: &str) {
+        self.lab.playground("power-off", &[host]).unwrap().ok("power off").unwrap();
+        let off = Instant::now();
+        eventually(Duration::from_secs(30), || traffic.flows(off + SILENCE)).unwrap();
+        self.lab.playground("power-on", &[host]).unwrap().ok("power on").unwrap();
+        self.is_as_wanted();
     }
 
     fn gets_a_machine_back(&self) {

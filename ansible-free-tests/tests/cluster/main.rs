@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod availability;
-mod traffic;
 mod verbs;
 
 use std::time::Instant;

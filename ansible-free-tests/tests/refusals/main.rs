@@ -134,6 +134,21 @@ fn an_occupied_port_is_found_and_can_be_ignored_by_name() {
 }
 
 #[test]
+fn hosts_that_do_not_reach_each_other_are_told() {
+    let lab = lab();
+    lab.playground("partition", &["cp1", "w1"]).unwrap().ok("partition").unwrap();
+    let ran = lab.on_cluster("init", &["--dry-run"]).unwrap();
+    lab.playground("heal", &[]).unwrap().ok("heal").unwrap();
+    assert_eq!(ran.code, 5, "{}", ran.err);
+    for (from, to, port) in [("cp1", "w1", "10250"), ("w1", "cp1", "6443")] {
+        let line = ran.err.lines().find(|line| line.contains(&format!("failed: {from}: HostToHost")));
+        let line = line.unwrap_or_else(|| panic!("{from}: {}", ran.err));
+        assert!(line.contains(&format!("does not get through to {to}")) && line.contains(port), "{line}");
+    }
+    untouched(lab);
+}
+
+#[test]
 fn all_that_is_wrong_with_hosts_is_told_at_once() {
     let lab = lab();
     let lie = |file: &str, text: &str| {

@@ -11,6 +11,7 @@ const PROGRAMS: &[(&str, Main)] = &[
     ("kube-apiserver", kinit_apiserver::main),
     ("kube-controller-manager", kinit_controllers::main),
     ("kube-scheduler", kinit_scheduler::main),
+    ("cloud-controller-manager", kinit_cloud_baremetal::main),
     ("kubelet", kinit_kubelet::main),
     ("kube-proxy", kinit_proxy::main),
     ("kube-netd", kinit_netd::main),

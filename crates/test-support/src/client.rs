@@ -15,8 +15,13 @@ impl TestApiServer {
 
     /// An HTTP client with an administrator's certificate.
     pub fn admin(&self) -> Result<ClientBuilder> {
-        let pem = [self.read("apiserver-kubelet-client.crt")?, self.read("apiserver-kubelet-client.key")?].concat();
-        Ok(self.stranger()?.identity(Identity::from_pem(&pem).context("the administrator's certificate")?))
+        self.bearer_of("apiserver-kubelet-client")
+    }
+
+    /// An HTTP client with the certificate `NAME.crt` of the tree.
+    pub fn bearer_of(&self, name: &str) -> Result<ClientBuilder> {
+        let pem = [self.read(&format!("{name}.crt"))?, self.read(&format!("{name}.key"))?].concat();
+        Ok(self.stranger()?.identity(Identity::from_pem(&pem).with_context(|| format!("use the certificate {name}"))?))
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>> {

@@ -11,15 +11,10 @@ pub mod bench;
 mod client;
 pub mod etcd;
 pub mod pki;
+mod ports;
 
 pub use apiserver::{ControlPlane, TestApiServer};
 pub use client::kube_client;
 pub use etcd::TestEtcd;
 pub use pki::TestPki;
-
-use std::net::TcpListener;
-
-/// A port that was free a moment ago.
-pub fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
+pub use ports::free_port;

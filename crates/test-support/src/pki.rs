@@ -94,6 +94,11 @@ impl TestPki {
         self.leaf(name, common_name, groups, Vec::new(), &self.ca, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// Issues a client certificate by the front proxies' CA, as `NAME.crt` and `NAME.key`.
+    pub fn front_proxy(&self, name: &str, common_name: &str) -> Result<()> {
+        self.leaf(name, common_name, &[], Vec::new(), &self.front, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
     /// Issues a serving certificate (a kubelet's, for example), as `NAME.crt` and `NAME.key`.
     pub fn server(&self, name: &str, common_name: &str, addresses: &[IpAddr], dns: &[&str]) -> Result<()> {
         let mut names: Vec<SanType> = addresses.iter().map(|a| SanType::IpAddress(*a)).collect();

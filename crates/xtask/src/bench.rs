@@ -8,7 +8,7 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::Value;
 
 use crate::run::run as start;
-use crate::{bundle, etcd, setup};
+use crate::{bundle, programs, setup};
 
 /// What can be measured.
 #[derive(Subcommand)]
@@ -59,7 +59,7 @@ fn control_plane(bench: &str, programs: &Programs) -> Result<()> {
     command.arg(bench).arg("--hyperkube").arg(built.join("hyperkube")).args(&programs.flags);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     println!("profile {profile}, {cores} cores");
-    start(command.env("PATH", etcd::path()?))
+    start(command.env("PATH", programs::path(&[programs::ETCD])?))
 }
 
 /// Resident memory of each component's main process.

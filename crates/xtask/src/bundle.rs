@@ -35,10 +35,19 @@ pub fn release() -> Result<PathBuf> {
     // Earlier builds put it here; init would import it on all hosts.
     match std::fs::remove_file(dir.join(DEMO_ARCHIVE)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).context("remove the demonstration's image")
+            return Err(error).context("remove the demonstration's image");
         }
-        _ => Ok(dir),
+        _ => {}
     }
+    describe(&dir)?;
+    Ok(dir)
+}
+
+/// Writes the bundle's manifest.
+fn describe(dir: &Path) -> Result<()> {
+    let mut command = std::process::Command::new(dir.join("kinit"));
+    command.args(["bundle", "create"]).arg(dir).stdout(std::process::Stdio::null());
+    run_program(&mut command)
 }
 
 /// Builds `programs` with a profile of cargo's and returns the folder they are in.
@@ -58,10 +67,11 @@ pub fn for_tests() -> Result<PathBuf> {
     let dir = target_dir().join("test-bundle");
     assemble(&programs(PROGRAMS, "dev")?, &dir)?;
     images::write(&dir.join(DEMO_ARCHIVE), &demo_image()?)?;
+    describe(&dir)?;
     Ok(dir)
 }
 
-/// Puts `DIR/{kinit,hyperkube,images/*.tar}` together.
+/// Puts `DIR/{kinit,hyperkube,images/*.tar}` together; its manifest is still to be written.
 fn assemble(built: &Path, dir: &Path) -> Result<()> {
     let image_dir = dir.join("images");
     std::fs::create_dir_all(&image_dir).with_context(|| format!("create {}", image_dir.display()))?;

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result};
 
 use crate::run::{cargo, root};
-use crate::{bundle, etcd, setup, tidy};
+use crate::{bundle, programs, setup, tidy};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -54,7 +54,7 @@ fn steps(args: &Args) -> Vec<(&'static str, Check)> {
     steps.push(("unit and integration tests", |count| {
         let mut command = cargo();
         command.args(["test", "--workspace", "--exclude", "ansible-free-tests", "--no-fail-fast"]);
-        test(count, command.env("PATH", etcd::path()?))
+        test(count, command.env("PATH", programs::path(&[programs::ETCD, programs::CONTAINERD])?))
     }));
     if !args.quick {
         steps.push(("end-to-end tests", end_to_end));

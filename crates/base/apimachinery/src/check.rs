@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use crate::quantity::Quantity;
-use crate::schema::{Field, Schema, Ty, schema};
+use crate::schema::{Field, Other, Schema, Ty, schema};
 
 /// Checks and prunes `value` in place. Unknown fields' paths are added to `unknown`; `Err` is the decoder's message.
 pub fn conform(value: &mut Value, ty: usize, unknown: &mut Vec<String>) -> Result<(), String> {
@@ -59,7 +59,8 @@ impl Walk<'_> {
                 self.value(child, &field.ty)?;
                 self.fields.pop();
                 self.owner = owner;
-                if !dropped(field, child) {
+                // An empty list of owners says something: that there shall be none.
+                if !dropped(field, child) || self.path == "metadata.managedFields" {
                     out.insert(key.to_owned(), child.take());
                 }
             }
@@ -99,6 +100,10 @@ impl Walk<'_> {
             Ty::List(inner) => self.list(value, inner),
             Ty::Strings => self.list(value, &Ty::Str),
             Ty::Map(inner) => self.map(value, inner),
+            Ty::Or(_, Other::Bool) if value.is_boolean() => Ok(()),
+            Ty::Or(inner, Other::List) if value.is_array() => self.list(value, inner),
+            Ty::Or(_, Other::Strings) if value.is_array() => self.list(value, &Ty::Str),
+            Ty::Or(inner, _) => self.value(value, inner),
             _ => Ok(()),
         }
     }
@@ -195,6 +200,7 @@ fn dropped(field: &Field, value: &Value) -> bool {
         return false;
     }
     match value {
+        _ if matches!(field.ty, Ty::Raw | Ty::Or(..)) => value.is_null(),
         Value::Array(items) => items.is_empty(),
         Value::Object(map) => map.is_empty() && matches!(field.ty, Ty::Map(_)),
         _ if field.pointer => false,

@@ -34,6 +34,8 @@ fn inside(value: &mut Value, ty: &Ty) {
     match (ty, value) {
         (Ty::Message(inner), value) => complete(value, *inner),
         (Ty::List(inner), Value::Array(items)) => items.iter_mut().for_each(|item| inside(item, inner)),
+        (Ty::Or(inner, _), Value::Array(items)) => items.iter_mut().for_each(|item| inside(item, inner)),
+        (Ty::Or(inner, _), value) => inside(value, inner),
         (Ty::Map(inner), Value::Object(map)) => map.values_mut().for_each(|item| inside(item, inner)),
         _ => {}
     }
@@ -73,9 +75,15 @@ fn zero(field: &Field) -> Option<Value> {
             let fields = always(inner).into_iter().map(|(name, zero)| (name.to_owned(), zero));
             Value::Object(fields.collect::<Map<_, _>>())
         }
-        Ty::Bytes | Ty::Time | Ty::MicroTime | Ty::Raw | Ty::Fields | Ty::Strings | Ty::List(_) | Ty::Map(_) => {
-            Value::Null
-        }
+        Ty::Bytes
+        | Ty::Time
+        | Ty::MicroTime
+        | Ty::Raw
+        | Ty::Fields
+        | Ty::Strings
+        | Ty::List(_)
+        | Ty::Map(_)
+        | Ty::Or(..) => Value::Null,
     })
 }
 

@@ -9,14 +9,18 @@
 //! apply    server-side apply and field ownership
 //! selector labels and fields          status   upstream's Status answers
 //! quantity resource.Quantity          names    DNS names, labels; generateName
-//! meta     typed looks into an object's metadata
+//! jsonpath paths of printer columns
+//! structural  schemas of custom resources          typed   what is known of a kind, built in or custom
+//! meta     typed looks into an object's metadata      address_range  addresses of load balancers' pools
 //! ```
 
+pub mod address_range;
 pub mod apply;
 pub mod check;
 pub mod complete;
 pub mod decode;
 pub mod encode;
+pub mod jsonpath;
 pub mod meta;
 pub mod names;
 pub mod patch;
@@ -25,6 +29,8 @@ pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod structural;
 pub mod time;
+pub mod typed;
 
 pub use status::{ApiError, Cause};

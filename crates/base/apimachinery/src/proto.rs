@@ -5,7 +5,7 @@
 use base64::Engine;
 use serde_json::{Map, Value};
 
-use crate::schema::{Field, Ty, schema};
+use crate::schema::{Field, Other, Ty, schema};
 
 /// Media type of such bodies.
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
@@ -248,8 +248,28 @@ fn single(ty: &Ty, wire: &Wire<'_>, depth: u32) -> Result<Option<Value>, Malform
             format!("{}s", nanos as f64 / 1e9).into()
         }
         (Ty::Message(inner), Wire::Bytes(b)) => Value::Object(message(*inner, b, depth + 1)?),
+        (Ty::Or(inner, other), Wire::Bytes(b)) => alternative(inner, *other, b, depth)?,
         _ => return Ok(None),
     }))
+}
+
+/// A schema or what stands in its place: `{allows = 1, schema = 2}`, or `{schema = 1, list = 2}`.
+fn alternative(inner: &Ty, other: Other, bytes: &[u8], depth: u32) -> Result<Value, Malformed> {
+    let (mut schema, mut list, mut allows, mut reader) = (None, Vec::new(), false, Reader(bytes));
+    while let Some((number, wire)) = reader.next_field()? {
+        match (number, other) {
+            (1, Other::Bool) => allows = matches!(wire, Wire::Varint(n) if n != 0),
+            (2, Other::Bool) | (1, _) => schema = single(inner, &wire, depth)?,
+            (2, Other::List) => list.extend(single(inner, &wire, depth)?),
+            (2, Other::Strings) => list.extend(single(&Ty::Str, &wire, depth)?),
+            _ => {}
+        }
+    }
+    Ok(match (schema, other) {
+        (Some(schema), _) => schema,
+        (None, Other::Bool) => allows.into(),
+        (None, _) => list.into(),
+    })
 }
 
 fn first_bytes(bytes: &[u8]) -> Result<&[u8], Malformed> {
@@ -304,6 +324,33 @@ mod tests {
         let mut out = vec![number << 3 | 2, u8::try_from(body.len()).unwrap()];
         out.extend_from_slice(body);
         out
+    }
+
+    /// Numbers above 15 take two bytes.
+    fn far_field(number: u16, body: &[u8]) -> Vec<u8> {
+        let tag = number << 3 | 2;
+        let mut out = vec![(tag & 0x7f) as u8 | 0x80, (tag >> 7) as u8, u8::try_from(body.len()).unwrap()];
+        out.extend_from_slice(body);
+        out
+    }
+
+    #[test]
+    fn schemas_and_what_stands_in_their_place() {
+        let text = field(5, b"string");
+        let schema = [
+            field(5, b"object"),
+            far_field(24, &field(1, &text)),
+            far_field(30, &[8, 1]),
+            far_field(33, &field(2, &text)),
+            far_field(36, &field(1, b"[1]")),
+        ]
+        .concat();
+        let ty = crate::schema::schema().by_name("apiextensions.v1.JSONSchemaProps").unwrap();
+        let want = json!({"type": "object", "items": {"type": "string"}, "additionalProperties": true,
+            "additionalItems": {"type": "string"}, "example": [1]});
+        assert_eq!(decode(ty, &schema).unwrap(), want);
+        let many = far_field(24, &[field(2, &text), field(2, &text)].concat());
+        assert_eq!(decode(ty, &many).unwrap()["items"], json!([{"type": "string"}, {"type": "string"}]));
     }
 
     #[test]

@@ -1,19 +1,24 @@
-//! What is known of every built-in API type, read once from `data/schema.json` (made by `cargo xtask schema`).
+//! What is known of every built-in API type, read once from `data/schema.json` (made by `cargo xtask schema`) and
+//! `data/apiextensions.json` and `data/apiregistration.json` (definitions of custom resources and APIServices, which
+//! k8s.io/api does not hold).
 //!
 //! A field is one string there: `name number type flags... m=KEY s=STRATEGY l=LIST d=DEFAULT`. Types are `s` string,
 //! `i` int32, `l` int64, `b` bool, `d` double, `y` bytes, `q` Quantity, `x` IntOrString, `t` Time, `u` MicroTime,
 //! `D` Duration, `r` RawExtension, `f` FieldsV1, `S` a list of strings that protobuf wraps in a message, a type's
-//! name, `[]T` or `{}T` (a map from strings). Flags: `p` pointer, `o` omitempty, `r` required, `i` inlined, `z`
-//! omitzero.
+//! name, `[]T` or `{}T` (a map from strings), `b|T`, `a|T` or `S|T` (a T or a boolean, a list of T, a list of strings).
+//! Flags: `p` pointer, `o` omitempty, `r` required, `i` inlined, `z`
+//! omitzero. `atomic` lists the types that are owned as a whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 static DATA: &str = include_str!("../data/schema.json");
-static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::parse(DATA));
+static DEFINITIONS: &str = include_str!("../data/apiextensions.json");
+static REGISTRATION: &str = include_str!("../data/apiregistration.json");
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::parse(&[DATA, DEFINITIONS, REGISTRATION]));
 
 /// The type of a field's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +57,19 @@ pub enum Ty {
     List(Box<Ty>),
     /// A map from strings.
     Map(Box<Ty>),
+    /// A value, or in its place something else; on the wire a message that holds one of them.
+    Or(Box<Ty>, Other),
+}
+
+/// What may stand in the place of a schema (`JSONSchemaPropsOrBool` and its kin).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Other {
+    /// A boolean.
+    Bool,
+    /// A list of the same.
+    List,
+    /// A list of strings.
+    Strings,
 }
 
 /// How a list's elements relate, from `x-kubernetes-list-type`.
@@ -103,6 +121,8 @@ pub struct Type {
     pub name: String,
     /// In the order of declaration.
     pub fields: Vec<Field>,
+    /// Replaced and owned as a whole (`+structType=atomic`).
+    pub atomic: bool,
     json: HashMap<String, (usize, usize)>,
     numbers: HashMap<u32, usize>,
 }
@@ -115,9 +135,11 @@ pub struct Schema {
     kinds: HashMap<(String, String, String), usize>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Data {
     kinds: Vec<(String, String, String, String)>,
+    #[serde(default)]
+    atomic: HashSet<String>,
     types: serde_json::Map<String, Value>,
 }
 
@@ -127,13 +149,19 @@ pub fn schema() -> &'static Schema {
 }
 
 impl Schema {
-    fn parse(text: &str) -> Self {
-        // The file is part of the program and checked by this module's tests; a broken one gives an empty schema.
-        let Ok(data) = serde_json::from_str::<Data>(text) else { return Self::default() };
+    fn parse(texts: &[&str]) -> Self {
+        // The files are part of the program and checked by this module's tests; a broken one gives no types.
+        let mut data = Data::default();
+        for part in texts.iter().filter_map(|text| serde_json::from_str::<Data>(text).ok()) {
+            data.kinds.extend(part.kinds);
+            data.atomic.extend(part.atomic);
+            data.types.extend(part.types);
+        }
         let names: HashMap<String, usize> = data.types.keys().enumerate().map(|(i, n)| (n.clone(), i)).collect();
         let mut types: Vec<Type> = data.types.iter().map(|(name, fields)| Type::parse(name, fields, &names)).collect();
         let inlined: Vec<HashMap<String, (usize, usize)>> = (0..types.len()).map(|i| flatten(&types, i)).collect();
         for (ty, json) in types.iter_mut().zip(inlined) {
+            ty.atomic = data.atomic.contains(&ty.name);
             ty.json = json;
             ty.numbers = ty.fields.iter().enumerate().map(|(i, f)| (f.number, i)).collect();
         }
@@ -256,6 +284,15 @@ impl Ty {
         if let Some(inner) = word.strip_prefix("{}") {
             return Some(Self::Map(Box::new(Self::parse(inner, names)?)));
         }
+        if let Some((other, inner)) = word.split_once('|') {
+            let other = match other {
+                "b" => Other::Bool,
+                "a" => Other::List,
+                "S" => Other::Strings,
+                _ => return None,
+            };
+            return Some(Self::Or(Box::new(Self::parse(inner, names)?), other));
+        }
         Some(match word {
             "s" => Self::Str,
             "i" => Self::I32,
@@ -295,7 +332,8 @@ mod tests {
 
     #[test]
     fn every_field_of_the_data_is_understood() {
-        let data: Data = serde_json::from_str(DATA).unwrap();
+        let mut data: Data = serde_json::from_str(DATA).unwrap();
+        data.types.extend(serde_json::from_str::<Data>(DEFINITIONS).unwrap().types);
         let names: HashMap<String, usize> = data.types.keys().enumerate().map(|(i, n)| (n.clone(), i)).collect();
         for (name, fields) in &data.types {
             for cell in fields.as_array().unwrap() {

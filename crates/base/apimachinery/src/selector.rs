@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::meta::strings;
 
 /// One term of a label selector.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Requirement {
     /// The label.
     pub key: String,
@@ -16,7 +16,7 @@ pub struct Requirement {
 }
 
 /// What a term asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Op {
     /// One of these values.
     In(Vec<String>),
@@ -33,7 +33,7 @@ pub enum Op {
 }
 
 /// All terms must hold; the empty selector selects everything.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LabelSelector(pub Vec<Requirement>);
 
 impl LabelSelector {

@@ -293,6 +293,14 @@ impl FieldErrors {
     pub fn too_long(&mut self, field: &str, limit: usize) {
         self.push("FieldValueTooLong", field, format!("Too long: may not be more than {limit} bytes"));
     }
+    /// A value of a wrong type.
+    pub fn type_invalid(&mut self, field: &str, value: &Value, detail: &str) {
+        self.push("FieldValueTypeInvalid", field, format!("Invalid value: {}: {detail}", shown(value)));
+    }
+    /// A collection of more than `limit` elements.
+    pub fn too_many(&mut self, field: &str, actual: usize, limit: u64) {
+        self.push("FieldValueTooMany", field, format!("Too many: {actual}: must have at most {limit} items"));
+    }
     /// A value outside a set, which is told in the order given.
     pub fn not_supported_of(&mut self, field: &str, value: &Value, allowed: &[&str]) {
         let allowed: Vec<String> = allowed.iter().map(|a| format!("\"{a}\"")).collect();

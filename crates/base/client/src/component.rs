@@ -12,6 +12,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::ArgAction;
 use kinit_component_base::Shutdown;
+use kinit_component_base::ciphers::TlsArgs;
+use kinit_component_base::compatibility::CompatibilityArgs;
 use kinit_component_base::flags::only_false;
 use kinit_component_base::health::Checks;
 use kinit_component_base::logs::LoggingArgs;
@@ -29,6 +31,9 @@ const RELEASE: Duration = Duration::from_millis(1200);
 /// is each one's own.
 #[derive(clap::Args, Debug, Clone)]
 pub struct ComponentArgs {
+    /// The minor version whose behaviour is asked for.
+    #[command(flatten)]
+    pub compatibility: CompatibilityArgs,
     /// Kubeconfig with the API server's address and this component's identity
     #[arg(long)]
     pub kubeconfig: PathBuf,
@@ -47,6 +52,9 @@ pub struct ComponentArgs {
     /// Key of --tls-cert-file
     #[arg(long, requires = "tls_cert_file")]
     pub tls_private_key_file: Option<PathBuf>,
+    /// Versions and suites of TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// CA of client certificates on the secure port
     #[arg(long)]
     pub client_ca_file: Option<PathBuf>,
@@ -79,6 +87,8 @@ pub async fn lead<Fut>(
 where
     Fut: Future<Output = Result<JoinSet<Result<()>>>>,
 {
+    // What is served differs between minor versions, and not what these components do with it.
+    args.compatibility.resolve()?;
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
     tasks.spawn(serve(name, args.clone(), secure_port, shutdown.clone()));
     let mut lost = None;
@@ -136,6 +146,7 @@ async fn serve(name: &'static str, args: ComponentArgs, secure_port: u16, shutdo
     let port = SecurePort {
         address: SocketAddr::new(args.bind_address, secure_port),
         certificate: args.tls_cert_file.zip(args.tls_private_key_file),
+        tls: args.tls,
         client_ca: args.client_ca_file,
         requestheader_ca: args.requestheader_client_ca_file,
     };

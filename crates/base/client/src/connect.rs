@@ -19,6 +19,8 @@ use rustls::client::ResolvesClientCert;
 use rustls::sign::CertifiedKey;
 use tower::{ServiceBuilder, ServiceExt};
 
+use crate::counted::Counted;
+
 const CONNECT: Duration = Duration::from_secs(4);
 /// For the whole of a connection's beginning: a server that stops in the middle of a handshake sends nothing more, and
 /// no ping runs yet.
@@ -139,7 +141,8 @@ where
         .layer(config.extra_headers_layer().context("prepare the request headers")?)
         .map_request(dress)
         .map_err(tower::BoxError::from)
-        .service(hyper);
+        // The innermost: here a request has its whole URI.
+        .service(Counted(hyper));
     Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
 }
 

@@ -4,6 +4,7 @@
 //! clocks need not agree. The leader gives up when it could not renew for `renew_deadline`, which is shorter than
 //! `lease_duration`: there is never a moment with two.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -11,6 +12,9 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kinit_component_base::flags::{boolean, duration};
+use kinit_component_base::metrics;
+use kinit_component_base::metrics::prometheus_client::metrics::family::Family;
+use kinit_component_base::metrics::prometheus_client::metrics::gauge::Gauge;
 use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
 use tokio_util::sync::CancellationToken;
@@ -125,6 +129,7 @@ impl Leadership {
 /// Waits until this candidate leads, then keeps renewing in the background. `shutdown` releases the lease, so that the
 /// next leader need not wait.
 pub async fn elect(client: Client, election: Election, shutdown: CancellationToken) -> Result<Option<Leadership>> {
+    leading(&election.name).set(0);
     election.validate()?;
     let api: Api<Lease> = Api::namespaced(client, &election.namespace);
     let mut seen = None;
@@ -140,8 +145,27 @@ pub async fn elect(client: Client, election: Election, shutdown: CancellationTok
     };
     tracing::info!(lease = election.name, identity = election.identity, "became leader");
     let lost = CancellationToken::new();
+    let status = leading(&election.name);
+    status.set(1);
+    let over = lost.clone();
+    tokio::spawn(async move {
+        over.cancelled().await;
+        status.set(0);
+    });
     tokio::spawn(keep(api, election, seen, since, lost.clone(), shutdown));
     Ok(Some(Leadership { lost }))
+}
+
+/// `leader_election_master_status`: 1 while this process leads, by the name of its lease.
+fn leading(name: &str) -> Gauge {
+    static STATUS: LazyLock<Family<[(&'static str, String); 1], Gauge>> = LazyLock::new(|| {
+        let status = Family::default();
+        let help =
+            "Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, 1 indicates master";
+        metrics::global().register("leader_election_master_status", help, status.clone());
+        status
+    });
+    STATUS.get_or_create_owned(&[("name", name.to_owned())])
 }
 
 async fn keep(

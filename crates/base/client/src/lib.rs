@@ -12,6 +12,7 @@
 
 pub mod component;
 mod connect;
+mod counted;
 pub mod events;
 pub mod informer;
 pub mod leader;

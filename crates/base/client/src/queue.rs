@@ -11,7 +11,7 @@
 
 mod metrics;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;
 use std::future::Future;
 use std::hash::Hash;
@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use metrics::QueueMetrics;
+use metrics::{QueueMetrics, Running};
 
 const FIRST_DELAY: Duration = Duration::from_millis(5);
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
@@ -41,7 +41,8 @@ struct State<K> {
     order: VecDeque<K>,
     /// Due since.
     dirty: HashMap<K, Instant>,
-    active: HashSet<K>,
+    /// Handed out since.
+    active: HashMap<K, Instant>,
     failures: HashMap<K, u32>,
     delayed: HashMap<K, Instant>,
 }
@@ -51,7 +52,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> Default for Queue<K> {
         let state = State {
             order: VecDeque::new(),
             dirty: HashMap::new(),
-            active: HashSet::new(),
+            active: HashMap::new(),
             failures: HashMap::new(),
             delayed: HashMap::new(),
         };
@@ -75,7 +76,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
         if let Some(metrics) = self.metrics.get() {
             metrics.added();
         }
-        if state.active.contains(&key) {
+        if state.active.contains_key(&key) {
             return;
         }
         state.order.push_back(key);
@@ -152,7 +153,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
                     if let (Some(metrics), Some(due)) = (self.metrics.get(), due) {
                         metrics.taken(due.elapsed());
                     }
-                    state.active.insert(key.clone());
+                    state.active.insert(key.clone(), Instant::now());
                     if !state.order.is_empty() {
                         self.wake.notify_one();
                     }
@@ -161,6 +162,13 @@ impl<K: Clone + Eq + Hash + Send + 'static> Queue<K> {
             }
             woken.await;
         }
+    }
+
+    /// For how long the keys that were handed out have been worked on.
+    fn running(&self) -> Running {
+        let state = self.state.lock();
+        let times = state.active.values().map(Instant::elapsed);
+        times.fold(Running::default(), |all, time| Running { sum: all.sum + time, longest: all.longest.max(time) })
     }
 
     /// Gives a key back; it becomes due again when it was added meanwhile.
@@ -217,11 +225,16 @@ impl<K: Clone + Eq + Hash + Display + Send + Sync + 'static> Queue<K> {
         }
     }
 
-    fn measure(&self, name: &'static str) {
-        let state = self.state.lock();
-        let metrics = self.metrics.get_or_init(|| QueueMetrics::of(name));
-        // Keys that came before the name did.
-        state.dirty.keys().for_each(|_| metrics.added());
+    fn measure(self: &Arc<Self>, name: &'static str) {
+        {
+            let state = self.state.lock();
+            let metrics = self.metrics.get_or_init(|| QueueMetrics::of(name));
+            // Keys that came before the name did.
+            state.dirty.keys().for_each(|_| metrics.added());
+        }
+        // Not under the queue's lock, which is taken where metrics are rendered.
+        let queue = Arc::downgrade(self);
+        metrics::follow(name, move || queue.upgrade().map(|queue| queue.running()));
     }
 
     fn settle(self: &Arc<Self>, name: &'static str, key: K, result: anyhow::Result<Option<Duration>>) {
@@ -300,6 +313,45 @@ mod tests {
         assert_eq!(queue.next().await, "c");
         assert!(start.elapsed() >= Duration::from_millis(30));
         assert!(queue.state.lock().delayed.is_empty(), "the later delay is void");
+    }
+
+    #[tokio::test]
+    async fn work_that_goes_on_is_measured() {
+        let (queue, shutdown) = (Queue::new(), CancellationToken::new());
+        let go = Arc::new(Notify::new());
+        queue.add("a");
+        queue.add("b");
+        let gate = go.clone();
+        let work = move |_: &'static str| {
+            let gate = gate.clone();
+            async move {
+                gate.notified().await;
+                Ok(None)
+            }
+        };
+        let running = tokio::spawn(queue.clone().run("slow", 2, shutdown.clone(), work));
+        while queue.state.lock().active.len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let value = |metric: &str| -> f64 {
+            let text = kinit_component_base::metrics::global().render();
+            let start = format!("workqueue_{metric}_seconds{{name=\"slow\"}} ");
+            let line = text.lines().find_map(|line| line.strip_prefix(&start).map(str::to_owned));
+            line.unwrap_or_else(|| panic!("{metric} is missing: {text}")).parse().unwrap()
+        };
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let (longest, sum) = (value("longest_running_processor"), value("unfinished_work"));
+        assert!(longest >= 0.02 && sum >= 0.04, "{longest} {sum}");
+        go.notify_waiters();
+        while !queue.state.lock().active.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((value("longest_running_processor"), value("unfinished_work")), (0.0, 0.0));
+        shutdown.cancel();
+        running.await.unwrap();
+        drop(queue);
+        value("unfinished_work");
+        assert!(!metrics::follows("slow"), "a queue that is gone is not asked again");
     }
 
     #[tokio::test]

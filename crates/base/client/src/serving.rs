@@ -21,6 +21,7 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kinit_component_base::Shutdown;
+use kinit_component_base::ciphers::TlsArgs;
 use kinit_component_base::health::Checks;
 use kinit_component_base::serve::{Connection, health_response, serve};
 use kinit_component_base::tls::ReloadingCert;
@@ -40,6 +41,8 @@ pub struct SecurePort {
     pub address: SocketAddr,
     /// Certificate and key; a self-signed pair is made in memory when absent.
     pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Versions and suites of TLS.
+    pub tls: TlsArgs,
     /// CA of client certificates; looked up in `kube-system/extension-apiserver-authentication` when absent.
     pub client_ca: Option<PathBuf>,
     /// CA of front proxies, whose `X-Remote-*` headers are believed.
@@ -85,7 +88,7 @@ pub async fn serve_secure(
         None => Arc::new(SelfSigned::new()?),
     };
     let either = EitherCa([clients.clone(), proxies.clone()].into_iter().flatten().collect());
-    let builder = rustls::ServerConfig::builder();
+    let builder = port.tls.server()?;
     let mut tls = if either.0.is_empty() {
         builder.with_no_client_auth()
     } else {

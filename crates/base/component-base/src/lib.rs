@@ -12,6 +12,8 @@
 //!                            └─ metrics /metrics
 //! ```
 
+pub mod ciphers;
+pub mod compatibility;
 pub mod flags;
 pub mod health;
 pub mod logs;

@@ -14,6 +14,8 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 
+use crate::ciphers::TlsArgs;
+
 /// A certificate and key on disk, reloaded when either file's modification time changes.
 ///
 /// The files are looked at in handshakes, at most once a second: rotation needs no signal and no restart, and costs one
@@ -79,9 +81,13 @@ pub enum ClientAuth {
     Required(PathBuf),
 }
 
-/// A server's TLS configuration: TLS 1.2 and 1.3, ALPN `h2` and `http/1.1`.
-pub fn server_config(cert: Arc<dyn ResolvesServerCert>, clients: &ClientAuth) -> Result<Arc<rustls::ServerConfig>> {
-    let builder = rustls::ServerConfig::builder();
+/// A server's TLS configuration, ALPN `h2` and `http/1.1`.
+pub fn server_config(
+    cert: Arc<dyn ResolvesServerCert>,
+    clients: &ClientAuth,
+    tls: &TlsArgs,
+) -> Result<Arc<rustls::ServerConfig>> {
+    let builder = tls.server()?;
     let mut config = match clients {
         ClientAuth::None => builder.with_no_client_auth(),
         ClientAuth::Optional(ca) => builder.with_client_cert_verifier(verifier(ca, true)?),

@@ -8,7 +8,7 @@ use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::issue::{KeyAlgorithm, Subject, Usage};
-use crate::pair;
+use crate::{pair, trust};
 
 /// What is wrong with a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub fn check(
         Err(error) => return unreadable(error.to_string()),
     };
     let mut findings = Vec::new();
-    if !is_signed_by(&cert, authorities) {
+    if trust::issuer_of(&cert, authorities).is_none() {
         findings.push(Finding::OtherIssuer);
     }
     let (begin, end) = (cert.validity().not_before.to_datetime(), cert.validity().not_after.to_datetime());
@@ -87,14 +87,6 @@ pub fn check(
     findings.extend(check_subject(&cert, subject));
     findings.extend(check_names(&cert, subject));
     findings
-}
-
-/// Whether one of the authorities signed it.
-fn is_signed_by(cert: &X509Certificate<'_>, authorities: &str) -> bool {
-    pair::certificates(authorities).iter().any(|der| {
-        let Ok((_, ca)) = X509Certificate::from_der(der) else { return false };
-        cert.issuer() == ca.subject() && cert.verify_signature(Some(ca.public_key())).is_ok()
-    })
 }
 
 fn check_subject(cert: &X509Certificate<'_>, subject: &Subject) -> Option<Finding> {
@@ -136,7 +128,7 @@ fn check_names(cert: &X509Certificate<'_>, subject: &Subject) -> Vec<Finding> {
     findings
 }
 
-fn address(bytes: &[u8]) -> Option<IpAddr> {
+pub(crate) fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4: Option<[u8; 4]> = bytes.try_into().ok();
     let v6: Option<[u8; 16]> = bytes.try_into().ok();
     v4.map(IpAddr::from).or_else(|| v6.map(IpAddr::from))

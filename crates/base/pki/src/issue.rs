@@ -27,12 +27,15 @@ pub enum Error {
     /// A name that cannot be in a certificate.
     #[error("{0:?} cannot be a name in a certificate")]
     Name(String),
+    /// What should be a certificate or a request is not DER as it should be.
+    #[error("the DER of a certificate or a request cannot be read")]
+    Der,
     /// None of the authority's certificates belongs to its key.
     #[error("none of the authority's certificates belongs to its key")]
     NoPair,
 }
 
-fn because(doing: &'static str) -> impl Fn(rcgen::Error) -> Error {
+pub(crate) fn because(doing: &'static str) -> impl Fn(rcgen::Error) -> Error {
     move |source| Error::Rcgen { doing, source }
 }
 
@@ -86,7 +89,7 @@ pub enum Usage {
 pub struct Subject {
     /// CN: the user's name towards the API.
     pub common_name: String,
-    /// O: the user's group towards the API. One at most: rcgen's names hold one value of a kind.
+    /// O: the user's group towards the API. One at most; [`crate::user_request`] has several.
     pub organization: Option<String>,
     /// Extended key usages.
     pub usages: Vec<Usage>,

@@ -16,6 +16,28 @@ fn blocks(pem: &str) -> impl Iterator<Item = Pem> + '_ {
     Pem::iter_from_buffer(pem.as_bytes()).map_while(Result::ok)
 }
 
+fn is_half(block: &Pem) -> bool {
+    matches!(block.label.as_str(), "CERTIFICATE" | "PUBLIC KEY")
+}
+
+/// How many certificates and public keys a file holds.
+pub(crate) fn count(pem: &str) -> usize {
+    blocks(pem).filter(is_half).count()
+}
+
+/// A file up to the end of its first certificate or public key.
+pub(crate) fn first(pem: &str) -> &str {
+    const END: &str = "-----END ";
+    let Some(end) = pem.find(END) else { return pem };
+    let rest = pem.get(end..).and_then(|tail| tail.find('\n')).map_or(pem.len(), |newline| end + newline + 1);
+    pem.get(..rest).unwrap_or(pem)
+}
+
+/// The DER (SubjectPublicKeyInfo) of every public key of a file.
+pub(crate) fn public_keys(pem: &str) -> Vec<Vec<u8>> {
+    blocks(pem).filter(|block| block.label == "PUBLIC KEY").map(|block| block.contents).collect()
+}
+
 /// The bits of a public key, without its algorithm's parameters, which may be written in more than one way.
 fn key_bits(block: &Pem) -> Option<Vec<u8>> {
     match block.label.as_str() {

@@ -93,6 +93,8 @@ pub enum Leaf {
     ControllerManager,
     /// scheduler.conf.
     Scheduler,
+    /// cloud-controller-manager.conf, where it runs.
+    CloudControllerManager,
     /// kube-proxy.conf.
     Proxy,
     /// kube-netd.conf.
@@ -126,6 +128,7 @@ impl Leaf {
             Self::SuperAdmin => "super-admin",
             Self::ControllerManager => "controller-manager",
             Self::Scheduler => "scheduler",
+            Self::CloudControllerManager => "cloud-controller-manager",
             Self::Proxy => "kube-proxy",
             Self::Netd => "kube-netd",
         }
@@ -163,6 +166,7 @@ impl Leaf {
             Self::SuperAdmin => client("kubernetes-super-admin", Some("system:masters")),
             Self::ControllerManager => client("system:kube-controller-manager", None),
             Self::Scheduler => client("system:kube-scheduler", None),
+            Self::CloudControllerManager => client("system:cloud-controller-manager", None),
             Self::Proxy => client("system:kube-proxy", None),
             Self::Netd => client("system:kube-netd", None),
         }

@@ -6,6 +6,7 @@
 //! The answer waits until its event is written (`--audit-log-mode=blocking`).
 
 mod log;
+mod metrics;
 mod object;
 mod policy;
 mod record;
@@ -72,6 +73,7 @@ impl Audit {
         let log = self.log.as_ref()?;
         let nobody = User::default();
         let rule = self.policy.as_ref()?.rule(start.info, start.user.unwrap_or(&nobody));
+        metrics::level(rule.level.name());
         if rule.level == Level::None {
             return None;
         }
@@ -93,7 +95,11 @@ impl Audit {
 
     /// Writes the first stage of a record; whether the request may go on.
     pub async fn received(&self, record: &mut Record) -> bool {
-        record.write(Stage::RequestReceived).await || !self.strict
+        let goes_on = record.write(Stage::RequestReceived).await || !self.strict;
+        if !goes_on {
+            metrics::rejected();
+        }
+        goes_on
     }
 }
 

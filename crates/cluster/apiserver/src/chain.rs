@@ -1,4 +1,4 @@
-//! The one chain every request goes through: authentication, audit, impersonation, limits, authorization, then the
+//! The one chain every request goes through: authentication, audit, impersonation, authorization, its turn, then the
 //! verb.
 
 use std::sync::Arc;
@@ -20,9 +20,11 @@ use crate::authn::{self, User, impersonate};
 use crate::authz::{self, Ask};
 use crate::http::negotiate::{Forms, negotiate};
 use crate::http::{ApiResponse, RequestInfo, body, info, read_limited, respond};
+use crate::limits::Turn;
 use crate::registry::Request;
+use crate::resources::Descriptor;
 use crate::server::Server;
-use crate::{dispatch, inflight, node, paths};
+use crate::{aggregation, dispatch, node, paths};
 
 /// Answers a request; never fails.
 pub async fn handle(server: Arc<Server>, request: HttpRequest<Incoming>) -> ApiResponse {
@@ -199,10 +201,51 @@ async fn authorized(
             return Err(authz::forbidden(&user, &ask, &decision.reason));
         }
     }
-    if !info.is_resource {
+    if always {
         return paths::handle(server, &request, info, &user);
     }
-    resource(server, request, info, user, deadline, record).await
+    let remote = aggregation::proxy::target(server, info);
+    if info.is_resource && remote.is_none() {
+        return resource(server, request, info, user, deadline, record).await;
+    }
+    let turn = Turn::of(server, info, "", &user, None, deadline.at);
+    let held = if deadline.long { None } else { Some(turn.wait(server).await) };
+    let result = match (held, remote) {
+        (Some(Err(error)), _) => Err(error),
+        (_, Some(remote)) => {
+            let until = (!deadline.long).then_some(deadline.at);
+            aggregation::proxy::handle(server, &remote, &user, request, until).await
+        }
+        (_, None) => paths::handle(server, &request, info, &user),
+    };
+    turn.mark(result)
+}
+
+/// The resource of a request; for one that is not known here all definitions are looked at: another server may have
+/// told the client of it.
+async fn served(server: &Arc<Server>, info: &RequestInfo) -> Result<Arc<Descriptor>, ApiError> {
+    let find = || server.registry.find(&info.group, &info.version, &info.resource);
+    // The groups that have no dot are all built in.
+    if find().is_none() && info.group.contains('.') {
+        server.definitions.settle(server).await;
+    }
+    find().ok_or_else(ApiError::no_such_path)
+}
+
+/// Whether a method is one of the resource, or of the part of it that the path names.
+fn is_allowed(desc: &Descriptor, info: &RequestInfo, method: &Method) -> bool {
+    let verbs: &[&str] = match desc.sub(&info.subresource) {
+        Some(sub) => sub.verbs,
+        None => &desc.verbs,
+    };
+    // All namespaces together can only be read, a collection not be updated, a named object not be created.
+    let everywhere = desc.namespaced && info.namespace.is_empty() && !matches!(info.verb, "list" | "watch");
+    let whole = !info.named && matches!(info.verb, "update" | "patch");
+    let again = info.named && info.verb == "create" && info.subresource.is_empty();
+    let written = info.watch_path && !matches!(*method, Method::GET | Method::HEAD);
+    // A proxy passes every method on; OPTIONS has no verb of its own.
+    let passed = info.subresource == "proxy" && info.verb.is_empty() && *method == Method::OPTIONS;
+    !(everywhere || whole || again || written) && (passed || verbs.contains(&info.verb))
 }
 
 async fn resource(
@@ -213,25 +256,14 @@ async fn resource(
     deadline: Deadline,
     mut record: Option<&mut Record>,
 ) -> Result<ApiResponse, ApiError> {
-    let desc = server.registry.find(&info.group, &info.version, &info.resource).ok_or_else(ApiError::no_such_path)?;
+    let desc = served(server, info).await?;
     if !info.subresource.is_empty() && desc.sub(&info.subresource).is_none() {
         return Err(ApiError::no_such_path());
     }
     if info.is_odd(desc.namespaced) {
         return Err(ApiError::no_such_path());
     }
-    let verbs: &[&str] = match desc.sub(&info.subresource) {
-        Some(sub) => sub.verbs,
-        None => &desc.verbs,
-    };
-    // All namespaces together can only be read, a collection not be updated, a named object not be created.
-    let everywhere = desc.namespaced && info.namespace.is_empty() && !matches!(info.verb, "list" | "watch");
-    let whole = !info.named && matches!(info.verb, "update" | "patch");
-    let again = info.named && info.verb == "create" && info.subresource.is_empty();
-    let written = info.watch_path && !matches!(*request.method(), Method::GET | Method::HEAD);
-    // A proxy passes every method on; OPTIONS has no verb of its own.
-    let passed = info.subresource == "proxy" && info.verb.is_empty() && *request.method() == Method::OPTIONS;
-    if everywhere || whole || again || written || !(passed || verbs.contains(&info.verb)) {
+    if !is_allowed(&desc, info, request.method()) {
         return Err(ApiError::method_not_allowed());
     }
     let accept = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
@@ -257,7 +289,11 @@ async fn resource(
         annotations: Mutex::default(),
     };
     ours.check_table_options()?;
+    if let Some(text) = ours.desc.custom.as_ref().and_then(|custom| custom.deprecation.clone()) {
+        ours.warn(text);
+    }
     let reading = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let turn = Turn::of(server, info, request.uri().query().unwrap_or(""), &ours.user, Some(&ours.desc), deadline.at);
     let result = if streaming {
         node::handle(&ours, request).await
     } else {
@@ -267,20 +303,15 @@ async fn resource(
         {
             record.request_object(object);
         }
-        let _permit = permit(&ours, reading, deadline.long).await?;
-        dispatch::handle(&ours, raw).await
+        match turn.wait(server).await {
+            Ok(_held) => {
+                let _counted = (!deadline.long).then(|| server.metrics.in_flight(reading));
+                dispatch::handle(&ours, raw).await
+            }
+            Err(error) => Err(error),
+        }
     };
-    told(&ours, result, record)
-}
-
-/// A place among the requests that are handled at the same time, for those that need one.
-async fn permit(request: &Request, reading: bool, long: bool) -> Result<Option<inflight::Permit>, ApiError> {
-    if long || request.user.in_group(authn::MASTERS) {
-        return Ok(None);
-    }
-    let server = &request.server;
-    let limit = if reading { &server.reads } else { &server.writes };
-    limit.acquire(&request.user.name).await.map(Some)
+    turn.mark(told(&ours, result, record))
 }
 
 /// The answer with what was noted on the way: warnings for the client, annotations for the audit log.
@@ -304,8 +335,13 @@ fn told(
 
 fn agent(headers: &hyper::HeaderMap) -> String {
     let full = headers.get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
-    match full.split('/').next().unwrap_or("") {
-        "" => "unknown".to_owned(),
-        name => name.chars().take(128).collect(),
+    let mut name = String::new();
+    // What cannot be shown is left out, and no more is taken than a field manager may have (`prefixFromUserAgent`).
+    for c in full.split('/').next().unwrap_or("").chars().filter(|c| !c.is_control()) {
+        if name.len() + c.len_utf8() > crate::registry::options::MANAGER_LIMIT {
+            break;
+        }
+        name.push(c);
     }
+    if name.is_empty() { "unknown".to_owned() } else { name }
 }

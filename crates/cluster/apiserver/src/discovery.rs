@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::aggregation::catalog;
 use crate::http::{ApiResponse, respond};
 use crate::resources::Descriptor;
 use crate::resources::descriptor::api_version;
@@ -21,18 +22,11 @@ pub fn handle(server: &Server, path: &str, accept: &str) -> Option<ApiResponse> 
                 "serverAddress": format!("{}:{}", server.options.advertised(), server.options.secure_port)}]}),
         )),
         ["apis"] => {
-            let groups: Vec<Value> = server
-                .registry
-                .groups()
-                .into_iter()
-                .filter(|(g, _)| !g.is_empty())
-                .map(|(g, versions)| group(&g, &versions))
-                .collect();
+            let groups: Vec<Value> = groups(server).iter().filter(|g| !g.name.is_empty()).map(group).collect();
             Some(respond::json(200, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})))
         }
         ["apis", name] => {
-            let (_, versions) = server.registry.groups().into_iter().find(|(g, _)| g == name)?;
-            let mut value = group(name, &versions);
+            let mut value = group(groups(server).iter().find(|g| g.name == *name)?);
             value["kind"] = "APIGroup".into();
             value["apiVersion"] = "v1".into();
             Some(respond::json(200, &value))
@@ -50,8 +44,14 @@ fn aggregated(accept: &str) -> bool {
     })
 }
 
-fn group(name: &str, versions: &[String]) -> Value {
-    let version = |v: &String| json!({"groupVersion": api_version(name, v), "version": v});
+/// The groups, the first ones first.
+fn groups(server: &Server) -> Vec<catalog::Group> {
+    catalog::of(&server.registry, &server.aggregator)
+}
+
+fn group(group: &catalog::Group) -> Value {
+    let catalog::Group { name, versions, .. } = group;
+    let version = |v: &catalog::Version| json!({"groupVersion": api_version(name, &v.name), "version": v.name});
     json!({"name": name, "versions": versions.iter().map(version).collect::<Vec<_>>(),
         "preferredVersion": versions.first().map(version)})
 }
@@ -60,7 +60,7 @@ fn resources(server: &Server, group: &str, version: &str) -> Option<ApiResponse>
     let mut list = Vec::new();
     for desc in server.registry.all().iter().filter(|d| d.group == group && d.version == version) {
         let mut main = json!({"name": desc.plural, "singularName": desc.singular, "namespaced": desc.namespaced,
-            "kind": desc.kind, "verbs": desc.verbs});
+            "kind": desc.kind, "verbs": verbs(desc)});
         if !desc.short.is_empty() {
             main["shortNames"] = desc.short.iter().cloned().collect();
         }
@@ -91,6 +91,13 @@ fn resources(server: &Server, group: &str, version: &str) -> Option<ApiResponse>
     ))
 }
 
+/// What may be done; nothing new comes of a definition that is on its way out.
+fn verbs(desc: &Descriptor) -> Vec<&'static str> {
+    let goes = desc.is_terminating();
+    let ends = ["delete", "deletecollection", "get", "list", "watch"];
+    desc.verbs.iter().copied().filter(|verb| !goes || ends.contains(verb)).collect()
+}
+
 fn hash(desc: &Descriptor) -> String {
     use base64::Engine;
     use sha2::Digest;
@@ -100,20 +107,17 @@ fn hash(desc: &Descriptor) -> String {
 
 fn list(server: &Server, core: bool) -> ApiResponse {
     let mut items = Vec::new();
-    for (name, versions) in server.registry.groups().into_iter().filter(|(g, _)| g.is_empty() == core) {
-        let versions: Vec<Value> = versions
-            .iter()
-            .map(|version| {
-                let resources: Vec<Value> = server
-                    .registry
-                    .all()
-                    .iter()
-                    .filter(|d| d.group == name && d.version == *version)
-                    .map(|d| entry(d))
-                    .collect();
-                json!({"version": version, "freshness": "Current", "resources": resources})
-            })
-            .collect();
+    let all = server.registry.all();
+    for catalog::Group { name, versions, .. } in groups(server).into_iter().filter(|g| g.name.is_empty() == core) {
+        let version = |version: &catalog::Version| match &version.remote {
+            Some(remote) => server.aggregator.discovery(remote),
+            None => {
+                let own = all.iter().filter(|d| d.group == name && d.version == version.name);
+                let resources: Vec<Value> = own.map(|d| entry(d)).collect();
+                json!({"version": version.name, "freshness": "Current", "resources": resources})
+            }
+        };
+        let versions: Vec<Value> = versions.iter().map(version).collect();
         let metadata =
             if core { json!({"creationTimestamp": null}) } else { json!({"name": name, "creationTimestamp": null}) };
         items.push(json!({"metadata": metadata, "versions": versions}));
@@ -128,7 +132,7 @@ fn entry(desc: &Descriptor) -> Value {
     let scope = if desc.namespaced { "Namespaced" } else { "Cluster" };
     let kind = |g: &str, v: &str, k: &str| json!({"group": g, "version": v, "kind": k});
     let mut out = json!({"resource": desc.plural, "responseKind": kind(&desc.group, &desc.version, &desc.kind),
-        "scope": scope, "singularResource": desc.singular, "verbs": desc.verbs});
+        "scope": scope, "singularResource": desc.singular, "verbs": verbs(desc)});
     if !desc.short.is_empty() {
         out["shortNames"] = desc.short.iter().cloned().collect();
     }

@@ -3,25 +3,30 @@
 //! ```text
 //! chain ── authn ─ audit ─ impersonation ─ limits ─ authz ──┬─ paths     health, version, discovery, OpenAPI, OpenID
 //!                                                           ├─ node      logs, exec, port-forward, proxies
+//!                                                           ├─ aggregation  group versions of extension API servers
 //!                                                           └─ dispatch ── registry ── admission ── strategy ── store
 //! resources   one descriptor per resource: what is served is data, no handler per kind
+//! definitions custom resources: descriptors that come and go
 //! bootstrap   namespaces, default roles, the kubernetes Service and its endpoints
 //! services    cluster IPs and node ports     tables   what kubectl get prints
 //! ```
 
 pub mod admission;
+pub mod aggregation;
 pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 mod chain;
 mod component_status;
+pub mod definitions;
 pub mod discovery;
 mod dispatch;
 pub mod encryption;
+pub mod flow;
 pub mod http;
-mod inert;
 mod inflight;
+mod limits;
 pub mod metrics;
 pub mod node;
 pub mod openapi;

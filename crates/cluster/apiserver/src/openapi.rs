@@ -3,6 +3,7 @@
 //! Enough for `kubectl apply`, client-side validation and `kubectl explain`: paths with their query parameters, schemas
 //! with types, list markers and group-version-kinds; no prose.
 
+mod custom;
 pub mod published;
 pub(crate) mod v2;
 
@@ -12,9 +13,11 @@ use std::sync::Arc;
 use hyper::HeaderMap;
 use kinit_apimachinery::ApiError;
 use kinit_apimachinery::schema::{Field, ListKind, Ty, schema};
+use kinit_apimachinery::typed::Typed;
 use serde_json::{Map, Value, json};
 
 use self::published::Published;
+use crate::aggregation::catalog;
 use crate::http::info::query_value;
 use crate::http::{ApiResponse, respond};
 use crate::resources::Descriptor;
@@ -25,9 +28,8 @@ pub fn handle(server: &Server, rest: &str, query: &str, headers: &HeaderMap) -> 
     if rest.is_empty() {
         return index(server)?.answer("application/json", headers);
     }
-    let (group, version) =
-        group_versions(server).into_iter().find(|(g, v)| path_of(g, v) == rest).ok_or_else(ApiError::no_such_path)?;
-    let document = published(server, &group, &version)?;
+    let document = all(server)?.into_iter().find(|(path, _)| path == rest).map(|(_, document)| document);
+    let document = document.ok_or_else(ApiError::no_such_path)?;
     match query_value(query, "hash") {
         None => document.answer("application/json", headers),
         Some(hash) if hash == document.hash => {
@@ -38,27 +40,42 @@ pub fn handle(server: &Server, rest: &str, query: &str, headers: &HeaderMap) -> 
         // The client's index is of another time.
         Some(_) => {
             let mut response = respond::text(301, "");
-            respond::set_header(&mut response, "location", &url_of(&path_of(&group, &version), &document));
+            respond::set_header(&mut response, "location", &url_of(rest, &document));
             Ok(response)
         }
     }
 }
 
 fn index(server: &Server) -> Result<Arc<Published>, ApiError> {
-    // Outside of the lock that the index itself is made under.
     let mut paths = Map::new();
-    for (group, version) in group_versions(server) {
-        let at = path_of(&group, &version);
-        let document = published(server, &group, &version)?;
+    for (at, document) in all(server)? {
         let url = url_of(&at, &document);
         paths.insert(at, json!({"serverRelativeURL": url}));
     }
-    server.documents.get(&server.registry, "v3", || json!({"paths": paths}).to_string().into_bytes())
+    server.documents.retain(|name| name.strip_prefix("v3/").is_none_or(|path| paths.contains_key(path)));
+    let index = Published::new(json!({"paths": paths}).to_string().as_bytes());
+    index.map(Arc::new).map_err(|e| ApiError::internal(format!("compress the index: {e}")))
+}
+
+/// The documents of all group versions, those of extension servers as they were last read; by path.
+fn all(server: &Server) -> Result<Vec<(String, Arc<Published>)>, ApiError> {
+    let mut out = Vec::new();
+    for group in catalog::of(&server.registry, &server.aggregator) {
+        for version in &group.versions {
+            let document = match &version.remote {
+                Some(remote) => server.aggregator.document(remote),
+                None => Some(published(server, &group.name, &version.name)?),
+            };
+            out.extend(document.map(|document| (path_of(&group.name, &version.name), document)));
+        }
+    }
+    Ok(out)
 }
 
 fn published(server: &Server, group: &str, version: &str) -> Result<Arc<Published>, ApiError> {
-    let make = || document(server, group, version).to_string().into_bytes();
-    server.documents.get(&server.registry, &format!("v3/{}", path_of(group, version)), make)
+    let of: Vec<_> = server.registry.all().into_iter().filter(|d| d.group == group && d.version == version).collect();
+    let make = || document(&of, group, version).to_string().into_bytes();
+    server.documents.get(of.clone(), &format!("v3/{}", path_of(group, version)), make)
 }
 
 fn url_of(path: &str, document: &Published) -> String {
@@ -74,18 +91,30 @@ fn path_of(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
-fn document(server: &Server, group: &str, version: &str) -> Value {
-    let mut open = BTreeSet::new();
+fn document(of: &[Arc<Descriptor>], group: &str, version: &str) -> Value {
     let mut paths = Map::new();
-    for desc in server.registry.all().iter().filter(|d| d.group == group && d.version == version) {
-        add_paths(&mut paths, desc);
-        open.extend(desc.ty);
+    of.iter().for_each(|desc| add_paths(&mut paths, desc));
+    let mut schemas = built_in_schemas(of, group, version);
+    for desc in of {
+        schemas.extend(custom::schemas(desc, custom::Form::V3));
+    }
+    schemas.sort_keys();
+    json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": kinit_component_base::version::GIT_VERSION},
+        "paths": paths, "components": {"schemas": schemas,
+            "securitySchemes": {"BearerToken": {"type": "apiKey", "name": "authorization", "in": "header"}}}})
+}
+
+/// The built-in types of a group version, and what they are made of.
+fn built_in_schemas(of: &[Arc<Descriptor>], group: &str, version: &str) -> Map<String, Value> {
+    let mut open = BTreeSet::new();
+    for desc in of {
+        open.extend(desc.ty.built_in());
         open.extend(schema().by_kind(group, version, &format!("{}List", desc.kind)));
         for sub in &desc.subresources {
             open.extend(sub.gvk.and_then(|(g, v, k)| schema().by_kind(g, v, k)));
         }
     }
-    for name in ["DeleteOptions", "Status"] {
+    for name in ["DeleteOptions", "ListMeta", "ObjectMeta", "Status"] {
         open.extend(schema().by_name(&format!("meta.v1.{name}")));
     }
     let mut schemas = Map::new();
@@ -99,26 +128,8 @@ fn document(server: &Server, group: &str, version: &str) -> Value {
         schemas.insert(name, type_schema(ty, &mut refs));
         todo.extend(refs);
     }
-    for (kind, name) in [
-        (
-            "CustomResourceDefinition",
-            "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
-        ),
-        ("APIService", "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService"),
-    ] {
-        if server.registry.find_kind(group, kind).is_some() {
-            schemas.insert(
-                name.into(),
-                json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true,
-                "x-kubernetes-group-version-kind": [{"group": group, "version": version, "kind": kind}]}),
-            );
-        }
-    }
     add_common(&mut schemas);
-    schemas.sort_keys();
-    json!({"openapi": "3.0.0", "info": {"title": "Kubernetes", "version": kinit_component_base::version::GIT_VERSION},
-        "paths": paths, "components": {"schemas": schemas,
-            "securitySchemes": {"BearerToken": {"type": "apiKey", "name": "authorization", "in": "header"}}}})
+    schemas
 }
 
 /// `io.k8s.api.core.v1.Pod`.
@@ -126,6 +137,8 @@ fn component(ty: usize) -> String {
     let name = &schema().get(ty).name;
     match name.strip_prefix("meta.") {
         Some(rest) => format!("io.k8s.apimachinery.pkg.apis.meta.{rest}"),
+        None if name.starts_with("apiextensions.") => format!("io.k8s.apiextensions-apiserver.pkg.apis.{name}"),
+        None if name.starts_with("apiregistration.") => format!("io.k8s.kube-aggregator.pkg.apis.{name}"),
         None => format!("io.k8s.api.{name}"),
     }
 }
@@ -167,6 +180,8 @@ fn ty_schema(ty: &Ty, refs: &mut Vec<usize>) -> Value {
         Ty::Time => reference(TIME),
         Ty::MicroTime => reference(MICRO_TIME),
         Ty::Raw => reference(RAW),
+        // A schema, or something else: no type says that.
+        Ty::Or(..) => json!({}),
         Ty::Fields => reference(FIELDS),
         Ty::Strings => json!({"type": "array", "items": {"type": "string", "default": ""}}),
         Ty::Message(inner) => {
@@ -324,9 +339,10 @@ fn operation(desc: &Descriptor, action: &str) -> Value {
         parameters.push(parameter("propagationPolicy", "string"));
     }
     let kind = json!({"group": desc.group, "version": desc.version, "kind": desc.kind});
-    let body = match desc.ty {
-        Some(ty) => reference(&component(ty)),
-        None => json!({"type": "object"}),
+    let body = match (&desc.ty, &desc.custom) {
+        (Typed::BuiltIn(ty), _) => reference(&component(*ty)),
+        (_, Some(_)) => reference(&custom::name(desc, &desc.kind)),
+        _ => json!({"type": "object"}),
     };
     let mut out = json!({"parameters": parameters,
         "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": body}}},
@@ -337,8 +353,12 @@ fn operation(desc: &Descriptor, action: &str) -> Value {
     }
     if action == "patch" {
         let patch = json!({"schema": {"type": "object"}});
-        out["requestBody"] = json!({"required": true, "content": {"application/json-patch+json": patch,
-            "application/merge-patch+json": patch, "application/strategic-merge-patch+json": patch}});
+        let mut content = json!({"application/apply-patch+yaml": patch, "application/json-patch+json": patch,
+            "application/merge-patch+json": patch});
+        if desc.custom.is_none() {
+            content["application/strategic-merge-patch+json"] = patch;
+        }
+        out["requestBody"] = json!({"required": true, "content": content});
     }
     out
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{ArgAction, Parser};
 use ipnet::IpNet;
+use kinit_component_base::ciphers::TlsArgs;
+use kinit_component_base::compatibility::CompatibilityArgs;
 use kinit_component_base::flags;
 use kinit_component_base::logs::LoggingArgs;
 
@@ -17,6 +19,9 @@ pub struct Options {
     /// What is logged.
     #[command(flatten)]
     pub logging: LoggingArgs,
+    /// The minor version that is served.
+    #[command(flatten)]
+    pub compatibility: CompatibilityArgs,
     /// Address that other members of the cluster reach this server at
     #[arg(long)]
     pub advertise_address: Option<IpAddr>,
@@ -53,6 +58,9 @@ pub struct Options {
     /// Key of the client certificate for kubelets
     #[arg(long)]
     pub kubelet_client_key: Option<PathBuf>,
+    /// Versions and suites of TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// CA of kubelets' serving certificates
     #[arg(long)]
     pub kubelet_certificate_authority: Option<PathBuf>,
@@ -147,19 +155,28 @@ pub struct Options {
     /// Headers with a user's name
     #[arg(long, value_delimiter = ',')]
     pub requestheader_username_headers: Vec<String>,
-    /// Client certificate towards extension API servers; there are none, so the flag is refused
+    /// Headers with a user's UID
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_uid_headers: Vec<String>,
+    /// Client certificate that proves to extension API servers who passes requests on
     #[arg(long)]
     pub proxy_client_cert_file: Option<PathBuf>,
-    /// Key of --proxy-client-cert-file; refused as well
+    /// Key of --proxy-client-cert-file
     #[arg(long)]
     pub proxy_client_key_file: Option<PathBuf>,
+    /// Call the endpoints of extension API servers' Services, not their cluster IPs
+    #[arg(long, action = ArgAction::Set, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
+    pub enable_aggregator_routing: bool,
     /// Longest time of a request that is not long-running, as 1m0s; its body is part of it
     #[arg(long, default_value = "1m0s", value_parser = flags::duration)]
     pub request_timeout: Duration,
     /// Shortest time, in seconds, after which a watch without timeoutSeconds is ended
     #[arg(long, default_value_t = 1800)]
     pub min_request_timeout: u64,
-    /// Reading requests at the same time
+    /// Queue requests by the FlowSchemas and PriorityLevelConfigurations of the cluster
+    #[arg(long, action = ArgAction::Set, default_value_t = true, num_args = 0..=1, default_missing_value = "true")]
+    pub enable_priority_and_fairness: bool,
+    /// Reading requests at the same time; with priority and fairness its sum with the writing ones counts
     #[arg(long, default_value_t = 400)]
     pub max_requests_inflight: usize,
     /// Writing requests at the same time
@@ -186,13 +203,16 @@ pub const PLUGINS: &[&str] = &[
     "DefaultTolerationSeconds",
     "DefaultStorageClass",
     "StorageObjectInUseProtection",
+    "PersistentVolumeClaimResize",
     "CertificateApproval",
     "CertificateSigning",
     "CertificateSubjectRestriction",
     "DefaultIngressClass",
     "RuntimeClass",
     "NodeRestriction",
+    "MutatingAdmissionPolicy",
     "MutatingAdmissionWebhook",
+    "ValidatingAdmissionPolicy",
     "ValidatingAdmissionWebhook",
     "ResourceQuota",
 ];
@@ -222,10 +242,8 @@ impl Options {
         if self.kubelet_client_certificate.is_some() != self.kubelet_client_key.is_some() {
             bail!("--kubelet-client-certificate and --kubelet-client-key go together");
         }
-        if self.proxy_client_cert_file.is_some() || self.proxy_client_key_file.is_some() {
-            bail!(
-                "--proxy-client-cert-file and --proxy-client-key-file are not supported: no API is served by extension API servers"
-            );
+        if self.proxy_client_cert_file.is_some() != self.proxy_client_key_file.is_some() {
+            bail!("--proxy-client-cert-file and --proxy-client-key-file go together");
         }
         if self.service_cluster_ip_range.is_empty() || self.service_cluster_ip_range.len() > 2 {
             bail!("--service-cluster-ip-range takes one range, or one IPv4 and one IPv6 range");
@@ -235,6 +253,7 @@ impl Options {
         {
             bail!("--service-cluster-ip-range: two ranges must be of different families");
         }
+        self.tls.server()?;
         if self.request_timeout.is_zero() {
             bail!("--request-timeout must be more than zero");
         }
@@ -304,7 +323,7 @@ mod tests {
             (&[][..], ""),
             (&["--disable-admission-plugins=CertificateSigning"], ""),
             (&["--disable-admission-plugins=Other"], "admission plugin Other is not supported"),
-            (&["--proxy-client-cert-file=/c", "--proxy-client-key-file=/k"], "--proxy-client-cert-file"),
+            (&["--proxy-client-cert-file=/c", "--proxy-client-key-file=/k"], ""),
             (&["--proxy-client-key-file=/k"], "--proxy-client-cert-file"),
             (&["--profiling=true"], "--profiling=true"),
             (&["--audit-log-mode=batch"], "--audit-log-mode=batch"),

@@ -6,10 +6,12 @@ use hyper::Request as HttpRequest;
 use hyper::body::Incoming;
 use hyper::header::ACCEPT;
 use kinit_apimachinery::ApiError;
+use kinit_component_base::compatibility::Compatibility;
 use kinit_component_base::health::Checks;
 use kinit_component_base::{metrics, version};
 use serde_json::{Value, json};
 
+use crate::aggregation::catalog;
 use crate::authn::User;
 use crate::http::{ApiResponse, RequestInfo, respond};
 use crate::server::Server;
@@ -31,7 +33,7 @@ fn read(server: &Arc<Server>, request: &HttpRequest<Incoming>, info: &RequestInf
     let accept = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
     let path = info.path.trim_end_matches('/');
     match path {
-        "/version" => return Ok(respond::json(200, &version_info())),
+        "/version" => return Ok(respond::json(200, &version_info(server.compatibility))),
         "/metrics" => return Ok(respond::bytes(200, metrics::CONTENT_TYPE, metrics::global().render())),
         "/.well-known/openid-configuration" => return Ok(openid::configuration(server)),
         "/openid/v1/jwks" => return Ok(openid::keys(server)),
@@ -41,6 +43,9 @@ fn read(server: &Arc<Server>, request: &HttpRequest<Incoming>, info: &RequestInf
     if let Some(answer) = health(server, path, query) {
         return Ok(answer);
     }
+    if let Some(answer) = fairness(server, path) {
+        return Ok(answer);
+    }
     if path == "/openapi/v2" {
         return openapi::v2::handle(server, request.headers());
     }
@@ -48,6 +53,16 @@ fn read(server: &Arc<Server>, request: &HttpRequest<Incoming>, info: &RequestInf
         return openapi::handle(server, rest.trim_start_matches('/'), query, request.headers());
     }
     discovery::handle(server, path, accept).ok_or_else(ApiError::no_such_path)
+}
+
+/// What priority and fairness is doing, for people (`/debug/api_priority_and_fairness/`).
+fn fairness(server: &Server, path: &str) -> Option<ApiResponse> {
+    let text = match path.strip_prefix("/debug/api_priority_and_fairness/")? {
+        "dump_priority_levels" => server.fairness.as_ref()?.dump_levels(),
+        "dump_queues" => server.fairness.as_ref()?.dump_queues(),
+        _ => return None,
+    };
+    Some(respond::text(200, text))
 }
 
 fn health(server: &Server, path: &str, query: &str) -> Option<ApiResponse> {
@@ -65,10 +80,11 @@ fn health(server: &Server, path: &str, query: &str) -> Option<ApiResponse> {
     Some(respond::text(answer.status, answer.body))
 }
 
-fn version_info() -> Value {
+/// What the program is (`major`, `minor`, `gitVersion`), and what it behaves as.
+fn version_info(compatibility: Compatibility) -> Value {
     json!({"major": version::MAJOR, "minor": version::MINOR,
-        "emulationMajor": version::MAJOR, "emulationMinor": version::MINOR,
-        "minCompatibilityMajor": version::MAJOR, "minCompatibilityMinor": "35",
+        "emulationMajor": version::MAJOR, "emulationMinor": compatibility.emulated.0.to_string(),
+        "minCompatibilityMajor": version::MAJOR, "minCompatibilityMinor": compatibility.min_compatible.0.to_string(),
         "gitVersion": version::GIT_VERSION, "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "", "compiler": "rustc", "platform": "linux/amd64"})
 }
@@ -76,9 +92,9 @@ fn version_info() -> Value {
 fn index(server: &Server) -> ApiResponse {
     let mut paths =
         vec!["/.well-known/openid-configuration".to_owned(), "/api".into(), "/api/v1".into(), "/apis".into()];
-    for (group, versions) in server.registry.groups().into_iter().filter(|(g, _)| !g.is_empty()) {
-        paths.push(format!("/apis/{group}"));
-        paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));
+    for group in catalog::of(&server.registry, &server.aggregator).iter().filter(|g| !g.name.is_empty()) {
+        paths.push(format!("/apis/{}", group.name));
+        paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{}", group.name, v.name)));
     }
     for path in
         ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]

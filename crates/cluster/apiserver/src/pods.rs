@@ -11,6 +11,7 @@ use crate::admission::webhook::virtual_create;
 use crate::http::{ApiResponse, RequestInfo, respond};
 use crate::registry::decode::{self, Wanted};
 use crate::registry::options::{DeleteOptions, eviction_options, write_options};
+use crate::registry::ownership::Ownership;
 use crate::registry::{Request, delete, update};
 
 /// A request like this one, for a pod.
@@ -45,7 +46,7 @@ pub async fn bind(request: &Request, body: Bytes) -> Result<ApiResponse, ApiErro
         group: "",
         version: "v1",
         kind: "Binding",
-        ty: kinit_apimachinery::schema::schema().by_kind("", "v1", "Binding"),
+        ty: kinit_apimachinery::typed::Typed::of_kind("", "v1", "Binding"),
     };
     let mut binding = decode::object(request, &body, &wanted)?;
     let name = match (request.info.name.as_str(), binding.name()) {
@@ -71,7 +72,7 @@ pub async fn bind(request: &Request, body: Bytes) -> Result<ApiResponse, ApiErro
         return errors.into_result("", "Binding", &name).map(|()| respond::text(200, ""));
     }
     let pod_request = for_pod(request, &name, "binding")?;
-    update::apply(&pod_request, dry_run, |pod| bound(pod, &binding, &name)).await?;
+    update::apply(&pod_request, dry_run, Ownership::Kept, |pod| bound(pod, &binding, &name)).await?;
     Ok(respond::json(
         201,
         &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
@@ -177,7 +178,7 @@ async fn mark_evicted(request: &Request, options: &mut DeleteOptions, name: &str
         return Ok(());
     }
     let status_request = for_pod(request, name, "status")?;
-    let marked = update::apply(&status_request, false, |pod| {
+    let marked = update::apply(&status_request, false, Ownership::Kept, |pod| {
         delete::preconditions(&status_request, options, pod, name)?;
         let mut pod = pod.clone();
         pod["metadata"]["resourceVersion"] = "".into();
@@ -238,7 +239,7 @@ async fn spend_budget(request: &Request, pod: &Value, dry_run: bool) -> Result<(
     }
     let budget_request = for_budget(request, budget.name())?;
     let pod_name = pod.name().to_owned();
-    update::apply(&budget_request, dry_run, |budget| {
+    update::apply(&budget_request, dry_run, Ownership::Kept, |budget| {
         let observed = budget.at(&["status", "observedGeneration"]).and_then(Value::as_i64).unwrap_or(0);
         let generation = budget.at(&["metadata", "generation"]).and_then(Value::as_i64).unwrap_or(0);
         let left = budget.at(&["status", "disruptionsAllowed"]).and_then(Value::as_i64).unwrap_or(0);

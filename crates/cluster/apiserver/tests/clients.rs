@@ -150,6 +150,23 @@ async fn namespaces_go_when_their_controller_lets_them() {
     assert_eq!(code(&maps.create(&PostParams::default(), &config_map("a", "1")).await.unwrap_err()), 404);
 }
 
+/// Although the server's own watch may not have told it yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_made_in_a_namespace_that_was_deleted_a_moment_ago() {
+    let (_server, client) = start().await;
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    for round in 0..60 {
+        let name = format!("t{round}");
+        let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+        namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &name);
+        maps.create(&PostParams::default(), &config_map("before", "1")).await.unwrap();
+        namespaces.delete(&name, &DeleteParams::default()).await.unwrap();
+        let error = maps.create(&PostParams::default(), &config_map("after", "1")).await.unwrap_err();
+        assert_eq!(code(&error), 403, "round {round}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn services_get_addresses_and_give_them_back() {
     let (server, client) = start().await;

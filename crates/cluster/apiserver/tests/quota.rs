@@ -150,8 +150,11 @@ async fn services_claims_and_counts() {
     );
 
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), "default");
-    let claim = json!({"metadata": {"name": "c"},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "6Gi"}}}});
+    let class = json!({"metadata": {"name": "grows"}, "provisioner": "example.com/p", "allowVolumeExpansion": true});
+    let classes: Api<k8s_openapi::api::storage::v1::StorageClass> = Api::all(client.clone());
+    classes.create(&post, &serde_json::from_value(class).unwrap()).await.unwrap();
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "grows",
+        "resources": {"requests": {"storage": "6Gi"}}}});
     claims.create(&post, &serde_json::from_value(claim).unwrap()).await.unwrap();
     assert_eq!(used(&quotas, "q").await["requests.storage"], "6Gi");
     let bound = Patch::Merge(json!({"status": {"phase": "Bound"}}));

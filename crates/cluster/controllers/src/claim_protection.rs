@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kinit_client::informer::{Change, Store, key_of, split_key};
+use kinit_client::informer::{Change, Store, join_key, key_of, split_key};
 use kinit_client::queue::Queue;
 use kinit_component_helpers::pod::node_name;
+use kinit_component_helpers::storage::claims_of;
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 
@@ -27,7 +28,7 @@ pub async fn run(ctx: Context) -> Result<()> {
         // Only a pod's end sets a claim free.
         if let Change::Deleted(pod) = change {
             let namespace = pod.namespace().unwrap_or_default();
-            claims_of(pod).for_each(|name| on_pod.add(format!("{namespace}/{name}")));
+            claims_of(pod).for_each(|c| on_pod.add(join_key(&namespace, &c.claim)));
         }
     });
     claims.synced().await;
@@ -37,20 +38,9 @@ pub async fn run(ctx: Context) -> Result<()> {
     Ok(())
 }
 
-/// The names of the claims in a pod's volumes, those of ephemeral volumes included.
-fn claims_of(pod: &Pod) -> impl Iterator<Item = String> {
-    let name = pod.name_any();
-    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
-    volumes.filter_map(move |v| match (&v.persistent_volume_claim, &v.ephemeral) {
-        (Some(claim), _) => Some(claim.claim_name.clone()),
-        (None, Some(_)) => Some(format!("{name}-{}", v.name)),
-        (None, None) => None,
-    })
-}
-
 /// Only a pod that was given a node holds its claims: a kubelet starts none whose claim is being deleted.
 fn uses(pod: &Pod, claim: &str) -> bool {
-    node_name(pod).is_some() && claims_of(pod).any(|name| name == claim)
+    node_name(pod).is_some() && claims_of(pod).any(|c| c.claim == claim)
 }
 
 struct Controller {

@@ -29,6 +29,7 @@ mod registry;
 mod run;
 mod service_accounts;
 mod ttl;
+mod volume;
 mod volume_protection;
 mod workload;
 

@@ -56,6 +56,9 @@ descriptors! {
     "resourcequota-controller", "resourcequota", false => crate::quota::run;
     "persistentvolumeclaim-protection-controller", "pvc-protection", false => crate::claim_protection::run;
     "persistentvolume-protection-controller", "pv-protection", false => crate::volume_protection::run;
+    "persistentvolume-binder-controller", "persistentvolume-binder", false => crate::volume::binder::run;
+    "ephemeral-volume-controller", "ephemeral-volume", false => crate::volume::ephemeral::run;
+    "local-path-provisioner-controller", "local-path-provisioner", false => crate::volume::local_path::run;
     "disruption-controller", "disruption", false => crate::disruption::run;
     "endpoints-controller", "endpoint", false => crate::endpoints::legacy::run;
     "endpointslice-controller", "endpointslice", false => crate::endpoints::slices::run;

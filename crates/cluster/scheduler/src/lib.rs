@@ -19,6 +19,7 @@ mod queue;
 mod resources;
 mod run;
 mod schedule;
+mod volumes;
 mod worker;
 
 pub use args::Args;

@@ -7,6 +7,7 @@ mod basic;
 mod node_affinity;
 mod resources;
 mod spread;
+pub mod volumes;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use kube::core::Selector;
 
 use crate::node_info::NodeInfo;
 use crate::pod_info::{NamespaceLabels, PodInfo};
+use volumes::PodVolumes;
 
 /// Who says no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,6 +36,12 @@ pub enum Plugin {
     PodTopologySpread,
     /// Company of other pods.
     InterPodAffinity,
+    /// Claims that one pod has to itself.
+    VolumeRestrictions,
+    /// Where volumes are or can be.
+    VolumeBinding,
+    /// Where volumes are, by older labels.
+    VolumeZone,
 }
 
 /// Why a node does not do.
@@ -57,6 +65,8 @@ pub struct Surroundings<'a> {
     pub namespace_labels: NamespaceLabels<'a>,
     /// The selector of the workload the pod belongs to, for the default spread; `None` when it belongs to none.
     pub workload: Option<Selector>,
+    /// The pod's claims and volumes.
+    pub volumes: &'a PodVolumes,
 }
 
 /// What the plugins worked out about one pod and all nodes.
@@ -66,10 +76,13 @@ pub struct Prepared<'a> {
     spread: spread::State,
     images: BTreeMap<String, usize>,
     nodes: usize,
+    volumes: &'a PodVolumes,
+    /// Another pod uses a claim that is for one.
+    taken: bool,
 }
 
 /// Looks at all nodes once.
-pub fn prepare<'a>(pod: &'a PodInfo, nodes: &[&NodeInfo], around: &Surroundings<'_>) -> Prepared<'a> {
+pub fn prepare<'a>(pod: &'a PodInfo, nodes: &[&NodeInfo], around: &Surroundings<'a>) -> Prepared<'a> {
     let mut images: BTreeMap<String, usize> = BTreeMap::new();
     for name in basic::image_names(pod) {
         let holders = nodes.iter().filter(|n| n.images.contains_key(&name)).count();
@@ -81,18 +94,32 @@ pub fn prepare<'a>(pod: &'a PodInfo, nodes: &[&NodeInfo], around: &Surroundings<
         spread: spread::prepare(pod, nodes, around.workload.as_ref()),
         images,
         nodes: nodes.len(),
+        volumes: around.volumes,
+        taken: volumes::is_taken(pod, nodes, around.volumes),
     }
 }
 
 impl Prepared<'_> {
+    /// Why no node will do, whatever it is like (a plugin's `PreFilter`).
+    pub fn problem(&self) -> Option<Rejection> {
+        self.volumes.problem.as_ref().map(|problem| Rejection::one(Plugin::VolumeBinding, problem))
+    }
+
     /// The first plugin's no, in upstream's order.
     pub fn filter(&self, node: &NodeInfo) -> Result<(), Rejection> {
+        self.problem().map_or(Ok(()), Err)?;
         basic::unschedulable(self.pod, node)?;
         basic::node_name(self.pod, node)?;
         basic::taints(self.pod, node)?;
         node_affinity::filter(self.pod, node)?;
         basic::ports(self.pod, node)?;
         resources::fit(self.pod, node)?;
+        if self.taken {
+            let reason = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
+            return Err(Rejection::one(Plugin::VolumeRestrictions, reason));
+        }
+        volumes::binding(self.volumes, node)?;
+        volumes::zone(self.volumes, node)?;
         self.spread.filter(self.pod, node)?;
         self.affinity.filter(self.pod, node)
     }

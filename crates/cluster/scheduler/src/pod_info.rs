@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, WeightedPodAffinityTerm};
+use kinit_component_helpers::storage::claims_of;
 use kube::ResourceExt;
 use kube::core::{Expression, Selector, SelectorExt};
 
@@ -36,6 +37,8 @@ pub struct PodInfo {
     pub request: Request,
     /// Host ports it wants.
     pub ports: Vec<HostPort>,
+    /// Names of the claims of its volumes.
+    pub claims: Vec<String>,
     /// Must be with such pods.
     pub affinity: Vec<Term>,
     /// Must not be with such pods.
@@ -61,6 +64,7 @@ impl PodInfo {
         Arc::new(Self {
             request: request(&pod),
             ports: host_ports(&pod),
+            claims: claims_of(&pod).map(|c| c.claim).collect(),
             affinity: required(with.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())),
             anti_affinity: required(
                 without.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref()),

@@ -80,7 +80,11 @@ pub fn preempt(
         prepared.filter(node).is_err_and(|r| {
             matches!(
                 r.plugin,
-                Plugin::NodeResourcesFit | Plugin::NodePorts | Plugin::InterPodAffinity | Plugin::PodTopologySpread
+                Plugin::NodeResourcesFit
+                    | Plugin::NodePorts
+                    | Plugin::InterPodAffinity
+                    | Plugin::PodTopologySpread
+                    | Plugin::VolumeRestrictions
             )
         })
     };
@@ -174,6 +178,7 @@ fn fits(pod: &PodInfo, snapshot: &Snapshot, index: usize, changed: &NodeInfo, ar
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugins::volumes::PodVolumes;
     use k8s_openapi::api::core::v1::{Node, Pod};
     use serde_json::json;
 
@@ -202,7 +207,7 @@ mod tests {
     fn the_least_harm() {
         let low = "PreemptLowerPriority";
         let p = |name: &str, priority, cpu: &str| pod(name, priority, cpu, low);
-        let around = Surroundings { namespace_labels: &|_| None, workload: None };
+        let around = Surroundings { namespace_labels: &|_| None, workload: None, volumes: &PodVolumes::default() };
         for (what, snapshot, incoming, expected) in [
             (
                 "one of two is enough",
@@ -252,7 +257,7 @@ mod tests {
             .unwrap();
             Budget::of(&budget).unwrap()
         };
-        let around = Surroundings { namespace_labels: &|_| None, workload: None };
+        let around = Surroundings { namespace_labels: &|_| None, workload: None, volumes: &PodVolumes::default() };
         let two = || vec![node("a", &[labelled("x", 1, "4", "db")]), node("b", &[labelled("y", 5, "4", "web")])];
         let one = || vec![node("a", &[labelled("x", 1, "2", "db"), labelled("y", 5, "2", "web")])];
         for (what, snapshot, budgets, expected) in [

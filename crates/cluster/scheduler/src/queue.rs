@@ -31,6 +31,8 @@ pub enum Happening {
     PodGone,
     /// A namespace's labels changed.
     Namespace,
+    /// A claim, a volume or a class came, changed or went.
+    Volumes,
 }
 
 /// Whether an event may change what this plugin said.
@@ -40,9 +42,16 @@ fn may_help(happening: Happening, plugin: Plugin) -> bool {
         Happening::PodAssigned => matches!(plugin, Plugin::InterPodAffinity | Plugin::PodTopologySpread),
         Happening::PodGone => matches!(
             plugin,
-            Plugin::InterPodAffinity | Plugin::PodTopologySpread | Plugin::NodeResourcesFit | Plugin::NodePorts
+            Plugin::InterPodAffinity
+                | Plugin::PodTopologySpread
+                | Plugin::NodeResourcesFit
+                | Plugin::NodePorts
+                | Plugin::VolumeRestrictions
         ),
         Happening::Namespace => plugin == Plugin::InterPodAffinity,
+        Happening::Volumes => {
+            matches!(plugin, Plugin::VolumeBinding | Plugin::VolumeRestrictions | Plugin::VolumeZone)
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use kube::runtime::watcher::Config;
 use kube::{Api, Client};
 
 use crate::args::Args;
+use crate::volumes::VolumeStores;
 use crate::worker::{PROFILE, Stores, Worker};
 
 const NAME: &str = "kube-scheduler";
@@ -54,5 +55,10 @@ fn stores(client: &Client, shutdown: &Shutdown) -> Stores {
         stateful_sets: spawn(Api::all(client.clone()), all(), shutdown),
         replication_controllers: spawn(Api::all(client.clone()), all(), shutdown),
         budgets: spawn(Api::all(client.clone()), all(), shutdown),
+        volumes: VolumeStores {
+            claims: spawn(Api::all(client.clone()), all(), shutdown),
+            volumes: spawn(Api::all(client.clone()), all(), shutdown),
+            classes: spawn(Api::all(client.clone()), all(), shutdown),
+        },
     }
 }

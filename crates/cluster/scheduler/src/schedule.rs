@@ -30,6 +30,10 @@ pub fn schedule(
     }
     let nodes: Vec<&NodeInfo> = snapshot.iter().map(Arc::as_ref).collect();
     let prepared = prepare(pod, &nodes, around);
+    if let Some(rejection) = prepared.problem() {
+        let message = format!("0/{} nodes are available: {}.", nodes.len(), rejection.reasons.join(", "));
+        return Err(NoFit { message, plugins: BTreeSet::from([rejection.plugin]) });
+    }
     let mut fitting = Vec::new();
     let (mut reasons, mut plugins) = (BTreeMap::<String, usize>::new(), BTreeSet::new());
     for node in &nodes {
@@ -63,6 +67,7 @@ fn message(nodes: usize, reasons: &BTreeMap<String, usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugins::volumes::PodVolumes;
     use k8s_openapi::api::core::v1::{Node, Pod};
     use serde_json::{Value, json};
 
@@ -100,7 +105,7 @@ mod tests {
 
     fn run(pod: &PodInfo, nodes: Vec<NodeInfo>) -> Result<String, String> {
         let snapshot = nodes.into_iter().map(Arc::new).collect();
-        let around = Surroundings { namespace_labels: &|_| None, workload: None };
+        let around = Surroundings { namespace_labels: &|_| None, workload: None, volumes: &PodVolumes::default() };
         schedule(pod, &snapshot, &around, &mut |_| 0).map_err(|e| e.message)
     }
 
@@ -212,7 +217,11 @@ mod tests {
             for i in 0..6 {
                 let replica = pod(&format!("p{i}"), json!({}));
                 let snapshot = nodes.iter().cloned().map(Arc::new).collect();
-                let around = Surroundings { namespace_labels: &|_| None, workload: Some(selector.clone()) };
+                let around = Surroundings {
+                    namespace_labels: &|_| None,
+                    workload: Some(selector.clone()),
+                    volumes: &PodVolumes::default(),
+                };
                 let chosen = schedule(&replica, &snapshot, &around, &mut |_| 0).unwrap();
                 let index = nodes.iter().position(|n| n.name() == chosen).unwrap();
                 nodes[index].add(&format!("n/p{i}"), replica);

@@ -23,10 +23,12 @@ use serde_json::json;
 use crate::cache::{Cache, Snapshot};
 use crate::metrics::{Outcome, attempted};
 use crate::plugins::Surroundings;
+use crate::plugins::volumes::gather;
 use crate::pod_info::PodInfo;
 use crate::preempt::{Budget, Preemption, preempt, priority};
 use crate::queue::{Happening, Queue, Turn};
 use crate::schedule::{NoFit, schedule};
+use crate::volumes::{Place, VolumeStores, Volumes};
 
 /// The one profile.
 pub const PROFILE: &str = "default-scheduler";
@@ -49,6 +51,8 @@ pub struct Stores {
     pub replication_controllers: Arc<Store<ReplicationController>>,
     /// For preemption.
     pub budgets: Arc<Store<PodDisruptionBudget>>,
+    /// For the volume plugins.
+    pub volumes: VolumeStores,
 }
 
 impl Stores {
@@ -62,6 +66,7 @@ impl Stores {
         self.stateful_sets.synced().await;
         self.replication_controllers.synced().await;
         self.budgets.synced().await;
+        self.volumes.synced().await;
     }
 }
 
@@ -72,6 +77,7 @@ pub struct Worker {
     cache: Arc<Cache>,
     queue: Arc<Queue>,
     recorder: Recorder,
+    volumes: Volumes,
     /// Pods for which room was made, by key: where, and what they need.
     nominated: Mutex<HashMap<String, (String, Arc<PodInfo>)>>,
 }
@@ -84,7 +90,10 @@ impl Worker {
         watch_pods(&stores.pods, &cache, &queue);
         let on_namespace = queue.clone();
         stores.namespaces.on_change(move |_| on_namespace.happened(Happening::Namespace));
-        Arc::new(Self { client, stores, cache, queue, recorder, nominated: Mutex::default() })
+        let on_volume = queue.clone();
+        let volumes =
+            Volumes::new(stores.volumes.clone(), stores.pods.clone(), move || on_volume.happened(Happening::Volumes));
+        Arc::new(Self { client, stores, cache, queue, recorder, volumes, nominated: Mutex::default() })
     }
 
     /// Schedules until `shutdown`.
@@ -109,18 +118,24 @@ impl Worker {
         }
         let info = PodInfo::new(pod.clone());
         let labels = |name: &str| self.stores.namespaces.get(name).and_then(|n| n.metadata.labels.clone());
-        let around = Surroundings { namespace_labels: &labels, workload: self.workload(&pod) };
+        let volumes = gather(&pod, &self.volumes);
+        let around = Surroundings { namespace_labels: &labels, workload: self.workload(&pod), volumes: &volumes };
         let mut pick = |count: usize| rand::random_range(0..count.max(1));
         let snapshot = self.with_nominated(&turn.key, &info);
         match schedule(&info, &snapshot, &around, &mut pick) {
             Ok(node) => {
                 self.nominated.lock().remove(&turn.key);
-                self.cache.assume(&info, &node);
+                let place = Place::new(&snapshot, node, &volumes);
+                self.cache.assume(&info, &place.node);
+                self.volumes.reserve(&place.choice, &place.node);
                 tokio::spawn(async move {
-                    if guarded("binding of a pod", self.clone().bind(turn.clone(), pod, node, started)).await.is_err() {
+                    let choice = place.choice.clone();
+                    if guarded("binding of a pod", self.clone().bind(turn.clone(), pod, place, started)).await.is_err()
+                    {
                         self.cache.forget(&turn.key);
                         self.queue.put_back(&turn, BTreeSet::new());
                     }
+                    self.volumes.release(&choice);
                 });
             }
             Err(no_fit) => {
@@ -229,8 +244,13 @@ impl Worker {
         }
     }
 
-    async fn bind(self: Arc<Self>, turn: Turn, pod: Arc<Pod>, node: String, started: Instant) {
-        match self.write_binding(&pod, &node).await {
+    async fn bind(self: Arc<Self>, turn: Turn, pod: Arc<Pod>, place: Place, started: Instant) {
+        let written = match self.bind_volumes(&pod, &place).await {
+            Ok(()) => self.write_binding(&pod, &place.node).await,
+            failed => failed,
+        };
+        let node = place.node;
+        match written {
             Ok(()) => {
                 tracing::info!(pod = turn.key, node, "bound");
                 attempted(Outcome::Scheduled, started.elapsed());
@@ -249,6 +269,15 @@ impl Worker {
                 self.queue.put_back(&turn, BTreeSet::new());
             }
         }
+    }
+
+    /// The pod's claims come first: a kubelet starts no pod whose claims are not bound.
+    async fn bind_volumes(&self, pod: &Pod, place: &Place) -> Result<()> {
+        if place.choice.is_empty() {
+            return Ok(());
+        }
+        let object = place.object.as_ref().context("the node is gone")?;
+        self.volumes.bind(&self.client, &place.choice, pod, object).await
     }
 
     async fn write_binding(&self, pod: &Pod, node: &str) -> Result<()> {

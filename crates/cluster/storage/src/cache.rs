@@ -7,7 +7,7 @@ use std::time::Instant;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use crate::entry::{Entry, FieldsOf};
+use crate::entry::{Entry, Reading};
 use crate::error::Error;
 use crate::history::History;
 
@@ -43,12 +43,31 @@ struct Inner {
     unreadable: BTreeMap<Box<str>, String>,
     history: History,
     last_event: u64,
+    /// Changes that came before the first picture; `None` once that is there.
+    early: Option<Vec<Early>>,
+}
+
+/// A change that waits for the first picture.
+#[derive(Debug)]
+enum Early {
+    Put(Entry),
+    Delete(String, u64),
+    Spoil(String, u64, String),
+}
+
+impl Early {
+    fn revision(&self) -> u64 {
+        match self {
+            Self::Put(entry) => entry.revision,
+            Self::Delete(_, revision) | Self::Spoil(_, revision, _) => *revision,
+        }
+    }
 }
 
 /// A resource's objects and last events.
 #[derive(Debug)]
 pub struct Cache {
-    pub(crate) fields: FieldsOf,
+    pub(crate) reading: Reading,
     inner: RwLock<Inner>,
     changed: watch::Sender<()>,
     revision: watch::Receiver<u64>,
@@ -59,8 +78,10 @@ pub struct Cache {
 pub struct Expired(pub u64);
 
 impl Cache {
-    pub(crate) fn new(fields: FieldsOf, revision: watch::Receiver<u64>) -> Self {
-        Self { fields, inner: RwLock::default(), changed: watch::Sender::new(()), revision }
+    /// An empty cache that waits for its first picture.
+    pub(crate) fn new(reading: Reading, revision: watch::Receiver<u64>) -> Self {
+        let inner = Inner { early: Some(Vec::new()), ..Inner::default() };
+        Self { reading, inner: RwLock::new(inner), changed: watch::Sender::new(()), revision }
     }
 
     /// An object by `namespace/name`.
@@ -140,8 +161,11 @@ impl Cache {
     }
 
     pub(crate) fn put(&self, entry: Entry) {
-        let entry = Arc::new(entry);
         let mut inner = self.inner.write();
+        if let Some(early) = &mut inner.early {
+            return early.push(Early::Put(entry));
+        }
+        let entry = Arc::new(entry);
         inner.unreadable.remove(&entry.key);
         let previous = inner.map.insert(entry.key.clone(), entry.clone());
         let revision = entry.revision;
@@ -152,6 +176,9 @@ impl Cache {
 
     pub(crate) fn delete(&self, key: &str, revision: u64) {
         let mut inner = self.inner.write();
+        if let Some(early) = &mut inner.early {
+            return early.push(Early::Delete(key.to_owned(), revision));
+        }
         inner.unreadable.remove(key);
         let Some(previous) = inner.map.remove(key) else { return };
         let current = Arc::new(previous.at_revision(revision));
@@ -163,6 +190,9 @@ impl Cache {
     /// What is stored under the key cannot be decoded: what was known of the object stays, and watchers hear of it.
     pub(crate) fn spoil(&self, key: &str, revision: u64, reason: String) {
         let mut inner = self.inner.write();
+        if let Some(early) = &mut inner.early {
+            return early.push(Early::Spoil(key.to_owned(), revision, reason));
+        }
         inner.unreadable.insert(key.into(), reason);
         let previous = inner.map.get(key).cloned();
         let current = previous.clone().unwrap_or_else(|| Arc::new(Entry::name_only(key, revision)));
@@ -171,15 +201,29 @@ impl Cache {
         self.changed.send_replace(());
     }
 
-    /// The first picture: no events, and none known before it.
+    /// The first picture: no events, and none known before it; what came meanwhile and is later follows. A cache that
+    /// has had one stays as it is.
     pub(crate) fn fill(&self, picture: Picture, revision: u64) {
         let mut inner = self.inner.write();
+        let Some(early) = inner.early.take() else { return };
         inner.map = picture.entries.into_iter().map(|e| (e.key.clone(), Arc::new(e))).collect();
         inner.unreadable = picture.unreadable;
         inner.history.restart(revision);
         inner.last_event = revision;
         drop(inner);
+        for change in early.into_iter().filter(|change| change.revision() > revision) {
+            match change {
+                Early::Put(entry) => self.put(entry),
+                Early::Delete(key, revision) => self.delete(&key, revision),
+                Early::Spoil(key, revision, reason) => self.spoil(&key, revision, reason),
+            }
+        }
         self.changed.send_replace(());
+    }
+
+    /// Whether there was a first picture.
+    pub(crate) fn is_filled(&self) -> bool {
+        self.inner.read().early.is_none()
     }
 
     /// A later picture after the feed lost its place: the differences become events of `revision`.
@@ -259,5 +303,38 @@ impl Cursor {
     pub async fn wait(&mut self) {
         // The sender lives in the cache, which this cursor keeps alive.
         let _ = self.changed.changed().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, revision: u64) -> Entry {
+        let stored = format!(r#"{{"metadata":{{"name":"{name}"}}}}"#);
+        Entry::from_stored(name, stored.as_bytes(), revision, &Reading::default()).unwrap()
+    }
+
+    #[test]
+    fn what_comes_before_the_first_picture_follows_it() {
+        let revision = watch::Sender::new(9);
+        let cache = Arc::new(Cache::new(Reading::default(), revision.subscribe()));
+        cache.put(entry("old", 5));
+        cache.delete("gone", 8);
+        cache.put(entry("new", 9));
+        assert!(cache.is_empty() && !cache.is_filled(), "nothing is shown yet");
+        // The picture is of revision 7: what it holds of "old" is newer, and "gone" is still in it.
+        let entries = vec![entry("gone", 3), entry("old", 6)];
+        cache.fill(Picture { entries, unreadable: BTreeMap::new() }, 7);
+        let (listed, at) = cache.list("", |_| true);
+        let listed: Vec<_> = listed.iter().map(|e| (e.name().to_owned(), e.revision)).collect();
+        assert_eq!((listed, at), (vec![("new".to_owned(), 9), ("old".to_owned(), 6)], 9));
+        let (events, _) = cache.events_since(7).unwrap().ready().unwrap();
+        let seen: Vec<_> = events.iter().map(|e| (e.revision, e.kind)).collect();
+        assert_eq!(seen, [(8, EventKind::Delete), (9, EventKind::Put)]);
+        assert_eq!(cache.events_since(6).unwrap_err(), Expired(7));
+        // A second picture for the first time is none.
+        cache.fill(Picture::default(), 8);
+        assert_eq!(cache.len(), 2);
     }
 }

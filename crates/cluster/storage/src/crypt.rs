@@ -82,6 +82,17 @@ impl Key {
         }
     }
 
+    /// Whether the bytes are this key's.
+    fn wrote(&self, stored: &[u8]) -> bool {
+        let (mark, name) = match self {
+            Self::Identity => return !stored.starts_with(MARK),
+            Self::AesCbc { name, .. } => (CBC, name),
+            Self::AesGcm { name, .. } => (GCM, name),
+        };
+        let rest = stored.strip_prefix(mark).and_then(|rest| rest.strip_prefix(name.as_bytes()));
+        rest.is_some_and(|rest| rest.starts_with(b":"))
+    }
+
     /// `None` when the bytes are not this key's.
     fn open(&self, etcd_key: &str, stored: &[u8]) -> Option<Result<Vec<u8>, String>> {
         let body_of =
@@ -133,6 +144,15 @@ impl Crypt {
         self.keys.first().map_or_else(|| Ok(plain.to_vec()), |key| key.seal(etcd_key, plain))
     }
 
+    /// Whether another key than the one that writes now wrote it: then the next write of the object replaces it, even
+    /// where nothing else changes (upstream's `stale` of `storage/value.Transformer`).
+    pub fn is_outdated(&self, stored: &[u8]) -> bool {
+        match self.keys.first() {
+            None => stored.starts_with(MARK),
+            Some(first) => !first.wrote(stored),
+        }
+    }
+
     /// The plain text of what is stored.
     pub fn open(&self, etcd_key: &str, stored: &[u8]) -> Result<Vec<u8>, String> {
         if self.keys.is_empty() && !stored.starts_with(MARK) {
@@ -164,5 +184,17 @@ mod tests {
         assert!(Crypt::new(vec![cbc()]).open("/registry/secrets/a/b", &stored).is_err());
         assert!(Crypt::new(vec![]).open("/registry/secrets/a/b", &stored).is_err());
         assert!(Key::aes_gcm("g", &[0; 5]).is_err());
+    }
+
+    #[test]
+    fn what_another_key_wrote_is_outdated() {
+        let gcm = |name: &str| Key::aes_gcm(name, &[7; 32]).unwrap();
+        let by = |keys: Vec<Key>| Crypt::new(keys).seal("/registry/secrets/a/b", b"{}").unwrap();
+        let now = Crypt::new(vec![gcm("key2"), gcm("key1"), Key::Identity]);
+        assert!(!now.is_outdated(&by(vec![gcm("key2")])));
+        for old in [by(vec![gcm("key1")]), by(vec![gcm("key22")]), by(vec![])] {
+            assert!(now.is_outdated(&old));
+        }
+        assert!(!Crypt::default().is_outdated(b"{}") && Crypt::default().is_outdated(&by(vec![gcm("key1")])));
     }
 }

@@ -1,5 +1,9 @@
 //! One object as the cache keeps it: its bytes, and what selectors ask for.
 
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
@@ -14,29 +18,67 @@ pub struct Entry {
     pub bytes: Bytes,
     /// The object's revision.
     pub revision: u64,
+    /// Whether what is stored was brought up to date for it, or is encrypted with a key that writes no more: then a
+    /// write that changes nothing else is one all the same.
+    pub refreshed: bool,
     labels: Box<[(Box<str>, Box<str>)]>,
-    fields: Box<[(&'static str, Box<str>)]>,
+    fields: Box<[(Cow<'static, str>, Box<str>)]>,
     /// Where the digits of the resource version are in `bytes`.
     version_at: (u32, u32),
 }
 
-/// Gives the values of a resource's selectable fields.
-pub type FieldsOf = fn(&Value) -> Vec<(&'static str, String)>;
+/// Values of selectable fields, by path.
+pub type Fields = Vec<(Cow<'static, str>, String)>;
+type Refresh = dyn Fn(&mut Value) -> bool + Send + Sync;
+
+/// How what is stored of a resource is read.
+#[derive(Clone)]
+pub struct Reading {
+    fields: Arc<dyn Fn(&Value) -> Fields + Send + Sync>,
+    refresh: Option<Arc<Refresh>>,
+}
+
+impl Reading {
+    /// Objects are shown as they are stored; `fields` gives the values of their selectable fields.
+    pub fn new(fields: impl Fn(&Value) -> Fields + Send + Sync + 'static) -> Self {
+        Self { fields: Arc::new(fields), refresh: None }
+    }
+
+    /// Objects are brought up to date when they are read; `refresh` tells whether it changed one.
+    #[must_use]
+    pub fn refreshed(self, refresh: impl Fn(&mut Value) -> bool + Send + Sync + 'static) -> Self {
+        Self { refresh: Some(Arc::new(refresh)), ..self }
+    }
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self::new(|_| Vec::new())
+    }
+}
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading").field("refreshes", &self.refresh.is_some()).finish_non_exhaustive()
+    }
+}
 
 const METADATA: &[u8] = b"\"metadata\":{";
 
 impl Entry {
     /// From the JSON text in etcd (which has no resource version).
-    pub fn from_stored(key: &str, stored: &[u8], revision: u64, fields: FieldsOf) -> Result<Self, Error> {
+    pub fn from_stored(key: &str, stored: &[u8], revision: u64, reading: &Reading) -> Result<Self, Error> {
         let corrupt = |reason: String| Error::Corrupt { key: key.to_owned(), reason };
-        let value: Value =
+        let mut value: Value =
             serde_json::from_slice(stored).map_err(|e| corrupt(format!("not JSON at column {}", e.column())))?;
         let object = value.as_object().ok_or_else(|| corrupt("not an object".into()))?;
         let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
         if object.get("metadata").and_then(|m| m.get("name")).and_then(Value::as_str) != Some(name) {
             return Err(corrupt("its metadata.name is not the one of its key".into()));
         }
-        let (bytes, version_at) = match metadata_at(object, stored) {
+        let plain = metadata_at(object, stored);
+        let changed = reading.refresh.as_ref().is_some_and(|refresh| refresh(&mut value));
+        let (bytes, version_at) = match plain.filter(|_| !changed) {
             Some(at) => splice(stored, at, revision),
             None => {
                 let canonical =
@@ -48,8 +90,8 @@ impl Entry {
         let labels = labels
             .map(|map| map.iter().filter_map(|(k, v)| Some((k.as_str().into(), v.as_str()?.into()))).collect())
             .unwrap_or_default();
-        let fields = fields(&value).into_iter().map(|(k, v)| (k, v.into_boxed_str())).collect();
-        Ok(Self { key: key.into(), bytes, revision, labels, fields, version_at })
+        let fields = (reading.fields)(&value).into_iter().map(|(k, v)| (k, v.into_boxed_str())).collect();
+        Ok(Self { key: key.into(), bytes, revision, refreshed: changed, labels, fields, version_at })
     }
 
     /// An object of which only the name is known.
@@ -58,7 +100,15 @@ impl Entry {
         let object = serde_json::json!({"metadata": {"name": name, "namespace": namespace}}).to_string();
         let at = find_metadata(object.as_bytes()).unwrap_or(0);
         let (bytes, version_at) = splice(object.as_bytes(), at, revision);
-        Self { key: key.into(), bytes, revision, labels: Box::default(), fields: Box::default(), version_at }
+        Self {
+            key: key.into(),
+            bytes,
+            revision,
+            refreshed: false,
+            labels: Box::default(),
+            fields: Box::default(),
+            version_at,
+        }
     }
 
     /// The same object with another resource version: what a DELETED event carries.
@@ -74,6 +124,7 @@ impl Entry {
             key: self.key.clone(),
             bytes: bytes.into(),
             revision,
+            refreshed: self.refreshed,
             labels: self.labels.clone(),
             fields: self.fields.clone(),
             version_at,
@@ -169,7 +220,8 @@ mod tests {
     fn the_version_is_spliced_and_replaced() {
         let stored =
             br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","labels":{"x":"y"}},"data":{"k":"v"}}"#;
-        let entry = Entry::from_stored("ns/a", stored, 42, |_| vec![("type", "t".into())]).unwrap();
+        let entry =
+            Entry::from_stored("ns/a", stored, 42, &Reading::new(|_| vec![("type".into(), "t".into())])).unwrap();
         assert_eq!(entry.value()["metadata"]["resourceVersion"], "42");
         assert_eq!((entry.name(), entry.namespace(), entry.label("x")), ("a", "ns", Some("y")));
         assert_eq!(entry.field("metadata.namespace"), Some("ns"));
@@ -183,7 +235,7 @@ mod tests {
         for garbage in
             ["{", "5", "\"text\"", "[]", "{}", r#"{"metadata":{}}"#, r#"{"metadata":{"name":"b"}}"#, "k8s\0bytes"]
         {
-            let error = Entry::from_stored("ns/a", garbage.as_bytes(), 1, |_| vec![]).unwrap_err().to_string();
+            let error = Entry::from_stored("ns/a", garbage.as_bytes(), 1, &Reading::default()).unwrap_err().to_string();
             assert!(error.contains("\"ns/a\""), "{garbage}: {error}");
         }
     }
@@ -191,9 +243,26 @@ mod tests {
     #[test]
     fn foreign_orders_of_fields_are_read() {
         let stored = br#"{"kind":"X","data":{"metadata":{"a":"b"}},"metadata":{"resourceVersion":"7","name":"a"}}"#;
-        let entry = Entry::from_stored("a", stored, 42, |_| vec![]).unwrap();
+        let entry = Entry::from_stored("a", stored, 42, &Reading::default()).unwrap();
         assert_eq!(entry.value()["metadata"]["resourceVersion"], "42");
         assert_eq!(entry.value()["data"]["metadata"], serde_json::json!({"a": "b"}));
         assert_eq!(entry.at_revision(9).value()["metadata"]["resourceVersion"], "9");
+    }
+
+    #[test]
+    fn what_is_stored_is_brought_up_to_date() {
+        let reading = Reading::default().refreshed(|v| {
+            let old = v["data"] == 1;
+            v["data"] = 2.into();
+            old
+        });
+        for stored in [r#"{"metadata":{"name":"a"},"data":1}"#, r#"{"metadata":{"name":"a"},"data":2}"#] {
+            let entry = Entry::from_stored("a", stored.as_bytes(), 7, &reading).unwrap();
+            assert_eq!(
+                entry.value(),
+                serde_json::json!({"metadata": {"resourceVersion": "7", "name": "a"}, "data": 2})
+            );
+            assert_eq!(entry.at_revision(8).value()["metadata"]["resourceVersion"], "8");
+        }
     }
 }

@@ -79,6 +79,8 @@ impl Store {
     /// Reads all keys at one revision and fills the caches; that revision.
     async fn read_all(&self) -> Result<u64, Error> {
         let first_time = self.revision() == 0;
+        // One that is added from here on reads its own picture, which is later than this one.
+        let resources: Vec<_> = self.0.resources.read().iter().map(|(p, r)| (p.clone(), r.cache.clone())).collect();
         let end = {
             let mut end = ROOT.as_bytes().to_vec();
             if let Some(last) = end.last_mut() {
@@ -117,10 +119,13 @@ impl Store {
                 _ => break,
             }
         }
-        let resources: Vec<_> = self.0.resources.read().iter().map(|(p, r)| (p.clone(), r.cache.clone())).collect();
         for (prefix, cache) in resources {
             let picture = found.remove(&prefix).unwrap_or_default();
-            if first_time { cache.fill(picture, revision) } else { cache.refill(picture, revision) }
+            if first_time || !cache.is_filled() {
+                cache.fill(picture, revision)
+            } else {
+                cache.refill(picture, revision)
+            }
         }
         Ok(revision)
     }

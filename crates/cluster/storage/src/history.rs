@@ -100,7 +100,8 @@ mod tests {
 
     fn event(revision: u64, size: usize) -> Event {
         let stored = format!(r#"{{"metadata":{{"name":"a"}},"data":"{}"}}"#, "x".repeat(size));
-        let current = Arc::new(Entry::from_stored("a", stored.as_bytes(), revision, |_| vec![]).unwrap());
+        let current =
+            Arc::new(Entry::from_stored("a", stored.as_bytes(), revision, &crate::entry::Reading::default()).unwrap());
         Event { revision, kind: EventKind::Put, current, previous: None }
     }
 

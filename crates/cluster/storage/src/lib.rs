@@ -5,6 +5,7 @@
 //!         ├─ crypt   encryption at rest, by resource
 //!         ├─ leases  time to live of events
 //!         ├─ compact etcd's history, five minutes behind
+//!         ├─ roster  resources come and go while the feed runs
 //!         └─ feed    one etcd watch over /registry/ ─> Cache per resource
 //!                                                       ├─ map         key -> Arc<Entry> (bytes, labels, fields)
 //!                                                       ├─ unreadable  undecodable keys: listing them is an error
@@ -22,10 +23,11 @@ mod error;
 mod feed;
 mod history;
 mod leases;
+mod roster;
 mod settle;
 mod store;
 
 pub use cache::{Cache, Cursor, Event, EventKind, Expired};
-pub use entry::{Entry, canonical};
+pub use entry::{Entry, Fields, Reading, canonical};
 pub use error::Error;
 pub use store::{Page, ResourceSpec, Store, Updated};

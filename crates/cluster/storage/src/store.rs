@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
 use crate::crypt::Crypt;
-use crate::entry::{Entry, FieldsOf, canonical};
+use crate::entry::{Entry, Reading, canonical};
 use crate::error::Error;
 use crate::leases::Leases;
 use crate::settle::Settled;
@@ -39,8 +39,8 @@ const CATCH_UP: Duration = Duration::from_secs(3);
 pub struct ResourceSpec {
     /// Below the root, with a final slash: `pods/`.
     pub prefix: String,
-    /// Its selectable fields.
-    pub fields: FieldsOf,
+    /// How it is read.
+    pub reading: Reading,
     /// Its encryption.
     pub crypt: Arc<Crypt>,
 }
@@ -78,6 +78,14 @@ pub struct Page {
     pub count: u64,
 }
 
+/// A page whose objects are decoded each for itself.
+pub(crate) struct Read {
+    pub objects: Vec<(String, Result<Entry, Error>)>,
+    pub revision: u64,
+    pub more: bool,
+    count: u64,
+}
+
 /// Outcome of a write that depends on the object's revision.
 #[derive(Debug)]
 pub enum Updated {
@@ -94,7 +102,7 @@ impl Store {
         let resources = resources
             .into_iter()
             .map(|spec| {
-                let cache = Arc::new(Cache::new(spec.fields, revision.subscribe()));
+                let cache = Arc::new(Cache::new(spec.reading, revision.subscribe()));
                 (spec.prefix, Resource { cache, crypt: spec.crypt })
             })
             .collect();
@@ -307,25 +315,37 @@ impl Store {
         limit: i64,
         revision: u64,
     ) -> Result<Page, Error> {
-        let from = format!("{ROOT}{prefix}{}", if start.is_empty() { within } else { start });
+        let from = if start.is_empty() { within } else { start };
+        let read = self.range(prefix, within, from, limit, revision).await.map_err(|error| match error {
+            Error::Future { .. } => Error::Future { wanted: revision, current: self.revision() },
+            other => other,
+        })?;
+        let entries: Result<Vec<Entry>, Error> = read.objects.into_iter().map(|(_, decoded)| decoded).collect();
+        Ok(Page { entries: entries?, revision: read.revision, more: read.more, count: read.count })
+    }
+
+    /// The same of a whole resource, with each object that cannot be decoded in its place.
+    pub(crate) async fn raw_page(&self, prefix: &str, start: &str, limit: i64, revision: u64) -> Result<Read, Error> {
+        self.range(prefix, "", start, limit, revision).await
+    }
+
+    async fn range(&self, prefix: &str, within: &str, from: &str, limit: i64, revision: u64) -> Result<Read, Error> {
+        let from = format!("{ROOT}{prefix}{from}");
         let end = prefix_end(format!("{ROOT}{prefix}{within}").as_bytes());
         let mut options = GetOptions::new().with_range(end).with_limit(limit);
         if revision > 0 {
             options = options.with_revision(revision.cast_signed());
         }
-        let response = self.run_kv(get(from, Some(options))).await.map_err(|error| match error {
-            Error::Future { .. } => Error::Future { wanted: revision, current: self.revision() },
-            other => other,
-        })?;
+        let response = self.run_kv(get(from, Some(options))).await?;
         let skip = ROOT.len() + prefix.len();
-        let mut entries = Vec::with_capacity(response.kvs().len());
-        for kv in response.kvs() {
+        let objects = response.kvs().iter().map(|kv| {
             let key = String::from_utf8_lossy(kv.key().get(skip..).unwrap_or_default()).into_owned();
-            entries.push(self.decode(prefix, &key, kv.value(), kv.mod_revision().cast_unsigned())?);
-        }
+            let decoded = self.decode(prefix, &key, kv.value(), kv.mod_revision().cast_unsigned());
+            (key, decoded)
+        });
         let now = response.header().map_or(0, |h| h.revision().cast_unsigned());
-        Ok(Page {
-            entries,
+        Ok(Read {
+            objects: objects.collect(),
             revision: if revision > 0 { revision } else { now },
             more: response.more(),
             count: response.count().cast_unsigned(),
@@ -391,13 +411,15 @@ impl Store {
     }
 
     pub(crate) fn decode(&self, prefix: &str, key: &str, stored: &[u8], revision: u64) -> Result<Entry, Error> {
-        let (fields, crypt) = match self.0.resources.read().get(prefix) {
-            Some(resource) => (resource.cache.fields, resource.crypt.clone()),
-            None => (no_fields as FieldsOf, Arc::default()),
+        let (reading, crypt) = match self.0.resources.read().get(prefix) {
+            Some(resource) => (resource.cache.reading.clone(), resource.crypt.clone()),
+            None => (Reading::default(), Arc::default()),
         };
         let etcd_key = path(prefix, key);
         let plain = crypt.open(&etcd_key, stored).map_err(|reason| Error::Corrupt { key: key.to_owned(), reason })?;
-        Entry::from_stored(key, &plain, revision, fields)
+        let mut entry = Entry::from_stored(key, &plain, revision, &reading)?;
+        entry.refreshed |= crypt.is_outdated(stored);
+        Ok(entry)
     }
 }
 
@@ -417,10 +439,6 @@ fn transaction(txn: Txn) -> impl Fn(KvClient) -> Answer<TxnResponse> + Send {
         let txn = txn.clone();
         Box::pin(async move { kv.txn(txn).await })
     }
-}
-
-fn no_fields(_: &Value) -> Vec<(&'static str, String)> {
-    Vec::new()
 }
 
 fn path(prefix: &str, key: &str) -> String {

@@ -2,16 +2,21 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use kinit_resource::{Observed, Resource, what};
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 
+use crate::backup::BackupRequest;
 use crate::ledger::Ledger;
 use crate::notes::noting;
+use crate::put_back::{self, Kept};
 use crate::serve::{Desk, State};
 use crate::wire::{ApplyItem, Frame, Progress, Reply, Request};
-use crate::{apply, blobs, etcd, facts, journal, observe, prune, reset, secrets, shared};
+use crate::{
+    apply, backup, blobs, certificates, etcd, evidence, facts, journal, logs, observe, prune, reach, reset, rotation,
+    secrets, shared,
+};
 
 /// Does what is asked for. A failure is an answer too.
 pub(crate) async fn answer<W: AsyncWrite + Unpin>(
@@ -27,6 +32,8 @@ pub(crate) async fn answer<W: AsyncWrite + Unpin>(
         Request::Apply(items) => apply_all(items, state, desk).await,
         Request::Blob { sha256 } => blobs::receive(&sha256, frames).await.map(|()| Reply::Done),
         Request::EtcdSnapshot => snapshot(desk).await,
+        Request::Logs(request) => logs::send(&request, desk).await,
+        Request::Backup(request) => backup(request, frames, state, desk).await,
         Request::Observe(resources) => {
             if desk.lock.is_some() {
                 shared::finish_all()?;
@@ -54,13 +61,20 @@ impl Request {
     fn only_looks(&self) -> bool {
         match self {
             Self::Facts { .. }
+            | Self::Addresses
+            | Self::Certificates(_)
             | Self::Observe(_)
             | Self::MissingBlobs(_)
             | Self::ReadFile { .. }
+            | Self::Reach(_)
+            | Self::Evidence { .. }
             | Self::EtcdStatus
             | Self::EtcdSnapshot
+            | Self::Logs(_)
             | Self::ResetPlan
             | Self::History => true,
+            Self::Backup(request) => request.only_looks(),
+            Self::Rotation(request) => request.only_looks(),
             // The desk's own certificate, with which it asks the API.
             Self::Sign { subject, .. } => subject.usages == [kinit_pki::Usage::Client],
             // Private keys are for those who work on the cluster.
@@ -72,6 +86,8 @@ impl Request {
             | Self::MakeKey(_)
             | Self::Etcd(_)
             | Self::Install { .. }
+            | Self::Keep { .. }
+            | Self::PutBack { .. }
             | Self::Begin { .. }
             | Self::End { .. }
             | Self::Reset { .. } => false,
@@ -89,6 +105,8 @@ impl Request {
             Self::Sign { subject, .. } => Some(format!("sign {}", subject.common_name)),
             Self::Install { leaf, .. } => Some(leaf.path()),
             Self::Etcd(request) => Some(request.to_string()),
+            Self::PutBack { .. } => Some("put the previous version back".to_owned()),
+            Self::Rotation(request) => request.step(),
             Self::Reset { .. } => Some("reset".to_owned()),
             _ => None,
         }
@@ -99,9 +117,18 @@ fn milliseconds(started: Instant) -> u64 {
     u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
+fn read_file(path: &str) -> Result<String> {
+    if !path.starts_with("/etc/kubernetes/") || path.contains("..") {
+        bail!("{path} is not a file of kinit's");
+    }
+    std::fs::read_to_string(path).with_context(|| format!("read {path}"))
+}
+
 async fn plain(request: Request, state: &mut State) -> Result<Reply> {
     Ok(match request {
         Request::Facts { etcd_data } => Reply::Facts(Box::new(facts::gather(&etcd_data).await?)),
+        Request::Addresses => Reply::Names(facts::addresses()?.into_iter().map(|(address, _)| address).collect()),
+        Request::Certificates(paths) => Reply::Certificates(certificates::read(&paths)?),
         Request::MissingBlobs(names) => Reply::Names(names.into_iter().filter(|name| !blobs::has(name)).collect()),
         Request::Generate { shared, algorithm, days } => {
             shared::note(shared, false)?;
@@ -120,17 +147,23 @@ async fn plain(request: Request, state: &mut State) -> Result<Reply> {
             secrets::install(&leaf, &certificate, state)?;
             Reply::Done
         }
-        Request::ReadFile { path } => {
-            if !path.starts_with("/etc/kubernetes/") || path.contains("..") {
-                return Err(anyhow!("{path} is not a file of kinit's"));
-            }
-            Reply::Text(std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?)
+        Request::ReadFile { path } => Reply::Text(read_file(&path)?),
+        Request::Reach(addresses) => Reply::Reached(reach::reach(&addresses).await?),
+        Request::Evidence { paths, programs } => Reply::Evidence(Box::new(evidence::gather(&paths, &programs)?)),
+        Request::Keep { paths } => {
+            state.kept = Kept::of(&paths)?;
+            Reply::Done
+        }
+        Request::PutBack { units, healthy } => {
+            put_back::put_back(&state.kept, &units, &healthy).await?;
+            Reply::Done
         }
         Request::EtcdStatus => Reply::EtcdStatus(Box::new(etcd::status().await?)),
         Request::Etcd(request) => {
             etcd::perform(request).await?;
             Reply::Done
         }
+        Request::Rotation(request) => Reply::Text(rotation::answer(request).await?),
         Request::ResetPlan => Reply::Names(Ledger::load()?.describe()),
         Request::Reset { authority } => Reply::Names(reset::run(authority.as_deref()).await?),
         Request::Begin { plan } => {
@@ -142,10 +175,30 @@ async fn plain(request: Request, state: &mut State) -> Result<Reply> {
             Reply::Done
         }
         Request::History => Reply::History(journal::history()?),
-        Request::Apply(_) | Request::Blob { .. } | Request::Observe(_) | Request::EtcdSnapshot => {
+        Request::Apply(_)
+        | Request::Blob { .. }
+        | Request::Observe(_)
+        | Request::EtcdSnapshot
+        | Request::Backup(_)
+        | Request::Logs(_) => {
             bail!("handled elsewhere")
         }
     })
+}
+
+async fn backup<W: AsyncWrite + Unpin>(
+    request: BackupRequest,
+    frames: &mut mpsc::Receiver<Frame>,
+    state: &mut State,
+    desk: &mut Desk<W>,
+) -> Result<Reply> {
+    let Some(what) = request.step() else { return backup::answer(request, frames, desk).await };
+    let started = Instant::now();
+    state.journal.begin();
+    let done = backup::answer(request, frames, desk).await;
+    let error = done.as_ref().err().map(|error| format!("{error:#}"));
+    state.journal.step_if_begun(what, milliseconds(started), error.as_deref());
+    done
 }
 
 async fn snapshot<W: AsyncWrite + Unpin>(desk: &mut Desk<W>) -> Result<Reply> {

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use kinit_resource::{Content, FileSpec, Resource};
 
 use crate::ledger::Ledger;
-use crate::{blobs, files, health, images, kernel, kubeconfig, packages, release, systemd};
+use crate::{blobs, files, health, images, kernel, kubeconfig, kubelet_certificates, packages, release, systemd};
 
 /// Brings one resource about; `secret` is the text behind `Content::Secret`.
 pub(crate) async fn apply(resource: &Resource, secret: Option<&str>) -> Result<()> {
@@ -42,6 +42,7 @@ pub(crate) async fn apply(resource: &Resource, secret: Option<&str>) -> Result<(
             note_parents(stamp)?;
             kubeconfig::follow_cluster(path, server, authority_file, stamp)
         }
+        Resource::Steady { unit, seconds } => systemd::steady(unit, *seconds).await,
         Resource::Healthy { url, authority_file, seconds } => {
             health::wait(url, authority_file.as_deref(), *seconds).await
         }
@@ -56,6 +57,12 @@ fn file(file: &FileSpec, secret: Option<&str>) -> Result<()> {
         Content::Text(text) => text.as_str(),
         Content::Secret(name) => secret.with_context(|| format!("the text of {name} was not sent"))?,
     };
+    if let Some(certificate) = file.unless_exists.as_deref().filter(|path| path.ends_with(".pem"))
+        && kubelet_certificates::is_outlived(certificate)?
+    {
+        // A kubelet that finds a certificate that has not ended asks for no other.
+        kubelet_certificates::forget(certificate)?;
+    }
     note_parents(&file.path)?;
     make_parent(&file.path)?;
     files::write(&file.path, text.as_bytes(), file.mode, &file.owner)

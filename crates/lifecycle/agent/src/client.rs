@@ -5,16 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use kinit_backup::Manifest;
 use kinit_pki::{Authority, KeyAlgorithm, Pair, Subject};
 use kinit_remote::{Process, Transport};
-use kinit_resource::{EtcdStatus, Facts, LeafSpec, Observed, Resource, Shared, sha256};
+use kinit_resource::{EtcdStatus, Evidence, Facts, LeafSpec, Observed, Resource, Shared, sha256};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 
+use crate::backup::{BackupRequest, Create, LastBackup, Look, Looked, Marker, Restore};
+use crate::certificates::HostCertificate;
 use crate::etcd::EtcdRequest;
 use crate::journal::History;
 use crate::lock;
+use crate::logs::LogRequest;
 use crate::opening::{Held, Opening};
+use crate::reach::Reached;
+use crate::rotation::RotationRequest;
 use crate::wire::{
     ApplyItem, Frame, HEARTBEAT, Progress, Reply, Request, await_hello, receive, receive_message, send, send_bytes,
     send_heartbeat,
@@ -34,6 +40,9 @@ pub struct Agent {
 
 /// Hears what long steps say: the host, and the words.
 pub type OnNote = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
+/// A file's bytes, in pieces.
+pub type Pieces = tokio::sync::mpsc::Receiver<Vec<u8>>;
 
 /// The way to the agent: requests and heartbeats take turns, a frame each.
 type Stdin = Arc<Mutex<Box<dyn AsyncWrite + Send + Unpin>>>;
@@ -216,6 +225,22 @@ impl Agent {
         }
     }
 
+    /// The certificates in these files, as far as they are there.
+    pub async fn certificates(&self, paths: Vec<String>) -> Result<Vec<HostCertificate>> {
+        match self.ask(&Request::Certificates(paths)).await? {
+            Reply::Certificates(found) => Ok(found),
+            _ => bail!("the agent sent an unexpected reply"),
+        }
+    }
+
+    /// The host's IPv4 addresses, as they are now.
+    pub async fn addresses(&self) -> Result<Vec<String>> {
+        match self.ask(&Request::Addresses).await? {
+            Reply::Names(addresses) => Ok(addresses),
+            _ => bail!("the agent sent an unexpected reply"),
+        }
+    }
+
     /// Facts about the host; `etcd_data` is where etcd's data would be.
     pub async fn facts(&self, etcd_data: &str) -> Result<Facts> {
         match self.ask(&Request::Facts { etcd_data: etcd_data.to_owned() }).await? {
@@ -237,17 +262,16 @@ impl Agent {
     pub async fn apply(&self, items: Vec<ApplyItem>, progress: impl Fn(Progress) + Send) -> Result<()> {
         let mut process = self.process.lock().await;
         send(&mut *self.stdin.lock().await, &Request::Apply(items)).await.context("send to the agent")?;
+        let mut failed = None;
         loop {
             match self.reply(&mut process).await? {
                 Reply::Progress(one) => {
-                    let failed = one.error.clone();
+                    failed = failed.or_else(|| one.error.clone());
                     progress(one);
-                    if let Some(why) = failed {
-                        bail!(why);
-                    }
                 }
                 Reply::Note(text) => (self.note)(&self.host, &text),
-                Reply::Done => return Ok(()),
+                // The batch has its end in any case: what is asked next must not find it.
+                Reply::Done => return failed.map_or(Ok(()), |why: String| Err(anyhow!(why))),
                 _ => bail!("the agent sent an unexpected reply"),
             }
         }
@@ -323,6 +347,33 @@ impl Agent {
         self.text(&Request::ReadFile { path: path.to_owned() }).await
     }
 
+    /// Whether this host gets through to these addresses (`192.0.2.11:2380`).
+    pub async fn reach(&self, addresses: Vec<String>) -> Result<Vec<Reached>> {
+        match self.ask(&Request::Reach(addresses)).await? {
+            Reply::Reached(reached) => Ok(reached),
+            _ => bail!("the agent sent an unexpected reply"),
+        }
+    }
+
+    /// Modes and owners of these files and of what is in these folders, and flags of these programs.
+    pub async fn evidence(&self, paths: Vec<String>, programs: &[&str]) -> Result<Evidence> {
+        let programs = programs.iter().map(ToString::to_string).collect();
+        match self.ask(&Request::Evidence { paths, programs }).await? {
+            Reply::Evidence(evidence) => Ok(*evidence),
+            _ => bail!("the agent sent an unexpected reply"),
+        }
+    }
+
+    /// Remembers what is at these paths, for [`Agent::put_back`].
+    pub async fn keep(&self, paths: Vec<String>) -> Result<()> {
+        self.done(&Request::Keep { paths }).await
+    }
+
+    /// Makes the paths what they were, starts these units again, and waits until these checks pass.
+    pub async fn put_back(&self, units: Vec<String>, healthy: Vec<Resource>) -> Result<()> {
+        self.done(&Request::PutBack { units, healthy }).await
+    }
+
     /// What this host's etcd says.
     pub async fn etcd_status(&self) -> Result<EtcdStatus> {
         match self.ask(&Request::EtcdStatus).await? {
@@ -338,24 +389,124 @@ impl Agent {
 
     /// Writes a snapshot of this host's etcd to `to`; returns its length.
     pub async fn etcd_snapshot(&self, to: &mut (impl AsyncWrite + Unpin)) -> Result<u64> {
+        let (length, reply) = self.stream(&Request::EtcdSnapshot, Some(ANSWER), to).await?;
+        match reply {
+            Reply::Done => Ok(length),
+            _ => bail!("the agent gave an answer to another question"),
+        }
+    }
+
+    /// Writes a unit's log to `to`, until its end, or for ever when it is followed.
+    pub async fn logs(&self, request: LogRequest, to: &mut (impl AsyncWrite + Unpin)) -> Result<()> {
+        let patience = (!request.follow).then_some(ANSWER);
+        match self.stream(&Request::Logs(request), patience, to).await? {
+            (_, Reply::Done) => Ok(()),
+            _ => bail!("the agent gave an answer to another question"),
+        }
+    }
+
+    /// Asks for something that comes in byte frames before its reply.
+    async fn stream(
+        &self,
+        request: &Request,
+        patience: Option<Duration>,
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<(u64, Reply)> {
         let mut process = self.process.lock().await;
-        send(&mut *self.stdin.lock().await, &Request::EtcdSnapshot).await.context("send to the agent")?;
+        send(&mut *self.stdin.lock().await, request).await.context("send to the agent")?;
         let mut length = 0;
         loop {
-            let heard = tokio::time::timeout(ANSWER, receive(&mut process.stdout)).await;
-            match heard.context("wait for the agent")?.context("hear from the agent")? {
+            let frame = receive(&mut process.stdout);
+            let heard = match patience {
+                Some(patience) => tokio::time::timeout(patience, frame).await.context("wait for the agent")?,
+                None => frame.await,
+            };
+            match heard.context("hear from the agent")? {
                 Some(Frame::Bytes(piece)) => {
-                    to.write_all(&piece).await.context("write the snapshot")?;
+                    to.write_all(&piece).await.context("write what the agent sends")?;
+                    to.flush().await.context("write what the agent sends")?;
                     length += piece.len() as u64;
                 }
                 Some(Frame::Json(json)) => match serde_json::from_slice(&json).context("decode a message")? {
-                    Reply::Done => return Ok(length),
                     Reply::Failed(why) => bail!(why),
-                    _ => bail!("the agent gave an answer to another question"),
+                    reply => return Ok((length, reply)),
                 },
                 None => bail!("the connection to {} was lost: {}", self.host, process.complaint()),
             }
         }
+    }
+
+    /// Sends a request, the pieces that belong to it, and their end; returns the reply.
+    async fn pour(&self, request: &Request, pieces: &mut Pieces) -> Result<Reply> {
+        let mut process = self.process.lock().await;
+        send(&mut *self.stdin.lock().await, request).await.context("send to the agent")?;
+        let sending = async {
+            while let Some(piece) = pieces.recv().await {
+                for chunk in piece.chunks(CHUNK) {
+                    send_bytes(&mut *self.stdin.lock().await, chunk).await?;
+                }
+            }
+            send_bytes(&mut *self.stdin.lock().await, &[]).await
+        };
+        let sent = sending.await.context("send to the agent");
+        // What the agent says is the cause of what the sender met.
+        let reply = self.reply(&mut process).await?;
+        sent.map(|()| reply)
+    }
+
+    /// Makes a backup on this host and writes it to `to`; returns its length and its manifest.
+    pub async fn backup(&self, create: Create, to: &mut (impl AsyncWrite + Unpin)) -> Result<(u64, Manifest)> {
+        let (length, reply) = self.stream(&Request::Backup(BackupRequest::Create(create)), Some(ANSWER), to).await?;
+        let Reply::Text(text) = reply else { bail!("the agent gave an answer to another question") };
+        Ok((length, serde_json::from_str(&text).context("decode the backup's manifest")?))
+    }
+
+    /// Looks into a snapshot, which is restored into a scratch etcd on this host.
+    pub async fn look_into(&self, look: Look, snapshot: &mut Pieces) -> Result<Looked> {
+        match self.pour(&Request::Backup(BackupRequest::Look(look)), snapshot).await? {
+            Reply::Text(text) => serde_json::from_str(&text).context("decode what was found"),
+            _ => bail!("the agent gave an answer to another question"),
+        }
+    }
+
+    /// Makes etcd's data folder on this host, from a snapshot where one is given.
+    pub async fn restore(&self, restore: Restore, snapshot: Option<&mut Pieces>) -> Result<()> {
+        let request = Request::Backup(BackupRequest::Restore(restore));
+        let reply = match snapshot {
+            Some(pieces) => self.pour(&request, pieces).await?,
+            None => self.ask(&request).await?,
+        };
+        match reply {
+            Reply::Done => Ok(()),
+            _ => bail!("the agent gave an answer to another question"),
+        }
+    }
+
+    /// Puts this host's data of etcd aside.
+    pub async fn put_data_aside(&self, data_dir: &str) -> Result<()> {
+        self.done(&Request::Backup(BackupRequest::PutAside { data_dir: data_dir.to_owned() })).await
+    }
+
+    /// The last scheduled backup.
+    pub async fn last_backup(&self) -> Result<Option<LastBackup>> {
+        let text = self.text(&Request::Backup(BackupRequest::Last)).await?;
+        if text.is_empty() { Ok(None) } else { serde_json::from_str(&text).map(Some).context("decode the last backup") }
+    }
+
+    /// The restore that is under way on this host.
+    pub async fn restore_marker(&self) -> Result<Option<Marker>> {
+        let text = self.text(&Request::Backup(BackupRequest::Marker)).await?;
+        if text.is_empty() { Ok(None) } else { serde_json::from_str(&text).map(Some).context("decode the marker") }
+    }
+
+    /// Says that the restore has been carried out.
+    pub async fn finish_restore(&self) -> Result<()> {
+        self.done(&Request::Backup(BackupRequest::Finish)).await
+    }
+
+    /// Asks for something of a rotation; the answer is JSON.
+    pub async fn rotation(&self, request: RotationRequest) -> Result<String> {
+        self.text(&Request::Rotation(request)).await
     }
 
     /// What reset would undo, a line each.

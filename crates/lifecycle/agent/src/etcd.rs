@@ -1,16 +1,19 @@
 //! The etcd member of this host, asked and told through its own client port. Reached from the host itself, so that a
 //! firewall between desk and hosts does not matter.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use kinit_etcd_connect::etcd_client::{
-    AlarmAction, AlarmType, Client, CompactionOptions, Error, Member, MemberAddOptions,
+    AlarmAction, AlarmType, Client, CompactionOptions, Error, GetOptions, Member, MemberAddOptions,
 };
 use kinit_etcd_connect::{Etcd, Options};
 use kinit_resource::{EtcdMember, EtcdStatus};
 use serde::{Deserialize, Serialize};
+
+use crate::sockets;
 
 const ENDPOINT: &str = "https://127.0.0.1:2379";
 const PKI: &str = "/etc/kubernetes/pki/etcd";
@@ -44,6 +47,12 @@ pub enum EtcdRequest {
         /// It must have this peer URL: an ID that was mistyped, or that is of another cluster, removes nobody.
         peer_url: String,
     },
+    /// End this host's connections to a member whose machine is gone, so that etcd does not wait for them when the
+    /// member is removed.
+    Disconnect {
+        /// `https://IP:2380`.
+        peer_url: String,
+    },
     /// Hand the leadership over; asked of the leader alone.
     MoveLeader {
         /// To the member with this ID.
@@ -63,6 +72,7 @@ impl std::fmt::Display for EtcdRequest {
             Self::AddLearner { peer_url } => write!(f, "add etcd learner {peer_url}"),
             Self::Promote { peer_url, .. } => write!(f, "promote etcd learner {peer_url}"),
             Self::Remove { id, peer_url } => write!(f, "remove etcd member {id:x} ({peer_url})"),
+            Self::Disconnect { peer_url } => write!(f, "end connections to etcd member {peer_url}"),
             Self::MoveLeader { to } => write!(f, "move etcd leadership to {to:x}"),
             Self::Defragment => write!(f, "defragment etcd"),
             Self::Compact => write!(f, "compact etcd"),
@@ -71,7 +81,8 @@ impl std::fmt::Display for EtcdRequest {
     }
 }
 
-async fn client() -> Result<Client> {
+/// A client of this host's member.
+pub(crate) async fn client() -> Result<Client> {
     let file = |name: &str| Some(PathBuf::from(format!("{PKI}/{name}")));
     let options = Options {
         endpoints: vec![ENDPOINT.to_owned()],
@@ -82,6 +93,11 @@ async fn client() -> Result<Client> {
         without_leader: true,
     };
     Ok(Etcd::connect(options).await?.client().await?)
+}
+
+/// Waits for the answer to a call that is answered within an election, or not at all.
+pub(crate) async fn in_time<T>(what: &str, answer: impl Future<Output = Result<T, Error>>) -> Result<T> {
+    call(what, CALL, answer).await
 }
 
 /// Waits for an answer of etcd's.
@@ -149,18 +165,57 @@ fn alarm_name(alarm: AlarmType) -> String {
     .to_owned()
 }
 
+/// How many values below a prefix etcd has, by what they are encrypted with: `aesgcm:key1`, or nothing for plain text.
+pub(crate) async fn sealed(prefix: &str) -> Result<BTreeMap<String, u64>> {
+    const PAGE: i64 = 500;
+    let mut client = client().await?;
+    let mut found = BTreeMap::new();
+    let end = end_of(prefix);
+    let mut from = prefix.as_bytes().to_vec();
+    loop {
+        let options = GetOptions::new().with_range(end.clone()).with_limit(PAGE);
+        let page = call("read what etcd has", LONG_CALL, client.get(from.clone(), Some(options))).await?;
+        for pair in page.kvs() {
+            *found.entry(sealed_with(pair.value())).or_default() += 1;
+        }
+        let Some(last) = page.kvs().last().filter(|_| page.more()) else { return Ok(found) };
+        from = [last.key(), &[0]].concat();
+    }
+}
+
+/// The first key after all that begin with this prefix.
+fn end_of(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    if let Some(last) = end.last_mut() {
+        *last = last.saturating_add(1);
+    }
+    end
+}
+
+/// `k8s:enc:PROVIDER:v1:KEY:BYTES` (upstream's `storage/value/encrypt`).
+fn sealed_with(value: &[u8]) -> String {
+    let Some(rest) = value.strip_prefix(b"k8s:enc:") else { return String::new() };
+    let mut parts = rest.split(|byte| *byte == b':');
+    let mut part = || String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+    let (provider, _version, key) = (part(), part(), part());
+    format!("{provider}:{key}")
+}
+
 /// Does it. Each request may be made again: what is done already is success.
 pub(crate) async fn perform(request: EtcdRequest) -> Result<()> {
-    let mut client = client().await?;
     match request {
-        EtcdRequest::AddLearner { peer_url } => add_learner(&mut client, &peer_url).await,
+        EtcdRequest::AddLearner { peer_url } => add_learner(&mut client().await?, &peer_url).await,
         EtcdRequest::Promote { peer_url, seconds } => {
-            promote(&mut client, &peer_url, Duration::from_secs(seconds.into())).await
+            promote(&mut client().await?, &peer_url, Duration::from_secs(seconds.into())).await
         }
-        EtcdRequest::Remove { id, peer_url } => remove(&mut client, id, &peer_url).await,
-        EtcdRequest::MoveLeader { to } => call("move etcd's leadership", CALL, client.move_leader(to)).await.map(drop),
-        EtcdRequest::Defragment => call("defragment etcd", LONG_CALL, client.defragment()).await.map(drop),
+        EtcdRequest::Remove { id, peer_url } => remove(&mut client().await?, id, &peer_url).await,
+        EtcdRequest::Disconnect { peer_url } => disconnect(&peer_url).await,
+        EtcdRequest::MoveLeader { to } => {
+            call("move etcd's leadership", CALL, client().await?.move_leader(to)).await.map(drop)
+        }
+        EtcdRequest::Defragment => call("defragment etcd", LONG_CALL, client().await?.defragment()).await.map(drop),
         EtcdRequest::Compact => {
+            let mut client = client().await?;
             let status = call("ask etcd for its revision", CALL, client.status()).await?;
             let revision = status.header().map(|h| h.revision()).context("etcd told no revision")?;
             let options = CompactionOptions::new().with_physical();
@@ -169,8 +224,25 @@ pub(crate) async fn perform(request: EtcdRequest) -> Result<()> {
                 other => other.map(drop),
             }
         }
-        EtcdRequest::DisarmAlarms => disarm(&mut client).await,
+        EtcdRequest::DisarmAlarms => disarm(&mut client().await?).await,
     }
+}
+
+async fn disconnect(peer_url: &str) -> Result<()> {
+    let (address, port) = peer_url
+        .strip_prefix("https://")
+        .and_then(|rest| rest.rsplit_once(':'))
+        .with_context(|| format!("{peer_url} is no peer URL"))?;
+    let address = address.trim_start_matches('[').trim_end_matches(']').parse().context("read a peer's address")?;
+    let port = port.parse().context("read a peer's port")?;
+    match tokio::task::spawn_blocking(move || sockets::end(address, port)).await? {
+        Ok(ended) => tracing::debug!(%address, ended, "ended connections to a member that is gone"),
+        // The member can be removed all the same: etcd waits longer then.
+        Err(error) => {
+            tracing::warn!(%address, error = format!("{error:#}"), "end connections to a member that is gone")
+        }
+    }
+    Ok(())
 }
 
 async fn disarm(client: &mut Client) -> Result<()> {
@@ -256,6 +328,28 @@ async fn remove(client: &mut Client, id: u64, peer_url: &str) -> Result<()> {
     }
 }
 
+/// The hash of all keys at a revision (`HashKV`), and the revision up to which history was compacted; `None` where the
+/// revision itself was.
+pub(crate) async fn hash_at(revision: i64) -> Result<Option<(u32, i64)>> {
+    let mut client = client().await?;
+    match call("hash all keys", LONG_CALL, client.hash_kv(revision)).await {
+        Ok(hashed) => Ok(Some((hashed.hash(), hashed.compact_version()))),
+        Err(error) if format!("{error:#}").contains("has been compacted") => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The cluster file as it was last applied (ConfigMap `kube-system/kinit-config`), read where it is stored: a backup
+/// does not depend on an API server. `None` where there is none, or where another API server stored it in a form of
+/// its own.
+pub(crate) async fn cluster_file() -> Result<Option<String>> {
+    let mut client = client().await?;
+    let key = "/registry/configmaps/kube-system/kinit-config";
+    let found = call("read the cluster file", CALL, client.get(key, None)).await?;
+    let object = found.kvs().first().and_then(|kv| serde_json::from_slice::<serde_json::Value>(kv.value()).ok());
+    Ok(object.and_then(|object| object.pointer("/data/Cluster")?.as_str().map(str::to_owned)))
+}
+
 /// A snapshot of the key space, piece by piece, with its SHA-256 at the end (`Maintenance.Snapshot`).
 pub(crate) struct Snapshot(kinit_etcd_connect::etcd_client::SnapshotStreaming);
 
@@ -270,5 +364,23 @@ impl Snapshot {
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         let piece = call("read etcd's snapshot", CALL, self.0.message()).await?;
         Ok(piece.map(|piece| piece.blob().to_vec()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_tells_what_it_is_encrypted_with() {
+        for (value, expected) in [
+            (&b"k8s:enc:aesgcm:v1:key2:\x00\xff"[..], "aesgcm:key2"),
+            (b"k8s:enc:aescbc:v1:a:x:y", "aescbc:a"),
+            (b"{}", ""),
+            (b"k8s:enc:", ":"),
+        ] {
+            assert_eq!(sealed_with(value), expected);
+        }
+        assert_eq!(end_of("/registry/secrets/"), b"/registry/secrets0");
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use kinit_resource::Facts;
 
 use crate::ledger::Ledger;
-use crate::surroundings;
+use crate::{components, surroundings};
 
 /// Gathers everything.
 pub(crate) async fn gather(etcd_data: &str) -> Result<Facts> {
@@ -35,12 +35,14 @@ pub(crate) async fn gather(etcd_data: &str) -> Result<Facts> {
         addresses: addresses()?,
         cluster: cluster(),
         authority: authority()?,
+        authorities: authorities()?,
         etcd_data: Path::new(etcd_data).join("member").exists(),
         taken: taken(),
         product_uuid: surroundings::product_uuid(),
         clock_synchronized: surroundings::clock_synchronized().await,
         fsync_p99: surroundings::fsync_p99(Path::new(etcd_data)),
         firewalls: surroundings::firewalls().await,
+        components: components::installed().await,
         inline_registries: inline_registries(&read("/etc/containerd/config.toml")),
     })
 }
@@ -94,6 +96,13 @@ fn cluster() -> Option<String> {
     Some(value.get("cluster")?.as_str()?.to_owned())
 }
 
+/// All authorities that this host trusts: its own first, beside it one that it replaces or that replaces it.
+pub(crate) fn authorities() -> Result<Vec<String>> {
+    let trusted = crate::files::read_optional("/etc/kubernetes/pki/ca.crt")?.unwrap_or_default();
+    let trusted = kinit_pki::public_key_hashes(&trusted);
+    if trusted.is_empty() { Ok(authority()?.into_iter().collect()) } else { Ok(trusted) }
+}
+
 /// Tells the cluster of this host from any other: the hash of its authority's public key. A reset that was interrupted
 /// may have removed the certificate already; the ledger knows it then.
 pub(crate) fn authority() -> Result<Option<String>> {
@@ -108,9 +117,13 @@ pub(crate) fn authority() -> Result<Option<String>> {
     }
 }
 
-fn addresses() -> Result<Vec<String>> {
+/// IPv4 addresses, each with its interface.
+pub(crate) fn addresses() -> Result<Vec<(String, String)>> {
     let interfaces = nix::ifaddrs::getifaddrs().context("list the host's addresses")?;
-    let v4 = |i: nix::ifaddrs::InterfaceAddress| i.address.and_then(|a| a.as_sockaddr_in().map(|s| s.ip().to_string()));
+    let v4 = |i: nix::ifaddrs::InterfaceAddress| {
+        let address = i.address.and_then(|a| a.as_sockaddr_in().map(|s| s.ip().to_string()))?;
+        Some((address, i.interface_name))
+    };
     Ok(interfaces.filter_map(v4).collect())
 }
 

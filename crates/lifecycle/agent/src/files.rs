@@ -64,6 +64,34 @@ pub(crate) fn write_private(path: &str, bytes: &[u8]) -> Result<()> {
     write(path, bytes, 0o600, "root:root")
 }
 
+/// Writes a file that only this user may read, whoever that is.
+pub(crate) fn write_own(path: &str, bytes: &[u8]) -> Result<()> {
+    let (uid, gid) = (Uid::effective().as_raw(), Gid::effective().as_raw());
+    write_as(path, bytes, &Attributes { mode: 0o600, uid, gid, modified: None })
+}
+
+/// Gives a folder and everything in it to an owner.
+pub(crate) fn give_tree(path: &str, owner: &str) -> Result<()> {
+    let (uid, gid) = ids(owner).with_context(|| format!("give {path} away"))?;
+    let mut left = vec![std::path::PathBuf::from(path)];
+    while let Some(path) = left.pop() {
+        let work = || -> std::io::Result<Vec<std::path::PathBuf>> {
+            std::os::unix::fs::lchown(&path, Some(uid.as_raw()), Some(gid.as_raw()))?;
+            if !std::fs::symlink_metadata(&path)?.is_dir() {
+                return Ok(Vec::new());
+            }
+            std::fs::read_dir(&path)?.map(|entry| Ok(entry?.path())).collect()
+        };
+        left.extend(work().with_context(|| format!("give {} to {owner}", path.display()))?);
+    }
+    Ok(())
+}
+
+/// Makes renames in a folder durable.
+pub(crate) fn sync_folder(path: &str) -> Result<()> {
+    File::open(path).and_then(|folder| folder.sync_all()).with_context(|| format!("sync {path}"))
+}
+
 /// A file's text, if there is one.
 pub(crate) fn read_optional(path: &str) -> Result<Option<String>> {
     match std::fs::read_to_string(path) {
@@ -107,6 +135,11 @@ pub(crate) fn remove(path: &str) -> Result<()> {
     done.or_else(ignore_missing).with_context(|| format!("remove {path}"))
 }
 
+/// What [`observe`] says of a file with another content.
+pub(crate) fn content_differs() -> Observed {
+    Observed::Differs("content differs".to_owned())
+}
+
 /// Compares a path's kind, mode and owner; `content` where it is a file.
 pub(crate) fn observe(path: &str, mode: u32, owner: &str, content: Option<&[u8]>) -> Result<Observed> {
     let meta = match std::fs::symlink_metadata(path) {
@@ -120,7 +153,7 @@ pub(crate) fn observe(path: &str, mode: u32, owner: &str, content: Option<&[u8]>
     if let Some(content) = content
         && std::fs::read(path).with_context(|| format!("read {path}"))? != content
     {
-        return Ok(Observed::Differs("content differs".to_owned()));
+        return Ok(content_differs());
     }
     let actual = meta.mode() & 0o7777;
     if actual != mode {

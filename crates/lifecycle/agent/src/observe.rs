@@ -5,7 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::Result;
 use kinit_resource::{Content, FileSpec, Observed, Resource};
 
-use crate::{blobs, files, health, images, kernel, kubeconfig, packages, release, secrets, shared, systemd};
+use crate::{
+    blobs, diff, files, health, images, kernel, kubeconfig, kubelet_certificates, packages, release, secrets, shared,
+    systemd,
+};
 
 /// What is there; a failure to look is an answer too.
 pub(crate) async fn observe(resource: &Resource) -> Observed {
@@ -30,6 +33,8 @@ async fn look(resource: &Resource) -> Result<Observed> {
         Resource::ClusterOf { path, server, authority_file, .. } => {
             kubeconfig::observe_cluster(path, server, authority_file)
         }
+        // It is about what happens after a start.
+        Resource::Steady { .. } => Ok(Observed::AsWanted),
         Resource::Healthy { url, authority_file, .. } => {
             Ok(match health::check(url, authority_file.as_deref()).await {
                 Ok(()) => Observed::AsWanted,
@@ -40,11 +45,14 @@ async fn look(resource: &Resource) -> Result<Observed> {
 }
 
 fn file(file: &FileSpec) -> Result<Observed> {
-    if file.unless_exists.as_deref().is_some_and(|path| std::fs::metadata(path).is_ok()) {
+    if file.unless_exists.as_deref().is_some_and(serves) {
         return Ok(Observed::AsWanted);
     }
     match &file.content {
-        Content::Text(text) => files::observe(&file.path, file.mode, &file.owner, Some(text.as_bytes())),
+        Content::Text(text) => {
+            let seen = files::observe(&file.path, file.mode, &file.owner, Some(text.as_bytes()))?;
+            Ok(if seen == files::content_differs() { diff::of(&file.path, text)?.unwrap_or(seen) } else { seen })
+        }
         // Its text is not known yet: there is nothing to compare with, so it is made anew.
         Content::Secret(_) => Ok(match std::fs::metadata(&file.path) {
             Ok(meta) if meta.mode() & 0o7777 == file.mode => Observed::Differs("may be outdated".to_owned()),
@@ -52,6 +60,18 @@ fn file(file: &FileSpec) -> Result<Observed> {
             Err(_) => Observed::Missing,
         }),
     }
+}
+
+/// Whether what makes a file unnecessary is there; a certificate that has ended makes nothing unnecessary, nor does one
+/// of an authority that is being replaced.
+fn serves(path: &str) -> bool {
+    let Ok(meta) = std::fs::metadata(path) else { return false };
+    let ended = || {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        kinit_pki::expires_at(&text).is_some_and(|end| end <= time::OffsetDateTime::now_utc())
+    };
+    let outlived = || kubelet_certificates::is_outlived(path).unwrap_or(false);
+    !(meta.is_file() && path.ends_with(".pem") && (ended() || outlived()))
 }
 
 fn link(path: &str, target: &str, keep_existing: bool) -> Observed {

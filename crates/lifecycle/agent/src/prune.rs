@@ -1,5 +1,5 @@
-//! Old builds. Each brings a program of some 66 MB, twice: the components' and the agent's own. The current one stays
-//! and the one before.
+//! Old builds. Each brings a program of some 66 MB, twice: the components' and the agent's own. The current one stays,
+//! those that something runs, and the one before.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::ledger::Ledger;
 use crate::wire::ApplyItem;
 
 /// Where links to the components are.
-const LINKS: &str = "/usr/local/bin";
+pub(crate) const LINKS: &str = "/usr/local/bin";
 /// An upload that no run has used for so long is of a build that is gone.
 const STALE: Duration = Duration::from_secs(24 * 3600);
 
@@ -41,25 +41,23 @@ pub(crate) fn after(items: &[ApplyItem]) {
     }
 }
 
-/// Of the builds beside this one (`NAME-HASH`) all go but those that something links to or, where there is none, the
-/// latest. Returns what was removed.
+/// Of the builds beside this one (`NAME-HASH`) all go but those that something links to, and the latest of the others:
+/// what a rollback goes back to. Returns what was removed.
 fn builds(current: &str, links: &Path) -> Result<Vec<String>> {
     let current = Path::new(current);
     let Some((folder, family)) = current.parent().zip(family(current)) else { return Ok(Vec::new()) };
     let linked: BTreeSet<PathBuf> = entries(links)?.iter().filter_map(|path| std::fs::read_link(path).ok()).collect();
     let mut others = Vec::new();
     for path in entries(folder)? {
-        if path != current && self::family(&path) == Some(family) {
+        if path != current && self::family(&path) == Some(family) && !linked.contains(&path) {
             let modified = path.metadata().and_then(|m| m.modified());
             others.push((modified.with_context(|| format!("look at {}", path.display()))?, path));
         }
     }
-    if !others.iter().any(|(_, path)| linked.contains(path)) {
-        others.sort();
-        others.pop();
-    }
+    others.sort();
+    others.pop();
     let mut removed = Vec::new();
-    for (_, path) in others.into_iter().filter(|(_, path)| !linked.contains(path)) {
+    for (_, path) in others {
         std::fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
         removed.push(path.display().to_string());
     }
@@ -114,9 +112,9 @@ mod tests {
     }
 
     #[test]
-    fn the_current_build_stays_and_the_one_before() {
+    fn the_current_build_stays_the_linked_ones_and_the_one_before() {
         let hash = |c: char| std::iter::repeat_n(c, 12).collect::<String>();
-        for (linked, expected) in [(Some('a'), 'a'), (None, 'c')] {
+        for (linked, expected) in [(Some('a'), &['a', 'c', 'd'][..]), (None, &['c', 'd'])] {
             let (dir, links) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
             for (age, build) in [(300, 'a'), (200, 'b'), (100, 'c'), (0, 'd')] {
                 write(dir.path(), &format!("hyper-{}", hash(build)), age);
@@ -129,9 +127,10 @@ mod tests {
             }
             let current = dir.path().join(format!("hyper-{}", hash('d'))).display().to_string();
             let removed = builds(&current, links.path()).unwrap();
-            assert_eq!(removed.len(), 2);
+            assert_eq!(removed.len(), 4 - expected.len());
             let stays = |build: char| format!("hyper-{}", hash(build)).chars().take(12).collect::<String>();
-            let mut left = vec![stays(expected), stays('d'), "hyper-notes".into(), "other-aaaaaa".into()];
+            let mut left: Vec<String> = expected.iter().map(|build| stays(*build)).collect();
+            left.extend(["hyper-notes".into(), "other-aaaaaa".into()]);
             left.sort();
             assert_eq!(names(dir.path()), left);
             assert_eq!(builds(&current, links.path()).unwrap(), Vec::<String>::new());

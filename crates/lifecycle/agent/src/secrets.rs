@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use crate::apply::note_parents;
 use crate::files::{self, read_optional};
 use crate::kubeconfig::{self, Kubeconfig};
+use crate::kubelet_certificates;
 use crate::serve::State;
 
 /// Makes a key, keeps it in memory, and returns the request for its certificate.
@@ -17,6 +18,14 @@ pub(crate) fn request(leaf: &LeafSpec, state: &mut State) -> Result<String> {
     let request = kinit_pki::request(&key, &leaf.subject).with_context(|| format!("request {}", leaf.path()))?;
     state.pending_keys.insert(leaf.path(), key);
     Ok(request)
+}
+
+/// Makes a key and has its certificate signed by this host's own authority.
+pub(crate) fn issue_here(leaf: &LeafSpec) -> Result<()> {
+    let key = kinit_pki::new_key(leaf.algorithm).with_context(|| format!("make the key of {}", leaf.path()))?;
+    let request = kinit_pki::request(&key, &leaf.subject).with_context(|| format!("request {}", leaf.path()))?;
+    let certificate = crate::shared::sign(leaf.leaf.authority(), &request, &leaf.subject)?;
+    place(leaf, &certificate, &key)
 }
 
 /// Writes a certificate beside the key that was made for it, or both into a kubeconfig.
@@ -70,6 +79,9 @@ pub(crate) fn observe(leaf: &LeafSpec) -> Result<Observed> {
     let now = OffsetDateTime::now_utc();
     let findings = kinit_pki::check(&certificate, &authority, &leaf.subject, leaf.algorithm, now);
     let mut words: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    if kubelet_certificates::is_of_former(&certificate, &authority) {
+        words.push("is signed by an authority that another one replaces".to_owned());
+    }
     match kinit_pki::is_pair(&certificate, &key) {
         Ok(true) => {}
         Ok(false) => words.push("its key is another's".to_owned()),

@@ -13,12 +13,15 @@ use crate::answer::answer;
 use crate::journal::Journal;
 use crate::lock::{self, Lock};
 use crate::opening::{Caller, LockMode, Opening};
+use crate::put_back::Kept;
 use crate::wire::{Frame, Reply, Request, SILENCE, receive_from_desk, send, send_bytes, send_hello};
 
 /// What the agent keeps between requests.
 pub(crate) struct State {
     /// Keys that wait for their certificates, by the file they are for.
     pub(crate) pending_keys: HashMap<String, String>,
+    /// What links and files were before another version took their places.
+    pub(crate) kept: Kept,
     /// What is done, for those who ask later.
     pub(crate) journal: Journal,
 }
@@ -57,7 +60,7 @@ pub(crate) async fn serve_as(
     let (sender, frames) = mpsc::channel(4);
     let gone = CancellationToken::new();
     let mut desk = Desk { to, gone: gone.clone(), lock: None };
-    let mut state = State { pending_keys: HashMap::new(), journal };
+    let mut state = State { pending_keys: HashMap::new(), kept: Kept::default(), journal };
     let silence = manners.silence;
     let reader = tokio::spawn(async move {
         let ended = loop {
@@ -114,6 +117,11 @@ impl<W: AsyncWrite + Unpin> Desk<W> {
             sent = send_bytes(&mut self.to, bytes) => sent,
             () = self.gone.cancelled() => bail!("the desk went away"),
         }
+    }
+
+    /// Ends when the desk is not there any more.
+    pub(crate) async fn gone(&self) {
+        self.gone.cancelled().await;
     }
 
     /// Whether the next step may be begun. What nobody waits for is not, nor what another one waits to do.

@@ -6,13 +6,12 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use kinit_pki::{Authority, KeyAlgorithm, Pair};
 use kinit_resource::{Observed, Place, Shared, sha256};
 use time::OffsetDateTime;
 
 use crate::apply::note_parents;
+use crate::encryption;
 use crate::files::{self, read_optional};
 
 const PKI: &str = "/etc/kubernetes/pki";
@@ -77,7 +76,7 @@ impl Store {
                 kinit_pki::new_authority(authority.common_name(), algorithm, days, OffsetDateTime::now_utc())
             }
             Shared::ServiceAccountKey => kinit_pki::new_service_account_pair(algorithm),
-            Shared::EncryptionConfig => Ok(Pair { cert: String::new(), key: encryption_config()? }),
+            Shared::EncryptionConfig => Ok(Pair { cert: String::new(), key: encryption::fresh()? }),
         };
         self.write(shared, &pair.with_context(|| format!("make {}", shared.name()))?, false)
     }
@@ -106,6 +105,35 @@ impl Store {
                 files::write_private(&self.pending(&private), &both)?;
                 self.place(shared, pair)
             }
+        }
+    }
+
+    /// What there is of a secret: its public half (empty where it has none) and its private one. `None` when there is
+    /// no public half, or nothing of a secret without one.
+    pub(crate) fn halves(&self, shared: Shared) -> Result<Option<(String, Option<String>)>> {
+        let (public, private) = shared.files();
+        let secret = read_optional(&self.path(&private))?;
+        Ok(match public {
+            None => secret.map(|secret| (String::new(), Some(secret))),
+            Some(public) => read_optional(&self.path(&public))?.map(|shown| (shown, secret)),
+        })
+    }
+
+    /// Puts another pair in the place of the one that is there. A half that is the same stays as it is: its time tells
+    /// who has to be started again.
+    pub(crate) fn replace(&self, shared: Shared, pair: &Pair) -> Result<()> {
+        let (public, private) = shared.files();
+        let same =
+            |file: &str, text: &str| Ok::<_, anyhow::Error>(read_optional(&self.path(file))?.as_deref() == Some(text));
+        let (public_same, key_same) = match &public {
+            Some(public) => (same(public, &pair.cert)?, same(&private, &pair.key)?),
+            None => (true, same(&private, &pair.key)?),
+        };
+        match (public, public_same, key_same) {
+            (_, true, true) => Ok(()),
+            (Some(public), false, true) => self.write_public(&public, pair),
+            (Some(_), true, false) => files::write_private(&self.path(&private), pair.key.as_bytes()),
+            _ => self.write(shared, pair, false),
         }
     }
 
@@ -162,18 +190,6 @@ pub(crate) fn sign(authority: Authority, request: &str, subject: &kinit_pki::Sub
     let pair = Store::host().read(Shared::Authority(authority), false)?;
     kinit_pki::issue(&pair, request, subject, OffsetDateTime::now_utc())
         .with_context(|| format!("sign {}", subject.common_name))
-}
-
-/// An EncryptionConfiguration for Secrets (apiserver.config.k8s.io/v1): a fresh AES-GCM key to write with; what was
-/// stored plain stays readable.
-fn encryption_config() -> Result<String> {
-    let mut key = [0u8; 32];
-    rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty()).context("get random bytes for a key")?;
-    Ok(format!(
-        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n  \
-         - aesgcm:\n      keys:\n      - name: key1\n        secret: {}\n  - identity: {{}}\n",
-        STANDARD.encode(key)
-    ))
 }
 
 #[cfg(test)]

@@ -58,6 +58,12 @@ trait Unit {
     fn state_change_timestamp(&self) -> zbus::Result<u64>;
 }
 
+#[proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1")]
+trait State {
+    #[zbus(property)]
+    fn active_state(&self) -> zbus::Result<String>;
+}
+
 const JOB: Duration = Duration::from_secs(90);
 
 struct Systemd {
@@ -193,7 +199,8 @@ pub(crate) async fn apply(name: &str, wanted: &UnitState) -> Result<()> {
     let outdated = old_unit_file(&systemd.unit(name).await?).await?.is_some();
     systemd.manager.reload().await.context("make systemd read its unit files")?;
     let unit = systemd.unit(name).await?;
-    let active = unit.active_state().await? == "active";
+    let state = unit.active_state().await?;
+    let active = state == "active";
     let enabled = systemd.enabled(name).await;
     // Nothing of kinit's has started it before it is in the ledger: what runs now ran before, and is started again at
     // reset.
@@ -214,10 +221,37 @@ pub(crate) async fn apply(name: &str, wanted: &UnitState) -> Result<()> {
             let verb = match active {
                 true if *reloads && !outdated => Job::Reload,
                 true => Job::Restart,
+                // Between two attempts of a program that ends again and again a start would count as part of the first
+                // attempt, which was before its files changed.
+                false if runs(&state) => Job::Restart,
                 false => Job::Start,
             };
             systemd.job(name, verb).await
         }
+    }
+}
+
+/// Waits until the unit has stayed active for so long; an error as soon as it has not.
+pub(crate) async fn steady(name: &str, seconds: u32) -> Result<()> {
+    let systemd = Systemd::connect().await?;
+    // Without this systemd sends no signals.
+    systemd.manager.subscribe().await.ok();
+    let path = systemd.manager.load_unit(name).await.with_context(|| format!("look up {name}"))?;
+    let unit = StateProxy::builder(&systemd.connection).path(path);
+    let unit = unit.build().await.with_context(|| format!("look up {name}"))?;
+    let mut changes = unit.receive_active_state_changed().await;
+    let ended = async {
+        while let Some(change) = changes.next().await {
+            let state = change.get().await.with_context(|| format!("look at {name}"))?;
+            if state != "active" {
+                return Ok(state);
+            }
+        }
+        bail!("systemd went away")
+    };
+    match tokio::time::timeout(Duration::from_secs(seconds.into()), ended).await {
+        Err(_) => Ok(()),
+        Ok(state) => bail!("{name} did not stay up: it is {}; `journalctl -u {name}` on the host shows why", state?),
     }
 }
 

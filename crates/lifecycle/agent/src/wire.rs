@@ -4,13 +4,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use kinit_pki::{Authority, Pair, Subject};
-use kinit_resource::{EtcdStatus, Facts, LeafSpec, Observed, Resource, Shared};
+use kinit_resource::{EtcdStatus, Evidence, Facts, LeafSpec, Observed, Resource, Shared};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::backup::BackupRequest;
+use crate::certificates::HostCertificate;
 use crate::etcd::EtcdRequest;
 use crate::journal::History;
+use crate::logs::LogRequest;
 use crate::opening::Held;
+use crate::reach::Reached;
+use crate::rotation::RotationRequest;
 
 /// A resource to bring about, with the text of its secret where it has one.
 #[derive(Clone, Serialize, Deserialize)]
@@ -40,6 +45,10 @@ pub(crate) enum Request {
         /// Where etcd's data would be.
         etcd_data: String,
     },
+    /// The host's addresses.
+    Addresses,
+    /// The certificates in these files.
+    Certificates(Vec<String>),
     /// What is there of these.
     Observe(Vec<Resource>),
     /// Bring these about, in order.
@@ -68,6 +77,20 @@ pub(crate) enum Request {
     Etcd(EtcdRequest),
     /// A snapshot of etcd, as byte frames before the reply.
     EtcdSnapshot,
+    /// A unit's log, as byte frames before the reply.
+    Logs(LogRequest),
+    /// Backups, with byte frames before or after.
+    Backup(BackupRequest),
+    /// Whether the host gets through to these addresses.
+    Reach(Vec<String>),
+    /// Modes and owners of these files, and flags of these programs.
+    Evidence { paths: Vec<String>, programs: Vec<String> },
+    /// Remember what is at these paths, before another version takes their places.
+    Keep { paths: Vec<String> },
+    /// Put back what was remembered last, start these units again, and wait for these checks.
+    PutBack { units: Vec<String>, healthy: Vec<Resource> },
+    /// A shared secret's successor.
+    Rotation(RotationRequest),
     /// What reset would undo.
     ResetPlan,
     /// The steps that follow belong to the plan with this hash.
@@ -100,6 +123,9 @@ pub(crate) enum Reply {
     /// What a step of a batch says while it works.
     Note(String),
     Names(Vec<String>),
+    Reached(Vec<Reached>),
+    Evidence(Box<Evidence>),
+    Certificates(Vec<HostCertificate>),
     Pair(Pair),
     Text(String),
     History(History),

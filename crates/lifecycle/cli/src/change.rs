@@ -1,4 +1,5 @@
-//! `kinit apply`, `plan`, `join` and `remove`: operations on a cluster that is there. Each shows its plan and asks.
+//! `kinit apply`, `plan` and `remove`, and what `join` shares with them: operations on a cluster that is there. Each
+//! shows its plan and asks.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -7,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use kinit_config::{Cluster, HostSpec, Role};
-use kinit_phases::{DrainOptions, Request, Run};
+use kinit_config::Cluster;
+use kinit_phases::{DrainOptions, KubeconfigFile, Request, Run};
 use kinit_planner::{Action, Plan};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Common, Flags, ask, begin, finished, judge, show_plan};
 use crate::config;
-use crate::desk::known_authority;
+use crate::desk::{known_authority, merge, read};
 use crate::errors::{Moved, Usage};
 use crate::progress::{Output, listeners};
 
@@ -22,16 +23,16 @@ use crate::progress::{Output, listeners};
 #[derive(Args, Debug)]
 pub struct ChangeArgs {
     #[command(flatten)]
-    common: Common,
+    pub(crate) common: Common,
     /// Folder with the binaries and images to install [default: the folder of kinit itself]
     #[arg(long, value_name = "DIR")]
-    bundle: Option<PathBuf>,
+    pub(crate) bundle: Option<PathBuf>,
     /// Preflight checks to ignore, by name; `all` for every one but OtherCluster
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
-    ignore_preflight_errors: Vec<String>,
+    pub(crate) ignore_preflight_errors: Vec<String>,
     /// Do not ask
     #[arg(long, short = 'y')]
-    yes: bool,
+    pub(crate) yes: bool,
     #[command(flatten)]
     drain: DrainArgs,
 }
@@ -82,24 +83,6 @@ pub struct PlanArgs {
     out: Option<PathBuf>,
 }
 
-/// Flags of `kinit join`.
-#[derive(Args, Debug)]
-pub struct JoinArgs {
-    /// Name of the host to add; one that the file has already needs no other flag
-    host: String,
-    /// Its address
-    #[arg(long)]
-    address: Option<String>,
-    /// What it is for: control-plane, worker or loadbalancer
-    #[arg(long, value_delimiter = ',', value_name = "ROLES")]
-    role: Vec<String>,
-    /// Add the host to the cluster file
-    #[arg(long)]
-    write: bool,
-    #[command(flatten)]
-    pub(crate) change: ChangeArgs,
-}
-
 /// Flags of `kinit remove`.
 #[derive(Args, Debug)]
 pub struct RemoveArgs {
@@ -128,7 +111,7 @@ struct SavedPlan {
 const SAVED: (&str, &str) = ("kinit.dev/v1alpha1", "Plan");
 
 impl ChangeArgs {
-    fn flags(&self, look: bool, known: Option<String>) -> Flags {
+    pub(crate) fn flags(&self, look: bool, known: Option<String>) -> Flags {
         let args = &self.drain;
         let drain = DrainOptions {
             timeout: Duration::from_secs(args.drain_timeout),
@@ -137,30 +120,42 @@ impl ChangeArgs {
             disable_eviction: args.disable_eviction,
             grace_period: args.grace_period,
         };
-        Flags { bundle: self.bundle.clone(), drain, look, known }
+        Flags { bundle: self.bundle.clone(), drain, look, known, previous: false }
     }
 
     pub(crate) fn is_jsonl(&self) -> bool {
         self.common.is_jsonl()
     }
 
-    fn file(&self) -> &Path {
+    pub(crate) fn file(&self) -> &Path {
         &self.common.file
     }
 
+    /// Where `init` wrote the administrator's kubeconfig, by default.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.file().with_file_name("admin.conf")
+    }
+
     /// Connects, checks, and plans.
-    async fn prepare(&self, cluster: Cluster, request: &Request, operation: &str) -> Result<(Run, Plan)> {
-        let known = known_authority(&self.file().with_file_name("admin.conf"), None)?;
-        let run =
-            begin(cluster, request, operation, &self.common, self.flags(operation == "plan", known.clone())).await?;
-        let findings = run.preflight(jiff::Timestamp::now().as_second(), known.as_deref());
-        judge(&findings, &self.ignore_preflight_errors, self.common.output)?;
+    pub(crate) async fn prepare(&self, cluster: Cluster, request: &Request, operation: &str) -> Result<(Run, Plan)> {
+        let run = self.begin(cluster, request, operation).await?;
         let plan = run.plan().await?;
         Ok((run, plan))
     }
 
+    /// Connects, and checks.
+    pub(crate) async fn begin(&self, cluster: Cluster, request: &Request, operation: &str) -> Result<Run> {
+        let known = known_authority(&self.kubeconfig(), &cluster.metadata.name, None)?;
+        let run =
+            begin(cluster, request, operation, &self.common, self.flags(operation == "plan", known.clone())).await?;
+        let mut findings = run.preflight(jiff::Timestamp::now().as_second(), known.as_deref());
+        findings.extend(run.reachability().await?);
+        judge(&findings, &self.ignore_preflight_errors, self.common.output)?;
+        Ok(run)
+    }
+
     /// Shows the plan, asks, and carries it out; `false` when that was not wanted.
-    async fn carry_out(&self, run: &Run, plan: &Plan, started: Instant) -> Result<bool> {
+    pub(crate) async fn carry_out(&self, run: &Run, plan: &Plan, started: Instant) -> Result<bool> {
         let output = self.common.output;
         if self.common.dry_run {
             show_plan(plan, output);
@@ -172,6 +167,7 @@ impl ChangeArgs {
         }
         let (listener, timing) = listeners(output, self.common.verbose);
         run.execute(plan, listener.as_ref()).await?;
+        self.follow(run).await?;
         finished(plan, started, &timing, output, None);
         for host in run.not_cleaned() {
             tell!(
@@ -182,8 +178,19 @@ impl ChangeArgs {
     }
 }
 
+impl ChangeArgs {
+    /// The desk's kubeconfig leads to where the endpoint is now.
+    pub(crate) async fn follow(&self, run: &Run) -> Result<()> {
+        let path = self.kubeconfig();
+        if read(&path)?.is_some() {
+            merge(&path, &KubeconfigFile::parse(&run.admin_kubeconfig().await?)?, None)?;
+        }
+        Ok(())
+    }
+}
+
 /// Asks whether to go on.
-fn confirm(plan: &Plan) -> Result<()> {
+pub(crate) fn confirm(plan: &Plan) -> Result<()> {
     if !std::io::stdin().is_terminal() {
         bail!("nothing was changed: there is nobody to ask; --yes carries the plan out");
     }
@@ -260,55 +267,6 @@ fn same(saved: &Plan, now: &Plan) -> Result<()> {
     Err(Moved(what).into())
 }
 
-/// Adds a host.
-pub async fn join(args: JoinArgs) -> Result<()> {
-    let started = Instant::now();
-    let cluster = config::load(args.change.file())?;
-    let host = wanted(&cluster, &args)?;
-    let in_file = cluster.spec.hosts.iter().any(|known| known.name == host.name);
-    let (run, plan) = args.change.prepare(cluster, &Request::Join(vec![host.clone()]), "join").await?;
-    if !args.change.carry_out(&run, &plan, started).await? || in_file {
-        return Ok(());
-    }
-    let lines = kinit_config::host_lines(&host);
-    if args.write {
-        rewrite(args.change.file(), |text| kinit_config::add_host(text, &host))?;
-    } else if args.change.common.output == Output::Text {
-        say!("add it to {}, or the next `kinit apply` removes it:\n{lines}", args.change.file().display());
-    }
-    Ok(())
-}
-
-/// The host that joins, from the file or from flags.
-fn wanted(cluster: &Cluster, args: &JoinArgs) -> Result<HostSpec> {
-    if let Some(known) = cluster.spec.hosts.iter().find(|host| host.name == args.host) {
-        if args.address.as_ref().is_some_and(|address| *address != known.address) || !args.role.is_empty() {
-            return Err(Usage(format!("{} is in the cluster file: change it there", args.host)).into());
-        }
-        return Ok(known.clone());
-    }
-    let address =
-        args.address.clone().ok_or_else(|| Usage(format!("{} is not in the file: --address is needed", args.host)))?;
-    if args.role.is_empty() {
-        return Err(Usage("--role is needed: control-plane, worker or loadbalancer".to_owned()).into());
-    }
-    let role = |text: &String| match text.as_str() {
-        "control-plane" => Ok(Role::ControlPlane),
-        "worker" => Ok(Role::Worker),
-        "loadbalancer" => Ok(Role::LoadBalancer),
-        other => Err(Usage(format!("--role: {other:?} is none of control-plane, worker, loadbalancer"))),
-    };
-    let roles = args.role.iter().map(role).collect::<Result<_, _>>()?;
-    Ok(HostSpec {
-        name: args.host.to_lowercase(),
-        address,
-        roles,
-        ssh: None,
-        labels: Default::default(),
-        taints: Vec::new(),
-    })
-}
-
 /// Removes hosts.
 pub async fn remove(args: RemoveArgs) -> Result<()> {
     let started = Instant::now();
@@ -331,7 +289,7 @@ pub async fn remove(args: RemoveArgs) -> Result<()> {
 }
 
 /// Changes a cluster file in place.
-fn rewrite(file: &Path, change: impl Fn(&str) -> Result<String, kinit_config::EditError>) -> Result<()> {
+pub(crate) fn rewrite(file: &Path, change: impl Fn(&str) -> Result<String, kinit_config::EditError>) -> Result<()> {
     let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     let changed = change(&text).with_context(|| format!("change {}", file.display()))?;
     crate::cluster::replace(file, &changed)?;

@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use kinit_config::Cluster;
+use kinit_bundle::{Trust, TrustedKey};
+use kinit_config::{Bundles, Cluster, HostSpec};
 use kinit_manifests::Phase;
-use kinit_phases::{ConnectOptions, DrainOptions, Hosts, LocalBundle, Request, Run};
+use kinit_phases::{BundleSource, ConnectOptions, DrainOptions, Hosts, KubeconfigFile, LocalBundle, Request, Run};
 use kinit_planner::{Finding, Plan};
 use kinit_remote::OnUnknown;
 use serde_json::json;
 
 use crate::config;
-use crate::desk::{forget, known_authority, opening};
+use crate::desk::{forget, known_authority, merge, opening, read};
 use crate::errors::{PreflightFailed, Usage};
 use crate::login::LoginArgs;
 use crate::progress::{Output, Timing, listeners};
@@ -25,7 +26,7 @@ use crate::progress::{Output, Timing, listeners};
 #[derive(Args, Debug)]
 pub struct Common {
     /// The cluster file
-    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    #[arg(short = 'f', long = "file", value_name = "FILE", default_value = "cluster.yaml")]
     pub(crate) file: PathBuf,
     /// Accept and store the SSH host keys of unknown hosts (a changed key is always refused)
     #[arg(long)]
@@ -123,16 +124,18 @@ pub async fn init(args: InitArgs) -> Result<()> {
     if !args.common.dry_run {
         writable(&kubeconfig)?;
     }
-    let known = known_authority(&kubeconfig, None)?;
-    let flags =
-        Flags { bundle: args.bundle.clone(), drain: DrainOptions::default(), look: false, known: known.clone() };
+    let known = known_authority(&kubeconfig, &cluster.metadata.name, None)?;
+    let name = cluster.metadata.name.clone();
+    let flags = Flags { bundle: args.bundle.clone(), known: known.clone(), ..Flags::default() };
     let run = begin(cluster, &Request::Init, "init", &args.common, flags).await?;
     let mut findings = run.preflight(jiff::Timestamp::now().as_second(), known.as_deref());
+    findings.extend(run.reachability().await?);
     if skipped.contains(&Phase::Preflight) {
         // Another cluster's host is taken over by the check's name alone, never with all the rest.
         findings.retain(|finding| finding.check == "OtherCluster");
     }
     judge(&findings, &args.ignore_preflight_errors, args.common.output)?;
+    unclaimed(&kubeconfig, &name, known.as_deref(), run.own_authority().as_deref())?;
     let mut plan = run.plan().await?;
     plan.stages.retain(|stage| !skipped.contains(&stage.phase));
     if args.common.dry_run {
@@ -146,13 +149,25 @@ pub async fn init(args: InitArgs) -> Result<()> {
     }
     // Written even after a failure: it is what finding the cause needs.
     let written = match run.admin_kubeconfig().await {
-        Ok(text) => write_private(&kubeconfig, &text).map(|()| true)?,
+        Ok(text) => merge(&kubeconfig, &KubeconfigFile::parse(&text)?, None).map(|()| true)?,
         Err(_) => false,
     };
     result?;
     let kubeconfig = std::path::absolute(&kubeconfig).unwrap_or(kubeconfig);
     finished(&plan, started, &timing, args.common.output, written.then_some(kubeconfig.as_path()));
     Ok(())
+}
+
+/// A kubeconfig that others use too has no other cluster of this name; one of its own is taken over.
+fn unclaimed(kubeconfig: &Path, name: &str, known: Option<&str>, ours: Option<&str>) -> Result<()> {
+    let others = read(kubeconfig)?.map_or(0, |file| file.clusters().saturating_sub(1));
+    if known.is_none() || known == ours || others == 0 {
+        return Ok(());
+    }
+    let file = kubeconfig.display();
+    bail!(
+        "{file} has a cluster {name:?} already, with another authority; give this one a metadata.name of its own, or write to another file with --kubeconfig"
+    )
 }
 
 /// Says how a run ended.
@@ -176,9 +191,12 @@ pub(crate) fn finished(plan: &Plan, started: Instant, timing: &Timing, output: O
 }
 
 /// What an operation takes besides what all take.
+#[derive(Default)]
 pub(crate) struct Flags {
     /// Folder with what is installed.
     pub(crate) bundle: Option<PathBuf>,
+    /// Without a folder: what the cluster was made of before its last upgrade.
+    pub(crate) previous: bool,
     /// How nodes are drained.
     pub(crate) drain: DrainOptions,
     /// Nothing will be changed.
@@ -195,12 +213,33 @@ pub(crate) async fn begin(
     common: &Common,
     flags: Flags,
 ) -> Result<Run> {
-    let program = std::env::current_exe().context("find this program")?;
-    let beside = program.parent().map(Path::to_owned).unwrap_or_default();
-    let bundle = Arc::new(LocalBundle::read(flags.bundle.as_deref().unwrap_or(&beside))?);
     let lock = if flags.look || common.dry_run { Lock::Look } else { Lock::Take };
     let options = connect_options(common, operation, lock)?;
+    let bundle = match flags.bundle.clone() {
+        None if flags.previous => BundleSource::Previous(options.program.clone()),
+        folder => {
+            let folder = folder.map_or_else(beside, Ok)?;
+            let trust = trust(&cluster.spec.bundles)?;
+            BundleSource::Desk(Arc::new(LocalBundle::read(&folder, options.program.clone(), &trust)?))
+        }
+    };
     Run::begin(cluster, request, bundle, &options, flags.drain, flags.known.as_deref()).await
+}
+
+/// Whose bundles are accepted.
+pub(crate) fn trust(bundles: &Bundles) -> Result<Trust> {
+    let key = |key: &kinit_config::TrustedKey| {
+        let not_after = key.end().map_err(Usage)?;
+        anyhow::Ok(TrustedKey { key: key.key.clone(), not_after })
+    };
+    let keys = bundles.trusted_keys.iter().map(key).collect::<Result<_>>()?;
+    Ok(Trust { keys, now: jiff::Timestamp::now().as_second() })
+}
+
+/// The folder of kinit itself, where the bundle is by default.
+pub(crate) fn beside() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("find this program")?;
+    Ok(program.parent().map(Path::to_owned).unwrap_or_default())
 }
 
 /// Prints a plan.
@@ -216,14 +255,19 @@ fn planned(plan: &Plan) {
     for stage in &plan.stages {
         for step in &stage.steps {
             let (phase, host) = (stage.phase.name(), step.host.as_deref().unwrap_or_default());
-            say!("{}", json!({ "event": "planned", "phase": phase, "host": host, "step": step.change.to_string() }));
+            let mut event =
+                json!({ "event": "planned", "phase": phase, "host": host, "step": step.change.to_string() });
+            if let Some(diff) = &step.change.diff {
+                event["diff"] = json!(diff);
+            }
+            say!("{event}");
         }
     }
     say!("{}", json!({ "event": "done", "changes": plan.changes(), "dryRun": true }));
 }
 
 /// Sees before a long run that what it gives can be written down at its end.
-fn writable(kubeconfig: &Path) -> Result<()> {
+pub(crate) fn writable(kubeconfig: &Path) -> Result<()> {
     let probe = kubeconfig.with_extension("new");
     let written = match kubeconfig.is_dir() {
         true => Err(std::io::Error::from(std::io::ErrorKind::IsADirectory)),
@@ -236,7 +280,7 @@ fn writable(kubeconfig: &Path) -> Result<()> {
 pub async fn reset(args: ResetArgs) -> Result<()> {
     let cluster = config::load(&args.common.file)?;
     let kubeconfig = args.kubeconfig.clone().unwrap_or_else(|| args.common.file.with_file_name("admin.conf"));
-    let known = known_authority(&kubeconfig, args.ca_cert_hash.as_deref())?;
+    let known = known_authority(&kubeconfig, &cluster.metadata.name, args.ca_cert_hash.as_deref())?;
     let look = if args.common.dry_run { Lock::Look } else { Lock::Take };
     let hosts = connect(&cluster, &args.common, "reset", look).await?;
     hosts.need_all()?;
@@ -264,7 +308,7 @@ pub async fn reset(args: ResetArgs) -> Result<()> {
     if !left.is_empty() {
         bail!("the reset is not complete; this is left on the hosts:\n{}", left.join("\n"));
     }
-    forget(&kubeconfig, authority.as_deref())?;
+    forget(&kubeconfig, &cluster.metadata.name, authority.as_deref())?;
     match args.common.output {
         Output::Text => say!("{} hosts reset, {changes} changes undone, no residue", report.len()),
         Output::Jsonl => say!("{}", json!({ "event": "done", "changes": changes, "hosts": report.len() })),
@@ -275,6 +319,19 @@ pub async fn reset(args: ResetArgs) -> Result<()> {
 /// Connects to all hosts of a file; some may be unreachable.
 pub(crate) async fn connect(cluster: &Cluster, common: &Common, operation: &str, lock: Lock) -> Result<Hosts> {
     Ok(Hosts::connect(cluster, &cluster.spec.hosts, &connect_options(common, operation, lock)?).await?)
+}
+
+/// Connects to some hosts of a file, all of which are needed.
+pub(crate) async fn connect_to<'a>(
+    cluster: &Cluster,
+    hosts: impl IntoIterator<Item = &'a HostSpec>,
+    common: &Common,
+    operation: &str,
+    lock: Lock,
+) -> Result<Hosts> {
+    let hosts = Hosts::connect(cluster, hosts, &connect_options(common, operation, lock)?).await?;
+    hosts.need_all()?;
+    Ok(hosts)
 }
 
 /// What a verb does about the hosts' locks.
@@ -383,6 +440,16 @@ fn skipped(names: &[String]) -> Result<Vec<Phase>> {
 /// Writes a file that only its owner may read, whole or not at all.
 pub(crate) fn write_private(path: &Path, text: &str) -> Result<()> {
     write_whole(path, text, 0o600)
+}
+
+/// Writes a file that only its owner may read, where none is yet.
+pub(crate) fn write_new_private(path: &Path, text: &str) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().with_context(|| format!("write {}", path.display()))
 }
 
 /// Writes a file in place of the one that is there, with its mode, whole or not at all.

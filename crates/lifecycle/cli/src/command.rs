@@ -7,7 +7,10 @@ use clap::{CommandFactory, Parser, Subcommand};
 use kinit_agent::Opening;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{change, cluster, config, errors, etcd, playground, reference, status};
+use crate::{
+    backup, bundle, certs, change, cluster, config, doctor, errors, etcd, join, kubeconfig, logs, playground,
+    reference, restore, rotate, status, token, upgrade,
+};
 
 /// Turns Linux machines with SSH and root into a highly available Kubernetes cluster, and looks after it
 #[derive(Parser, Debug)]
@@ -25,22 +28,54 @@ enum Verb {
     Apply(change::ApplyArgs),
     /// Show what `apply` would do; exit code 2 when something differs
     Plan(change::PlanArgs),
-    /// Add a host to a cluster
-    Join(change::JoinArgs),
+    /// Add a host to a cluster; on a machine itself, with --token, add that machine
+    Join(join::JoinArgs),
     /// Remove hosts from a cluster, alive or dead
     Remove(change::RemoveArgs),
     /// Show hosts, nodes, etcd and certificates on one screen; exit code 8 when something is wrong
     Status(status::StatusArgs),
+    /// Look at everything that can be wrong with a cluster, and say what to do; exit code 8 when something is
+    Doctor(doctor::DoctorArgs),
+    /// Show the log of a component on a host
+    Logs(logs::LogsArgs),
     /// Show who changed the hosts, when, by which operation, and with which result
     History(status::HistoryArgs),
+    /// Certificates: when they end, and issuing them anew
+    #[command(subcommand)]
+    Certs(certs::Verb),
+    /// Secrets at rest: the key that encrypts them
+    #[command(subcommand)]
+    Secrets(rotate::SecretsVerb),
+    /// Bootstrap tokens, with which machines join by themselves
+    #[command(subcommand)]
+    Token(token::Verb),
+    /// Kubeconfigs of users
+    #[command(subcommand)]
+    Kubeconfig(kubeconfig::Verb),
+    /// Write man pages of all verbs
+    Man {
+        /// Directory to write them to
+        directory: std::path::PathBuf,
+    },
     /// Print completions for a shell
     Completion {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Go to another version of Kubernetes, and back
+    #[command(subcommand)]
+    Upgrade(upgrade::Verb),
+    /// Bundles: what kinit installs; make, look into, check, sign and import them
+    #[command(subcommand)]
+    Bundle(bundle::Verb),
     /// Look at etcd and look after it
     #[command(subcommand)]
     Etcd(etcd::Verb),
+    /// Backups: make, list, check and prune them, and look into them
+    #[command(subcommand)]
+    Backup(backup::Verb),
+    /// Make the hosts of a file the cluster that a backup has
+    Restore(restore::RestoreArgs),
     /// Delete the cluster and all its data, and restore the hosts to their state before kinit
     Reset(cluster::ResetArgs),
     /// Cluster files: print an example, validate a file, show all defaults
@@ -55,6 +90,18 @@ enum Verb {
         /// Whom it serves
         #[arg(value_parser = Opening::from_argument)]
         opening: Opening,
+    },
+    /// Make the scheduled backup (a timer starts this on control planes)
+    #[command(hide = true)]
+    HostBackup {
+        /// What is to be made
+        config: std::path::PathBuf,
+    },
+    /// Renew this host's certificates that are due (a timer starts this on control planes)
+    #[command(hide = true)]
+    HostRenewal {
+        /// What is to be renewed
+        config: std::path::PathBuf,
     },
     /// Print docs/cli.md
     #[command(hide = true)]
@@ -72,12 +119,25 @@ impl Verb {
             Self::Join(args) => args.change.is_jsonl(),
             Self::Remove(args) => args.change.is_jsonl(),
             Self::Status(args) => args.common.is_jsonl(),
+            Self::Doctor(args) => args.common.is_jsonl(),
+            Self::Certs(verb) => verb.is_jsonl(),
+            Self::Secrets(verb) => verb.is_jsonl(),
+            Self::Logs(args) => args.common.is_jsonl(),
             Self::History(args) => args.common.is_jsonl(),
+            Self::Upgrade(verb) => verb.is_jsonl(),
+            Self::Bundle(verb) => verb.is_jsonl(),
             Self::Etcd(verb) => verb.common().is_jsonl(),
+            Self::Backup(verb) => verb.is_jsonl(),
+            Self::Restore(args) => args.put_back.common.is_jsonl(),
             Self::Config(_)
             | Self::Playground(_)
             | Self::HostAgent { .. }
+            | Self::HostBackup { .. }
+            | Self::HostRenewal { .. }
             | Self::Reference
+            | Self::Token(_)
+            | Self::Kubeconfig(_)
+            | Self::Man { .. }
             | Self::Completion { .. } => false,
         }
     }
@@ -103,9 +163,16 @@ pub fn main() -> ExitCode {
         Verb::Init(args) => on_runtime(cluster::init(args)),
         Verb::Apply(args) => on_runtime(change::apply(args)),
         Verb::Plan(args) => on_runtime_with_code(change::plan(args)),
-        Verb::Join(args) => on_runtime(change::join(args)),
+        Verb::Join(args) => on_runtime(join::join(args)),
+        Verb::Certs(verb) => on_runtime_with_code(certs::run(verb)),
+        Verb::Secrets(verb) => on_runtime(rotate::secrets(verb)),
+        Verb::Token(verb) => on_runtime(token::run(verb)),
+        Verb::Kubeconfig(verb) => on_runtime(kubeconfig::run(verb)),
+        Verb::Man { directory } => reference::man(Cli::command(), &directory).map(|()| ExitCode::SUCCESS),
         Verb::Remove(args) => on_runtime(change::remove(args)),
         Verb::Status(args) => on_runtime(status::run(args)),
+        Verb::Doctor(args) => on_runtime(doctor::run(args)),
+        Verb::Logs(args) => on_runtime(logs::run(args)),
         Verb::History(args) => on_runtime(status::history(args)),
         Verb::Completion { shell } => {
             // Into memory first: a reader that goes away is no failure.
@@ -115,7 +182,13 @@ pub fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Etcd(verb) => on_runtime(etcd::run(verb)),
+        Verb::Upgrade(verb) => on_runtime(upgrade::run(verb)),
+        Verb::Bundle(verb) => on_runtime(async move { bundle::run(verb) }),
+        Verb::Restore(args) => on_runtime(restore::restore(args)),
+        Verb::Backup(verb) => on_runtime(backup::run(verb)),
         Verb::Reset(args) => on_runtime(cluster::reset(args)),
+        Verb::HostBackup { config } => on_runtime(async move { kinit_agent::run_scheduled(&config).await }),
+        Verb::HostRenewal { config } => on_runtime(async move { kinit_agent::run_renewal(&config).await }),
         Verb::HostAgent { opening } => {
             // The login shell's may be 077: packages' scripts, and parents of folders, would be closed to all but root.
             nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));

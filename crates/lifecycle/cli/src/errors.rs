@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use kinit_config::LoadError;
-use kinit_phases::{DrainBlocked, Impossible, Strangers, Unreachable};
-use kinit_planner::Refused;
+use kinit_phases::{DrainBlocked, Impossible, RotationStopped, Strangers, Unfit, Unreachable};
+use kinit_planner::{Refused, RotationRefused};
 use kinit_workflow::RunError;
 
 /// Findings of preflight checks that stop a run; they were printed already.
@@ -36,8 +36,9 @@ pub struct Usage(pub String);
 
 /// Prints the failure with all its causes and, where there is one, a hint; returns the code of its family:
 /// 1 anything else, 2 usage (most of it clap's), 3 cluster file, 4 hosts not reached, 5 preflight, 6 conflict, 7 a step
-/// failed, 8 not healthy (`status`, `etcd status`). A run that a signal ends has the shell's code for it: 130 for
-/// SIGINT, 143 for SIGTERM. With `jsonl` the failure is an event on standard output too.
+/// failed, 8 not healthy (`status`, `etcd status`, `doctor`), 9 a backup cannot be used, 10 a bundle cannot be used. A
+/// run that a signal ends has the shell's code for it: 130 for SIGINT, 143 for SIGTERM. With `jsonl` the failure is an
+/// event on standard output too.
 pub fn report(error: &anyhow::Error, jsonl: bool) -> ExitCode {
     tell!("error: {error:#}");
     let (code, hint) = classify(error);
@@ -54,6 +55,20 @@ fn event(error: &anyhow::Error, code: u8, hint: Option<&str>) -> serde_json::Val
     serde_json::json!({ "event": "error", "error": format!("{error:#}"), "exitCode": code, "hint": hint })
 }
 
+fn not_reached(unreachable: &Unreachable) -> (u8, Option<&'static str>) {
+    match unreachable.busy {
+        true => (
+            6,
+            Some(
+                "nothing was changed; run the same command again when the other kinit has ended, or take over with --break-lock",
+            ),
+        ),
+        false => {
+            (4, Some("nothing was changed; check addresses, keys and that sshd runs, then run the same command again"))
+        }
+    }
+}
+
 fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     for cause in error.chain() {
         if cause.is::<Usage>() {
@@ -63,18 +78,7 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
             return (3, Some("`kinit config init` prints an example of a cluster file"));
         }
         if let Some(unreachable) = cause.downcast_ref::<Unreachable>() {
-            if unreachable.busy {
-                return (
-                    6,
-                    Some(
-                        "nothing was changed; run the same command again when the other kinit has ended, or take over with --break-lock",
-                    ),
-                );
-            }
-            return (
-                4,
-                Some("nothing was changed; check addresses, keys and that sshd runs, then run the same command again"),
-            );
+            return not_reached(unreachable);
         }
         if cause.is::<PreflightFailed>() {
             return (5, Some("a check can be ignored by its name: --ignore-preflight-errors=NAME[,NAME...]"));
@@ -87,8 +91,26 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
                 ),
             );
         }
-        if cause.is::<Refused>() || cause.is::<Impossible>() || cause.is::<DrainBlocked>() {
+        if cause.is::<RotationStopped>() {
+            return (6, Some("what is done is kept; the same command goes on, --rollback takes a rotation back"));
+        }
+        if cause.is::<RotationRefused>() {
             return (6, Some("nothing was changed"));
+        }
+        if cause.is::<Unfit>() || cause.is::<Refused>() || cause.is::<Impossible>() || cause.is::<DrainBlocked>() {
+            return (6, Some("nothing was changed"));
+        }
+        if cause.is::<kinit_bundle::Error>() {
+            return (
+                10,
+                Some("nothing was changed; docs/bundles.md says what a bundle consists of, and how it is checked"),
+            );
+        }
+        if cause.is::<kinit_backup::Error>() {
+            return (
+                9,
+                Some("nothing was changed; docs/backup.md says what a backup consists of, and how it is checked"),
+            );
         }
         if cause.is::<Moved>() {
             return (6, Some("nothing was changed; make the plan again (`kinit plan -o FILE`)"));

@@ -25,6 +25,8 @@ pub enum Verb {
     /// Snapshots
     #[command(subcommand)]
     Snapshot(Snapshot),
+    /// Go on with one control plane's data after the quorum was lost
+    Recover(Box<crate::restore::RecoverArgs>),
     /// Alarms
     #[command(subcommand)]
     Alarm(Alarm),
@@ -69,6 +71,7 @@ impl Verb {
     pub(crate) fn common(&self) -> &Common {
         match self {
             Self::Snapshot(Snapshot::Save(save)) => &save.common,
+            Self::Recover(recover) => &recover.put_back.common,
             Self::Status(common) | Self::Defrag(common) | Self::Member(Member::List(common)) => common,
             Self::Alarm(Alarm::List(common) | Alarm::Disarm(common) | Alarm::Repair(common)) => common,
         }
@@ -77,10 +80,14 @@ impl Verb {
 
 /// Does it.
 pub async fn run(verb: Verb) -> Result<()> {
+    let verb = match verb {
+        Verb::Recover(recover) => return crate::restore::recover(*recover).await,
+        other => other,
+    };
     let common = verb.common();
     let cluster = config::load(&common.file)?;
     let lock = match &verb {
-        Verb::Defrag(_) | Verb::Alarm(Alarm::Disarm(_) | Alarm::Repair(_)) => Lock::Take,
+        Verb::Recover(_) | Verb::Defrag(_) | Verb::Alarm(Alarm::Disarm(_) | Alarm::Repair(_)) => Lock::Take,
         Verb::Status(_) | Verb::Member(_) | Verb::Snapshot(_) | Verb::Alarm(Alarm::List(_)) => Lock::Look,
     };
     let hosts = connect(&cluster, common, "etcd", lock).await?;
@@ -96,6 +103,7 @@ pub async fn run(verb: Verb) -> Result<()> {
         Verb::Defrag(_) => kinit_phases::defragment(&hosts, &cluster, &done).await,
         Verb::Alarm(Alarm::Repair(_)) => kinit_phases::repair_space(&hosts, &cluster, &done).await,
         Verb::Alarm(Alarm::Disarm(_)) => kinit_phases::disarm(&hosts, &cluster).await,
+        Verb::Recover(_) => Ok(()),
         Verb::Snapshot(Snapshot::Save(save)) => {
             let (host, length) = kinit_phases::snapshot(&hosts, &cluster, &save.to).await?;
             match output {

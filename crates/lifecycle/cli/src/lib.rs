@@ -3,7 +3,11 @@
 //! ```text
 //! kinit init|reset -f cluster.yaml      a cluster's beginning and end
 //! kinit plan|apply|join|remove          its changes
-//! kinit status, kinit etcd ...          looking at it and after it
+//! kinit upgrade, kinit bundle           other versions, and what they are installed from
+//! kinit status|doctor|logs|history|etcd looking at it and after it
+//! kinit token, kinit kubeconfig         who gets in
+//! kinit restore                         a cluster from its backup
+//! kinit backup ...                      backups: made, listed, checked, looked into
 //! kinit config init|validate|print      the cluster file
 //! kinit playground ...                  hosts to try things on
 //! kinit host-agent                      what kinit runs of itself on hosts
@@ -13,20 +17,32 @@
 
 #[macro_use]
 mod say;
-mod terminal;
 
+mod backup;
+mod bundle;
+mod certs;
 mod change;
 mod cluster;
 mod command;
 mod config;
 mod demo;
 mod desk;
+mod doctor;
+mod duration;
 mod errors;
 mod etcd;
+mod join;
+mod kubeconfig;
 mod login;
+mod logs;
 mod playground;
 mod progress;
 mod reference;
+mod restore;
+mod rotate;
 mod status;
+mod terminal;
+mod token;
+mod upgrade;
 
 pub use command::main;

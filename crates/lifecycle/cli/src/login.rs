@@ -78,7 +78,8 @@ fn from_descriptor(fd: u32) -> Result<Secret> {
     first_line(file).with_context(|| format!("read file descriptor {fd}"))
 }
 
-fn from_file(path: &Path) -> Result<Secret> {
+/// The first line of a file that only its owner may read.
+pub(crate) fn from_file(path: &Path) -> Result<Secret> {
     let open = || -> Result<Secret> {
         use std::os::unix::fs::PermissionsExt;
         let file = File::open(path)?;

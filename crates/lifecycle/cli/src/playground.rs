@@ -201,6 +201,12 @@ fn cluster_file(playground: &Playground) -> String {
         playground.ssh_key().display(),
         playground.known_hosts().display()
     );
+    if playground.topology.hosts.iter().filter(|host| host.role == Role::LoadBalancer).count() > 1 {
+        text = text.replace(
+            "  hosts:",
+            &format!("  loadBalancer:\n    virtualAddress: {}\n  hosts:", playground.topology.unused()),
+        );
+    }
     for host in &playground.topology.hosts {
         let (address, role) = (playground.topology.address_of(host), role(host));
         text.push_str(&format!("  - name: {}\n    address: {address}\n    roles: [{role}]\n", host.name));

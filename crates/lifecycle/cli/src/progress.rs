@@ -17,6 +17,13 @@ pub enum Output {
     Jsonl,
 }
 
+impl Output {
+    /// Whether it is for programs.
+    pub(crate) fn is_jsonl(self) -> bool {
+        self == Self::Jsonl
+    }
+}
+
 /// The listeners for an output form.
 pub fn listeners(output: Output, verbose: bool) -> (Box<dyn Listener>, std::sync::Arc<Timing>) {
     let timing = std::sync::Arc::new(Timing::default());

@@ -1,7 +1,9 @@
 //! docs/cli.md, from the same tree that reads the command line.
 
 use std::fmt::Write;
+use std::path::Path;
 
+use anyhow::{Context, Result};
 use clap::Command;
 
 const HEAD: &str = "# Command line
@@ -18,12 +20,15 @@ With `--output jsonl` standard output is one JSON object per line, each with a f
 |---|---|
 | 0 | done |
 | 1 | any other failure, including a reset that left something behind |
-| 2 | wrong usage |
+| 2 | wrong usage; of `kinit plan`: something differs |
 | 3 | the cluster file cannot be read, or has mistakes |
 | 4 | hosts were not reached, whether or not another kinit works on the others; nothing was changed |
 | 5 | preflight checks failed, including the one for hosts of another cluster; nothing was changed |
 | 6 | conflict: another kinit works on hosts, and all others were reached; a reset met hosts of another cluster, or what the hosts have contradicts itself or the file (lost keys); nothing was changed |
 | 7 | a step failed; completed steps are kept, and the same command continues from there |
+| 8 | not healthy: what `kinit status` or `kinit etcd status` prints says what |
+| 9 | a backup cannot be used: truncated, tampered with, wrongly signed, of another cluster, of a newer format, or not to be opened with what was given; nothing was changed |
+| 10 | a bundle cannot be used: none there, damaged, unsigned or signed by somebody else, not of this desk; nothing was changed |
 | 130, 143 | stopped by SIGINT, SIGTERM; each host finishes its current step |
 ";
 
@@ -68,6 +73,12 @@ fn row(argument: &clap::Arg) -> String {
         notes.push("required".to_owned());
     }
     format!("| `{}` | {} |\n", shown.trim(), notes.join("; ").replace('|', "\\|"))
+}
+
+/// Writes a man page for each verb that is not hidden.
+pub fn man(command: Command, directory: &Path) -> Result<()> {
+    std::fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    clap_mangen::generate_to(command, directory).with_context(|| format!("write man pages to {}", directory.display()))
 }
 
 #[cfg(test)]

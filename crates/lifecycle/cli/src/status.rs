@@ -66,7 +66,10 @@ fn print(status: &Status) {
     say!("cluster {}: the API {api}, endpoint https://{}\n", status.cluster, status.endpoint);
     say!("{:<10} {:<14} {:<28} {:<20} {:<34} CERTIFICATES", "HOST", "ROLES", "NODE", "UNITS", "ETCD");
     for host in &status.hosts {
-        let roles = host.roles.iter().map(short).collect::<Vec<_>>().join("+");
+        let mut roles = host.roles.iter().map(short).collect::<Vec<_>>().join("+");
+        if host.virtual_address {
+            roles.push('*');
+        }
         if host.unreachable.is_some() {
             say!("{:<10} {roles:<14} unreachable", host.name);
             continue;
@@ -79,6 +82,14 @@ fn print(status: &Status) {
             etcd(host),
             expiry(host)
         );
+    }
+    if status.hosts.iter().any(|host| host.virtual_address) {
+        say!("\n* has the load balancers' virtual address");
+    }
+    if let Some(backup) = &status.backup {
+        let created = backup.created.parse::<jiff::Timestamp>();
+        let age = created.map(|time| (jiff::Timestamp::now().as_second() - time.as_second()) / 60).unwrap_or_default();
+        say!("\nlast proven backup: {} on {}, {age} min ago, revision {}", backup.file, backup.host, backup.revision);
     }
     if !status.problems.is_empty() {
         say!("\nproblems:");

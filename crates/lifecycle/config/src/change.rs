@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::types::Cluster;
+use crate::types::{Cluster, Role};
 use crate::validate::FieldError;
 
 /// Every difference, a line each with its path. How hosts are reached is the desk's affair and no difference.
@@ -70,6 +70,13 @@ pub fn fixed(old: &Cluster, new: &Cluster) -> Vec<FieldError> {
         let Some(was) = a.hosts.iter().find(|was| was.name == host.name) else { continue };
         let why = format!("etcd and certificates know {} by it; remove the host, then join it again", host.name);
         add(&format!("spec.hosts[{i}].address"), &was.address, &host.address, &why);
+        if was.is(Role::LoadBalancer) && host.is(Role::ControlPlane) {
+            let why = format!(
+                "HAProxy of {} has the API server's port; take that role away and `kinit apply` first",
+                host.name
+            );
+            add(&format!("spec.hosts[{i}].roles"), "loadbalancer", "control-plane", &why);
+        }
         if was.is_node() && !host.is_node() {
             let message = format!("{} cannot stop being a node; remove the host, then join it again", host.name);
             errors.push(FieldError { path: format!("spec.hosts[{i}].roles"), message });

@@ -3,6 +3,7 @@
 
 use crate::load::{LoadError, load};
 use crate::types::{Cluster, HostSpec, Role};
+use crate::version::Version;
 
 /// Why a file was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,22 @@ pub fn remove_host(text: &str, name: &str) -> Result<String, EditError> {
     let mut expected = load(text)?;
     expected.spec.hosts.retain(|host| host.name != name);
     checked(&kept.map(|(_, line)| format!("{line}\n")).collect::<String>(), &expected)
+}
+
+/// The text with another `spec.kubernetesVersion`, where there is one.
+pub fn set_version(text: &str, version: &Version) -> Result<String, EditError> {
+    const FIELD: &str = "kubernetesVersion:";
+    let mut expected = load(text)?;
+    expected.spec.kubernetes_version = Some(version.clone());
+    let line = |line: &str| match line.trim_start().strip_prefix(FIELD) {
+        Some(rest) => {
+            let indent = line.len() - line.trim_start().len();
+            let comment = rest.find(" #").and_then(|at| rest.get(at..)).unwrap_or_default();
+            format!("{}{FIELD} {version}{comment}\n", " ".repeat(indent))
+        }
+        None => format!("{line}\n"),
+    };
+    checked(&text.lines().map(line).collect::<String>(), &expected)
 }
 
 /// The text, if it is what was meant.
@@ -180,6 +197,14 @@ mod tests {
             "{more}"
         );
         assert!(!remove_host(&more, "w1").unwrap().contains("w1"));
+    }
+
+    #[test]
+    fn a_version_is_replaced_where_it_stands() {
+        let text = crate::example().replacen("spec:\n", "spec:\n  kubernetesVersion: v1.36.0 # ours\n", 1);
+        let changed = set_version(&text, &"v1.36.1".parse().unwrap()).unwrap();
+        assert_eq!(changed, text.replace("v1.36.0 # ours", "v1.36.1 # ours"));
+        assert!(set_version(crate::example(), &"v1.36.1".parse().unwrap()).is_err(), "none is named");
     }
 
     #[test]

@@ -6,20 +6,32 @@
 //!
 //! Unknown fields are refused. Defaults are kubeadm's (`kubeadm config print init-defaults`).
 
+mod backup;
+mod balancing;
+mod bundles;
 mod change;
 mod edit;
 mod load;
+mod pools;
 mod ssh;
+mod storage;
 mod syntax;
 mod types;
 mod validate;
+mod version;
 
+pub use backup::{Backup, BackupTarget, S3};
+pub use balancing::{Balancing, LoadBalancer};
+pub use bundles::{Bundles, TrustedKey};
 pub use change::{differences, fixed};
-pub use edit::{EditError, add_host, host_lines, remove_host};
-pub use load::{LoadError, example, load, print, read};
+pub use edit::{EditError, add_host, host_lines, remove_host, set_version};
+pub use load::{LoadError, example, load, print, read, to_yaml};
+pub use pools::LoadBalancerPool;
 pub use ssh::{HostSsh, Ssh};
+pub use storage::{LocalPathClass, Storage};
 pub use types::{
     API_VERSION, Arg, Certificates, Cluster, Component, Etcd, HostSpec, KIND, KUBERNETES_VERSION, Metadata, Networking,
     NodeTaint, Role, Spec,
 };
 pub use validate::{FieldError, validate};
+pub use version::{Minor, NoVersion, Version};

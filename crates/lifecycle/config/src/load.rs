@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use crate::types::{API_VERSION, Cluster, KIND, Role};
+use crate::types::{API_VERSION, Cluster, KIND};
 use crate::validate::{FieldError, validate};
 
 /// Why a cluster file cannot be used.
@@ -55,8 +55,8 @@ pub fn load(text: &str) -> Result<Cluster, LoadError> {
 fn default(cluster: &mut Cluster) {
     let endpoint = &cluster.spec.control_plane_endpoint;
     if endpoint.is_empty() {
-        let host = cluster.hosts(Role::LoadBalancer).next().or_else(|| cluster.first_control_plane());
-        cluster.spec.control_plane_endpoint = host.map(|h| format!("{}:6443", h.address)).unwrap_or_default();
+        let host = cluster.default_endpoint().map(|host| format!("{host}:6443"));
+        cluster.spec.control_plane_endpoint = host.unwrap_or_default();
     } else if !endpoint.contains(':') {
         cluster.spec.control_plane_endpoint = format!("{endpoint}:6443");
     }
@@ -85,6 +85,11 @@ pub fn print(cluster: &Cluster) -> Result<String, LoadError> {
     serde_saphyr::to_string(cluster).map_err(|e| LoadError::Yaml(e.to_string()))
 }
 
+/// A document of YAML.
+pub fn to_yaml(value: &serde_json::Value) -> Result<String, LoadError> {
+    serde_saphyr::to_string(value).map_err(|e| LoadError::Yaml(e.to_string()))
+}
+
 /// What `kinit config init` prints.
 pub fn example() -> &'static str {
     include_str!("example.yaml")
@@ -109,7 +114,16 @@ mod tests {
             ("roles: [worker]", "roles: [laborer]", "spec.hosts[4].roles[0]: unknown variant `laborer`"),
             ("kinit.dev/v1alpha1", "kinit.dev/v9", "not apiVersion kinit.dev/v9"),
             ("  hosts:", "  hosts: [", "not valid YAML"),
-            ("  hosts:", "  kubernetesVersion: v1.36.1\n  hosts:", "\"v1.36.1\": this kinit installs v1.36.0 only"),
+            (
+                "  hosts:",
+                "  kubernetesVersion: latest\n  hosts:",
+                "\"latest\" is no version of Kubernetes, such as v1.36.0",
+            ),
+            (
+                "  hosts:",
+                "  kubernetesVersion: v1.36.1+x\n  hosts:",
+                "write v1.36.1; the bundle says which build it is",
+            ),
             ("name: cp2", "name: cp1", "spec.hosts[2].name: \"cp1\" is the name of spec.hosts[1] too"),
         ] {
             let error = load(&example().replacen(from, to, 1)).unwrap_err().to_string();

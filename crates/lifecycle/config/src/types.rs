@@ -7,13 +7,19 @@ use ipnet::Ipv4Net;
 use kinit_pki::{KeyAlgorithm, NodeNames, TreeNames};
 use serde::{Deserialize, Serialize};
 
+use crate::backup::Backup;
+use crate::balancing::LoadBalancer;
+use crate::bundles::Bundles;
+use crate::pools::LoadBalancerPool;
 use crate::ssh::{HostSsh, Ssh};
+use crate::storage::Storage;
+use crate::version::Version;
 
 /// The only version so far.
 pub const API_VERSION: &str = "kinit.dev/v1alpha1";
 /// The only kind so far.
 pub const KIND: &str = "Cluster";
-/// The version of Kubernetes that this kinit installs: what its components say of themselves
+/// The version of Kubernetes that kinit's own components have: what they say of themselves
 /// (`kinit_component_base::version`), without the build.
 pub const KUBERNETES_VERSION: &str = "v1.36.0";
 
@@ -50,13 +56,20 @@ impl Default for Metadata {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spec {
-    /// Version of Kubernetes; only the one that this kinit installs ([`KUBERNETES_VERSION`]) is accepted.
-    #[serde(default = "version")]
-    pub kubernetes_version: String,
-    /// `HOST[:PORT]` where clients reach the API. Default: the first load balancer's address (without one: the first
-    /// control plane's), port 6443.
+    /// Version of Kubernetes, without a build. Default: that of the bundle. `kinit upgrade` changes it on a live
+    /// cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes_version: Option<Version>,
+    /// `HOST[:PORT]` where clients reach the API. Default: the load balancers' virtual address, the load balancer's
+    /// own, or without one the first control plane's; port 6443.
     #[serde(default)]
     pub control_plane_endpoint: String,
+    /// What is in front of the API servers.
+    #[serde(default, skip_serializing_if = "LoadBalancer::is_default")]
+    pub load_balancer: LoadBalancer,
+    /// Addresses for Services of type LoadBalancer. Without any such Services wait, unless somebody else serves them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_balancer_pools: Vec<LoadBalancerPool>,
     /// Subnets and names.
     #[serde(default)]
     pub networking: Networking,
@@ -75,6 +88,9 @@ pub struct Spec {
     /// The scheduler.
     #[serde(default)]
     pub scheduler: Component,
+    /// The cloud controller manager, where there are `loadBalancerPools`.
+    #[serde(default, skip_serializing_if = "Component::is_default")]
+    pub cloud_controller_manager: Component,
     /// The node agent, on all nodes.
     #[serde(default)]
     pub kubelet: Kubelet,
@@ -84,15 +100,20 @@ pub struct Spec {
     /// The pod network, on all nodes.
     #[serde(default)]
     pub network: Component,
+    /// Backups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Backup>,
+    /// Which bundles are accepted.
+    #[serde(default, skip_serializing_if = "Bundles::is_default")]
+    pub bundles: Bundles,
+    /// What claims get volumes from.
+    #[serde(default, skip_serializing_if = "Storage::is_default")]
+    pub storage: Storage,
     /// How hosts are reached.
     #[serde(default)]
     pub ssh: Ssh,
     /// The machines.
     pub hosts: Vec<HostSpec>,
-}
-
-fn version() -> String {
-    KUBERNETES_VERSION.to_owned()
 }
 
 /// Subnets and names. IPv4 only.
@@ -148,6 +169,12 @@ pub struct Component {
     pub cert_sans: Vec<String>,
 }
 
+impl Component {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The kubelet's settings, on all nodes; named as in its own configuration (`KubeletConfiguration`).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -162,9 +189,25 @@ pub struct Kubelet {
     /// Disk usage in percent above which unused images are removed; 100 is never. Default 85.
     #[serde(default, rename = "imageGCHighThresholdPercent", skip_serializing_if = "Option::is_none")]
     pub image_gc_high_threshold_percent: Option<u8>,
+    /// Whether containers that name no seccomp profile run with the runtime's. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seccomp_default: Option<bool>,
+    /// Processes and threads that a pod may have; -1 is no limit. Default 4096.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_pids_limit: Option<i64>,
 }
 
 impl Kubelet {
+    /// Whether the runtime's seccomp profile is the default.
+    pub fn seccomp_by_default(&self) -> bool {
+        self.seccomp_default.unwrap_or(true)
+    }
+
+    /// Processes and threads of a pod.
+    pub fn pids_of_a_pod(&self) -> i64 {
+        self.pod_pids_limit.unwrap_or(4096)
+    }
+
     /// Percentage of a disk that must stay free, by signal: what is set or else the kubelet's default.
     pub fn free_percent(&self, signal: &str) -> u64 {
         let default = match (self.eviction_hard.is_empty(), signal) {
@@ -237,7 +280,7 @@ pub enum Role {
     /// Runs pods.
     #[serde(rename = "worker")]
     Worker,
-    /// HAProxy in front of the API servers.
+    /// HAProxy in front of the API servers, for the type `hosts` of [`LoadBalancer`].
     #[serde(rename = "loadbalancer")]
     LoadBalancer,
 }
@@ -304,6 +347,11 @@ impl HostSpec {
 }
 
 impl Cluster {
+    /// Its version of Kubernetes; that of kinit's own components where nobody has said which.
+    pub fn kubernetes_version(&self) -> String {
+        self.spec.kubernetes_version.as_ref().map_or_else(|| KUBERNETES_VERSION.to_owned(), ToString::to_string)
+    }
+
     /// Hosts of a role, in the file's order.
     pub fn hosts(&self, role: Role) -> impl Iterator<Item = &HostSpec> {
         self.spec.hosts.iter().filter(move |h| h.is(role))
@@ -335,7 +383,7 @@ impl Cluster {
             dns_domain: self.spec.networking.dns_domain.clone(),
             first_service_ip: self.service_ip(1).into(),
             endpoint: self.endpoint().0.to_owned(),
-            extra_api_names: self.spec.api_server.cert_sans.clone(),
+            extra_api_names: self.balancer_names().into_iter().chain(self.spec.api_server.cert_sans.clone()).collect(),
             days: self.spec.certificates.validity_days,
         }
     }

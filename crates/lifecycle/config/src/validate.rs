@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
-use crate::ssh;
 use crate::syntax::{is_label, is_label_value, is_name_or_ipv4, is_plain_path, is_qualified_name, is_subdomain};
-use crate::types::{Arg, Cluster, HostSpec, KUBERNETES_VERSION, Kubelet, Role};
+use crate::types::{Arg, Cluster, HostSpec, Kubelet, Role};
+use crate::{backup, balancing, bundles, pools, ssh};
 
 /// One wrong value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,11 +44,13 @@ pub fn validate(cluster: &Cluster) -> Vec<FieldError> {
     if !is_label(&cluster.metadata.name) {
         errors.add("metadata.name", format!("{:?} is not a DNS label", cluster.metadata.name));
     }
-    if cluster.spec.kubernetes_version != KUBERNETES_VERSION {
-        let version = &cluster.spec.kubernetes_version;
-        errors.add("spec.kubernetesVersion", format!("{version:?}: this kinit installs {KUBERNETES_VERSION} only"));
+    if let Some(version) = cluster.spec.kubernetes_version.as_ref().filter(|version| **version != version.release()) {
+        let release = version.release();
+        errors.add("spec.kubernetesVersion", format!("{version}: write {release}; the bundle says which build it is"));
     }
     endpoint(cluster, &mut errors);
+    balancing::validate(cluster, &mut errors);
+    pools::validate(cluster, &mut errors);
     networking(cluster, &mut errors);
     hosts(cluster, &mut errors);
     components(cluster, &mut errors);
@@ -60,6 +62,10 @@ pub fn validate(cluster: &Cluster) -> Vec<FieldError> {
     if days.ca_validity_days > MOST_DAYS {
         errors.add("spec.certificates.caValidityDays", format!("must be at most {MOST_DAYS}"));
     }
+    if let Some(backup) = &cluster.spec.backup {
+        backup::validate(backup, &mut errors);
+    }
+    bundles::validate(&cluster.spec.bundles, &mut errors);
     ssh::validate(&cluster.spec.ssh, &mut errors);
     if !is_plain_path(&cluster.spec.etcd.data_dir) {
         let dir = &cluster.spec.etcd.data_dir;
@@ -94,7 +100,7 @@ fn endpoint(cluster: &Cluster, errors: &mut Errors) {
 }
 
 /// Not unspecified, loopback, link-local, multicast, broadcast or reserved.
-fn is_of_a_host(ip: Ipv4Addr) -> bool {
+pub(crate) fn is_of_a_host(ip: Ipv4Addr) -> bool {
     let first = ip.octets()[0];
     first != 0 && first < 224 && !ip.is_loopback() && !ip.is_link_local()
 }
@@ -117,18 +123,21 @@ fn networking(cluster: &Cluster, errors: &mut Errors) {
         errors.add("spec.networking.podSubnet", format!("{pods} has no /24 for each of {nodes} nodes"));
     }
     if let Ok(address) = cluster.endpoint().0.parse::<Ipv4Addr>() {
-        for (name, net) in [("podSubnet", pods), ("serviceSubnet", services)] {
-            if let Some(net) = net.filter(|n| n.contains(&address)) {
-                errors.add("spec.controlPlaneEndpoint", format!("{address} lies in {name} {net}"));
-            }
-        }
+        in_subnets(cluster, "spec.controlPlaneEndpoint", address, errors);
     }
     for (i, host) in cluster.spec.hosts.iter().enumerate() {
-        let Ok(address) = host.address.parse::<Ipv4Addr>() else { continue };
-        for (name, net) in [("podSubnet", pods), ("serviceSubnet", services)] {
-            if let Some(net) = net.filter(|n| n.contains(&address)) {
-                errors.add(format!("spec.hosts[{i}].address"), format!("{address} lies in {name} {net}"));
-            }
+        if let Ok(address) = host.address.parse::<Ipv4Addr>() {
+            in_subnets(cluster, &format!("spec.hosts[{i}].address"), address, errors);
+        }
+    }
+}
+
+/// An address of a host lies in no subnet that the cluster gives away.
+pub(crate) fn in_subnets(cluster: &Cluster, path: &str, address: Ipv4Addr, errors: &mut Errors) {
+    let net = &cluster.spec.networking;
+    for (name, text) in [("podSubnet", &net.pod_subnet), ("serviceSubnet", &net.service_subnet)] {
+        if let Some(net) = text.parse::<Ipv4Net>().ok().filter(|net| net.contains(&address)) {
+            errors.add(path, format!("{address} lies in {name} {net}"));
         }
     }
 }
@@ -154,10 +163,6 @@ fn hosts(cluster: &Cluster, errors: &mut Errors) {
         0 => errors.add("spec.hosts", "no host has the role control-plane"),
         n if n > 7 => errors.add("spec.hosts", format!("{n} etcd members are more than etcd supports well (7)")),
         _ => {}
-    }
-    let balancers = cluster.hosts(Role::LoadBalancer).count();
-    if balancers > 1 {
-        errors.add("spec.hosts", format!("{balancers} hosts have the role loadbalancer; one is supported"));
     }
     let (mut names, mut addresses) = (BTreeMap::new(), BTreeMap::new());
     for (i, host) in cluster.spec.hosts.iter().enumerate() {
@@ -194,7 +199,7 @@ fn one_host(path: &str, host: &HostSpec, errors: &mut Errors) {
     if host.is(Role::LoadBalancer) && host.is(Role::ControlPlane) {
         errors.add(
             format!("{path}.roles"),
-            "a load balancer on a control plane is not supported: both would listen on port 6443",
+            "a control plane takes no role loadbalancer; spec.loadBalancer.type: control-planes puts one on each",
         );
     }
     for (key, value) in &host.labels {
@@ -231,6 +236,7 @@ fn components(cluster: &Cluster, errors: &mut Errors) {
         ("apiServer", &spec.api_server),
         ("controllerManager", &spec.controller_manager),
         ("scheduler", &spec.scheduler),
+        ("cloudControllerManager", &spec.cloud_controller_manager),
         ("proxy", &spec.proxy),
         ("network", &spec.network),
     ];
@@ -274,6 +280,9 @@ fn kubelet(kubelet: &Kubelet, errors: &mut Errors) {
         if !is_amount || percent.is_some_and(|p| p >= 100.0) {
             errors.add(&path, format!("{threshold:?} is neither a quantity (1Gi) nor a percentage below 100 (10%)"));
         }
+    }
+    if kubelet.pod_pids_limit.is_some_and(|limit| limit == 0 || limit < -1) {
+        errors.add("spec.kubelet.podPidsLimit", "must be -1 (no limit) or more than 0");
     }
     if kubelet.image_gc_high_threshold_percent.is_some_and(|p| !(81..=100).contains(&p)) {
         errors.add(

@@ -3,7 +3,17 @@
 use kinit_config::{Arg, Cluster, HostSpec, Role};
 
 use crate::units::{args, merge};
-use crate::{KUBERNETES, PKI};
+use crate::{CLOUD_CONFIG, KUBERNETES, PKI};
+
+/// What servers take of TLS 1.2: the suites that the CIS benchmark calls strong.
+pub const CIPHER_SUITES: &[&str] = &[
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305",
+];
 
 fn pki(file: &str) -> String {
     format!("{PKI}/{file}")
@@ -55,6 +65,7 @@ pub fn api_server(cluster: &Cluster, host: &HostSpec) -> Vec<Arg> {
         ("client-ca-file", pki("ca.crt")),
         ("tls-cert-file", pki("apiserver.crt")),
         ("tls-private-key-file", pki("apiserver.key")),
+        ("tls-cipher-suites", CIPHER_SUITES.join(",")),
         ("kubelet-client-certificate", pki("apiserver-kubelet-client.crt")),
         ("kubelet-client-key", pki("apiserver-kubelet-client.key")),
         ("kubelet-certificate-authority", pki("ca.crt")),
@@ -62,6 +73,7 @@ pub fn api_server(cluster: &Cluster, host: &HostSpec) -> Vec<Arg> {
         ("service-account-issuer", format!("https://kubernetes.default.svc.{}", net.dns_domain)),
         ("service-account-key-file", pki("sa.pub")),
         ("service-account-signing-key-file", pki("sa.key")),
+        ("service-account-extend-token-expiration", "false".to_owned()),
         ("service-cluster-ip-range", net.service_subnet.clone()),
         ("service-node-port-range", "30000-32767".to_owned()),
         ("authorization-mode", "Node,RBAC".to_owned()),
@@ -81,6 +93,8 @@ pub fn api_server(cluster: &Cluster, host: &HostSpec) -> Vec<Arg> {
         ("requestheader-extra-headers-prefix", "X-Remote-Extra-".to_owned()),
         ("requestheader-group-headers", "X-Remote-Group".to_owned()),
         ("requestheader-username-headers", "X-Remote-User".to_owned()),
+        ("proxy-client-cert-file", pki("front-proxy-client.crt")),
+        ("proxy-client-key-file", pki("front-proxy-client.key")),
     ]);
     merge(ours, &cluster.spec.api_server.extra_args)
 }
@@ -95,6 +109,7 @@ pub fn controller_manager(cluster: &Cluster) -> Vec<Arg> {
         ("authorization-kubeconfig", kubeconfig),
         ("bind-address", "127.0.0.1".to_owned()),
         ("leader-elect", "true".to_owned()),
+        ("terminated-pod-gc-threshold", "12500".to_owned()),
         ("controllers", "*,bootstrapsigner,tokencleaner".to_owned()),
         ("use-service-account-credentials", "true".to_owned()),
         ("client-ca-file", pki("ca.crt")),
@@ -125,6 +140,25 @@ pub fn scheduler(cluster: &Cluster) -> Vec<Arg> {
         ("profiling", "false".to_owned()),
     ]);
     merge(ours, &cluster.spec.scheduler.extra_args)
+}
+
+/// The cloud controller manager.
+pub fn cloud_controller_manager(cluster: &Cluster) -> Vec<Arg> {
+    let kubeconfig = format!("{KUBERNETES}/cloud-controller-manager.conf");
+    let ours = args([
+        ("kubeconfig", kubeconfig.clone()),
+        ("authentication-kubeconfig", kubeconfig.clone()),
+        ("authorization-kubeconfig", kubeconfig),
+        ("bind-address", "127.0.0.1".to_owned()),
+        ("leader-elect", "true".to_owned()),
+        ("client-ca-file", pki("ca.crt")),
+        ("requestheader-client-ca-file", pki("front-proxy-ca.crt")),
+        ("cloud-provider", "baremetal".to_owned()),
+        ("cloud-config", CLOUD_CONFIG.to_owned()),
+        ("cluster-name", cluster.metadata.name.clone()),
+        ("profiling", "false".to_owned()),
+    ]);
+    merge(ours, &cluster.spec.cloud_controller_manager.extra_args)
 }
 
 /// The kubelet.

@@ -1,19 +1,23 @@
 //! Everything a host should have, in the order in which it is brought about.
 
+mod balancer;
+mod control_plane;
+mod node;
+
+use std::collections::BTreeMap;
+
 use kinit_config::{Arg, Cluster, HostSpec, Role};
 use kinit_pki::{Authority, Leaf};
 use kinit_resource::{Content, FileSpec, LeafForm, LeafSpec, Place, Resource, Shared, UnitState};
-use serde::Serialize;
 
-use crate::bundle::{Bundle, PAUSE_IMAGE};
-use crate::components as flags;
+use crate::bundle::{Bundle, Program};
 use crate::phase::Phase;
-use crate::template::{self, TemplateError};
+use crate::template::TemplateError;
 use crate::units::Unit;
-use crate::{BOOTSTRAP_KUBECONFIG, ETCD_START, KUBELET_CERTIFICATE, KUBERNETES, PKI, etcd_member_dir, etcd_start};
+use crate::{KUBERNETES, PKI};
 
 /// What of a host's facts changes what it should have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostFacts {
     /// Whether processes may lower their `oom_score_adj`.
     pub can_lower_oom_score: bool,
@@ -21,14 +25,19 @@ pub struct HostFacts {
     pub cgroup_v2: bool,
     /// Whether systemd-resolved runs, so that pods need its list of real servers.
     pub has_resolved: bool,
+    /// The network interface that has the host's address.
+    pub interface: String,
 }
 
 const WAIT_SECONDS: u32 = 120;
+/// Components that only control planes run.
+const CONTROL_PLANE: [&str; 4] =
+    ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "cloud-controller-manager"];
 
 struct Desired<'a> {
     cluster: &'a Cluster,
     host: &'a HostSpec,
-    facts: HostFacts,
+    facts: &'a HostFacts,
     bundle: &'a Bundle,
     list: Vec<(Phase, Resource)>,
 }
@@ -37,7 +46,7 @@ struct Desired<'a> {
 pub fn desired(
     cluster: &Cluster,
     host: &HostSpec,
-    facts: HostFacts,
+    facts: &HostFacts,
     bundle: &Bundle,
 ) -> Result<Vec<(Phase, Resource)>, TemplateError> {
     let mut desired = Desired { cluster, host, facts, bundle, list: Vec::new() };
@@ -49,17 +58,22 @@ pub fn desired(
         desired.certificates();
         desired.etcd()?;
     }
-    if host.is(Role::LoadBalancer) || !host.is(Role::ControlPlane) {
+    if !host.is(Role::ControlPlane) {
         desired.shared(Shared::Authority(Authority::Kubernetes), Place::Public);
     }
-    if host.is(Role::LoadBalancer) {
-        desired.load_balancer()?;
+    if cluster.balances(host) {
+        desired.balancer()?;
     }
     if host.is(Role::ControlPlane) {
         desired.control_plane()?;
+        desired.list.extend(crate::backup::scheduled(cluster, host, bundle)?);
     }
     if host.is_node() {
         desired.node()?;
+    }
+    if host.is(Role::ControlPlane) {
+        let timer = crate::renewal::timer(host, bundle, &desired.list)?;
+        desired.list.extend(timer);
     }
     desired.list.sort_by_key(|(phase, _)| *phase);
     Ok(desired.list)
@@ -124,9 +138,10 @@ impl Desired<'_> {
     ) -> Result<(), TemplateError> {
         let program = format!("/usr/local/bin/{name}");
         // Placed everywhere before, switched here: within the host's turn.
-        let target = self.bundle.hyperkube_path();
-        self.add(phase, Resource::Link { path: program.clone(), target, keep_existing: false });
-        let mut unit = Unit::new(what, &program, args);
+        if let Some(target) = self.bundle.programs.get(name).map(Program::path) {
+            self.add(phase, Resource::Link { path: program.clone(), target, keep_existing: false });
+        }
+        let mut unit = Unit::new(what, &program, &self.bundle.flags(name, args.to_vec()));
         unit.extra = extra.to_owned();
         reads.push(program);
         self.unit(phase, name, &unit, reads)
@@ -139,9 +154,13 @@ impl Desired<'_> {
             names.push("etcd-server");
             hold.push("etcd.service");
         }
-        if self.host.is(Role::LoadBalancer) {
+        if self.cluster.balances(self.host) {
             names.push("haproxy");
             hold.push("haproxy.service");
+        }
+        if self.cluster.virtual_address(self.host).is_some() {
+            names.push("keepalived");
+            hold.push("keepalived.service");
         }
         if self.host.is_node() {
             names.extend(["containerd", "runc", "containernetworking-plugins"]);
@@ -157,32 +176,15 @@ impl Desired<'_> {
         }
     }
 
-    fn node_kernel(&mut self) {
-        let phase = Phase::PrepareHosts;
-        let modules = ["overlay", "nf_conntrack", "nf_tables"];
-        self.file(phase, "/etc/modules-load.d/kinit.conf", 0o644, modules.join("\n") + "\n");
-        for module in modules {
-            self.add(phase, Resource::KernelModule(module.to_owned()));
-        }
-        // What the kubelet expects of a kernel (upstream's protectKernelDefaults), and forwarding for pods.
-        let sysctls = [
-            ("net.ipv4.ip_forward", "1"),
-            ("vm.overcommit_memory", "1"),
-            ("kernel.panic", "10"),
-            ("kernel.panic_on_oops", "1"),
-        ];
-        let text: String = sysctls.iter().map(|(k, v)| format!("{k} = {v}\n")).collect();
-        self.file(phase, "/etc/sysctl.d/90-kinit.conf", 0o644, text);
-        for (key, value) in sysctls {
-            self.add(phase, Resource::Sysctl { key: key.into(), value: value.into() });
-        }
-        self.add(phase, Resource::SwapOff);
-    }
-
     fn binaries(&mut self) {
         let phase = Phase::Binaries;
-        let path = self.bundle.hyperkube_path();
-        self.add(phase, Resource::Blob { path, sha256: self.bundle.hyperkube.clone(), mode: 0o755 });
+        let needed = |component: &str| self.host.is(Role::ControlPlane) || !CONTROL_PLANE.contains(&component);
+        let programs = self.bundle.programs.iter().filter(|(component, _)| needed(component));
+        let files: BTreeMap<String, String> =
+            programs.map(|(_, program)| (program.path(), program.sha256.clone())).collect();
+        for (path, sha256) in files {
+            self.add(phase, Resource::Blob { path, sha256, mode: 0o755 });
+        }
     }
 
     fn shared(&mut self, shared: Shared, place: Place) {
@@ -205,234 +207,6 @@ impl Desired<'_> {
         let cluster = self.cluster.metadata.name.clone();
         self.leaf(Phase::Kubeconfig, leaf, LeafForm::Kubeconfig { path, server, cluster });
     }
-
-    /// Where this host's components find the API: their own server on a control plane, else the balancer.
-    fn api(&self) -> String {
-        if self.host.is(Role::ControlPlane) { format!("https://{}:6443", self.host.address) } else { self.endpoint() }
-    }
-
-    fn endpoint(&self) -> String {
-        format!("https://{}", self.cluster.spec.control_plane_endpoint)
-    }
-
-    fn certificates(&mut self) {
-        for shared in Shared::ALL {
-            self.shared(shared, Place::Whole);
-        }
-        // etcd runs as its own user and reads what is its own; the folder's mode keeps others out of the rest.
-        self.directory(Phase::Certs, &format!("{PKI}/etcd"));
-        for leaf in Leaf::FILES {
-            let owner = if matches!(leaf, Leaf::EtcdServer | Leaf::EtcdPeer) { "etcd:etcd" } else { "root:root" };
-            self.leaf(
-                Phase::Certs,
-                leaf,
-                LeafForm::Files { path: format!("{PKI}/{}", leaf.stem()), owner: owner.to_owned() },
-            );
-        }
-        self.kubeconfig(Leaf::Admin, self.endpoint());
-        // On every control plane: none is special, and whoever reads root's files there can sign one anyway.
-        self.kubeconfig(Leaf::SuperAdmin, self.endpoint());
-        self.kubeconfig(Leaf::ControllerManager, self.api());
-        self.kubeconfig(Leaf::Scheduler, self.api());
-    }
-
-    fn etcd(&mut self) -> Result<(), TemplateError> {
-        let phase = Phase::Etcd;
-        self.data_directory(phase, &self.cluster.spec.etcd.data_dir.clone(), "etcd:etcd");
-        let mut unit =
-            Unit::new("etcd, the cluster's key-value store", "/usr/bin/etcd", &flags::etcd(self.cluster, self.host));
-        unit.user = "etcd".to_owned();
-        // With its peers missing etcd is not ready, but it must not be taken for failed.
-        unit.kind = "exec".to_owned();
-        unit.extra =
-            format!("EnvironmentFile=-{ETCD_START}\nTimeoutStopSec=30\nLimitNOFILE=65536\nOOMScoreAdjust=-999");
-        let members =
-            self.cluster.hosts(Role::ControlPlane).map(|h| (h.name.clone(), h.peer_url())).collect::<Vec<_>>();
-        let start = FileSpec {
-            path: ETCD_START.to_owned(),
-            mode: 0o644,
-            owner: "root:root".to_owned(),
-            content: Content::Text(etcd_start(&members, "new")),
-            unless_exists: Some(etcd_member_dir(self.cluster)),
-        };
-        self.add(phase, Resource::File(start));
-        // etcd reads certificates anew for every connection, so that their renewal needs no restart; the authority it
-        // reads once.
-        self.unit(phase, "etcd", &unit, vec![format!("{PKI}/etcd/ca.crt")])?;
-        self.healthy(phase, "http://127.0.0.1:2381/health".to_owned(), false);
-        Ok(())
-    }
-
-    fn load_balancer(&mut self) -> Result<(), TemplateError> {
-        #[derive(Serialize)]
-        struct Server<'a> {
-            name: &'a str,
-            address: &'a str,
-        }
-        #[derive(Serialize)]
-        struct Values<'a> {
-            bind: &'a str,
-            port: u16,
-            ca_file: String,
-            servers: Vec<Server<'a>>,
-        }
-        let phase = Phase::LoadBalancer;
-        let values = Values {
-            bind: "*",
-            port: self.cluster.endpoint().1,
-            ca_file: format!("{PKI}/ca.crt"),
-            servers: self
-                .cluster
-                .hosts(Role::ControlPlane)
-                .map(|h| Server { name: &h.name, address: &h.address })
-                .collect(),
-        };
-        self.file(phase, "/etc/haproxy/haproxy.cfg", 0o644, template::render(template::HAPROXY, &values)?);
-        let reads = vec!["/etc/haproxy/haproxy.cfg".to_owned(), format!("{PKI}/ca.crt")];
-        // Connections of a changed configuration's predecessor live on.
-        let state = UnitState::Running { reads, reloads: true };
-        self.add(phase, Resource::Unit { name: "haproxy.service".to_owned(), state });
-        Ok(())
-    }
-
-    fn control_plane(&mut self) -> Result<(), TemplateError> {
-        let phase = Phase::ControlPlane;
-        let ip = self.host.address.clone();
-        self.file(phase, format!("{KUBERNETES}/authentication.yaml"), 0o600, template::AUTHENTICATION.1.to_owned());
-        self.file(phase, format!("{KUBERNETES}/audit-policy.yaml"), 0o600, template::AUDIT_POLICY.1.to_owned());
-        self.data_directory(phase, "/var/log/kubernetes", "root:root");
-        let reads = [
-            "authentication.yaml",
-            "audit-policy.yaml",
-            "pki/ca.crt",
-            "pki/sa.pub",
-            "pki/sa.key",
-            "pki/encryption.yaml",
-            "pki/apiserver-etcd-client.crt",
-        ];
-        let reads = reads.iter().map(|f| format!("{KUBERNETES}/{f}")).collect();
-        let args = flags::api_server(self.cluster, self.host);
-        self.program(phase, "kube-apiserver", "Kubernetes API server", &args, reads, "OOMScoreAdjust=-997")?;
-        self.healthy(phase, format!("https://{ip}:6443/readyz"), true);
-        let reads =
-            vec![format!("{KUBERNETES}/controller-manager.conf"), format!("{PKI}/ca.crt"), format!("{PKI}/sa.key")];
-        let args = flags::controller_manager(self.cluster);
-        self.program(phase, "kube-controller-manager", "Kubernetes controller manager", &args, reads, "")?;
-        let args = flags::scheduler(self.cluster);
-        self.program(
-            phase,
-            "kube-scheduler",
-            "Kubernetes scheduler",
-            &args,
-            vec![format!("{KUBERNETES}/scheduler.conf")],
-            "",
-        )
-    }
-
-    fn node(&mut self) -> Result<(), TemplateError> {
-        self.runtime()?;
-        self.kubelet()?;
-        self.network()
-    }
-
-    /// containerd, and the images that every node has.
-    fn runtime(&mut self) -> Result<(), TemplateError> {
-        #[derive(Serialize)]
-        struct Containerd {
-            pause_image: &'static str,
-            restrict_oom_score_adj: bool,
-            systemd_cgroup: bool,
-        }
-        let phase = Phase::KubeletStart;
-        let values = Containerd {
-            pause_image: PAUSE_IMAGE,
-            restrict_oom_score_adj: !self.facts.can_lower_oom_score,
-            systemd_cgroup: self.facts.cgroup_v2,
-        };
-        let config = "/etc/containerd/config.toml";
-        self.file(phase, config, 0o644, template::render(template::CONTAINERD, &values)?);
-        self.running(phase, "containerd", vec![config.to_owned()]);
-        for image in &self.bundle.images {
-            let archive = format!("/var/lib/kinit/images/{}.tar", image.sha256.get(..12).unwrap_or(&image.sha256));
-            let (name, sha256) = (image.name.clone(), image.sha256.clone());
-            self.list.push((phase, Resource::Blob { path: archive.clone(), sha256: sha256.clone(), mode: 0o600 }));
-            self.list.push((phase, Resource::Image { name, archive, sha256 }));
-        }
-        Ok(())
-    }
-
-    fn kubelet(&mut self) -> Result<(), TemplateError> {
-        #[derive(Serialize)]
-        struct Kubelet<'a> {
-            address: &'a str,
-            dns: String,
-            domain: &'a str,
-            resolv_conf: &'static str,
-            cgroup_driver: &'static str,
-            // In order: a template's map has none, and the file must not change by itself.
-            eviction_hard: Vec<(&'a String, &'a String)>,
-            image_gc_high: Option<u8>,
-        }
-        let phase = Phase::KubeletStart;
-        let values = Kubelet {
-            address: &self.host.address,
-            dns: self.cluster.service_ip(10).to_string(),
-            domain: &self.cluster.spec.networking.dns_domain,
-            eviction_hard: self.cluster.spec.kubelet.eviction_hard.iter().collect(),
-            image_gc_high: self.cluster.spec.kubelet.image_gc_high_threshold_percent,
-            resolv_conf: if self.facts.has_resolved { "/run/systemd/resolve/resolv.conf" } else { "/etc/resolv.conf" },
-            // With v1 hierarchies systemd and runc race for a new scope's groups.
-            cgroup_driver: if self.facts.cgroup_v2 { "systemd" } else { "cgroupfs" },
-        };
-        self.data_directory(phase, "/etc/kubernetes/manifests", "root:root");
-        self.data_directory(phase, "/var/lib/kubelet", "root:root");
-        self.file(phase, "/var/lib/kubelet/config.yaml", 0o600, template::render(template::KUBELET_CONFIG, &values)?);
-        let bootstrap = FileSpec {
-            path: format!("{KUBERNETES}/bootstrap-kubelet.conf"),
-            mode: 0o600,
-            owner: "root:root".to_owned(),
-            content: Content::Secret(BOOTSTRAP_KUBECONFIG.to_owned()),
-            unless_exists: Some(KUBELET_CERTIFICATE.to_owned()),
-        };
-        self.add(phase, Resource::File(bootstrap));
-        let stamp = self.cluster_of_kubelet(phase);
-        let args = flags::kubelet(self.cluster, self.host);
-        // Containers outlive the kubelet: only its own process is stopped.
-        self.program(
-            phase,
-            "kubelet",
-            "Kubernetes node agent",
-            &args,
-            vec!["/var/lib/kubelet/config.yaml".into(), format!("{PKI}/ca.crt"), stamp],
-            "KillMode=process\nOOMScoreAdjust=-999",
-        )?;
-        self.healthy(phase, "http://127.0.0.1:10248/healthz".to_owned(), false);
-        Ok(())
-    }
-
-    /// kubelet.conf is the kubelet's own; where it leads is the cluster file's affair. Returns the file whose change
-    /// means a restart.
-    fn cluster_of_kubelet(&mut self, phase: Phase) -> String {
-        let stamp = "/var/lib/kinit/kubelet.conf.stamp".to_owned();
-        let (path, authority_file) = (format!("{KUBERNETES}/kubelet.conf"), format!("{PKI}/ca.crt"));
-        self.add(phase, Resource::ClusterOf { path, server: self.api(), authority_file, stamp: stamp.clone() });
-        stamp
-    }
-
-    fn network(&mut self) -> Result<(), TemplateError> {
-        let phase = Phase::Network;
-        for (leaf, name, what, args) in [
-            (Leaf::Netd, "kube-netd", "Kubernetes pod network", flags::netd(self.cluster, self.host)),
-            (Leaf::Proxy, "kube-proxy", "Kubernetes service proxy", flags::proxy(self.cluster, self.host)),
-        ] {
-            self.kubeconfig(leaf, self.api());
-            self.program(phase, name, what, &args, vec![format!("{KUBERNETES}/{name}.conf")], "")?;
-        }
-        for port in [10247, 10256] {
-            self.healthy(phase, format!("http://127.0.0.1:{port}/healthz"), false);
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -441,9 +215,9 @@ mod tests {
 
     fn list(host: usize) -> Vec<(Phase, Resource)> {
         let cluster = kinit_config::load(kinit_config::example()).unwrap();
-        let bundle = Bundle { hyperkube: "ab".repeat(32), images: vec![] };
-        let facts = HostFacts { can_lower_oom_score: true, has_resolved: false, cgroup_v2: true };
-        desired(&cluster, &cluster.spec.hosts[host], facts, &bundle).unwrap()
+        let bundle = Bundle::sample();
+        let facts = HostFacts { can_lower_oom_score: true, cgroup_v2: true, ..HostFacts::default() };
+        desired(&cluster, &cluster.spec.hosts[host], &facts, &bundle).unwrap()
     }
 
     fn has(list: &[(Phase, Resource)], unit: &str) -> bool {
@@ -504,21 +278,6 @@ mod tests {
         assert_eq!([has(1), has(2), has(3), has(4)], [true, true, true, false]);
     }
 
-    #[test]
-    fn the_balancer_checks_every_server_with_the_clusters_authority() {
-        let text = list(0).into_iter().find_map(|(_, r)| match r {
-            Resource::File(FileSpec { path, content: Content::Text(text), .. }) if path.ends_with("haproxy.cfg") => {
-                Some(text)
-            }
-            _ => None,
-        });
-        let text = text.unwrap();
-        assert!(
-            text.contains("    server cp3 192.0.2.13:6443\n") && text.contains("ca-file /etc/kubernetes/pki/ca.crt"),
-            "{text}"
-        );
-    }
-
     /// A file that comes out otherwise the next time would be a change, and a restart.
     #[test]
     fn the_same_cluster_gives_the_same_files() {
@@ -526,9 +285,9 @@ mod tests {
         let limits = ["memory.available", "nodefs.available", "imagefs.available", "pid.available"];
         cluster.spec.kubelet.eviction_hard = limits.map(|s| (s.to_owned(), "5%".to_owned())).into();
         let host = cluster.spec.hosts[1].clone();
-        let bundle = Bundle { hyperkube: "ab".repeat(32), images: vec![] };
-        let facts = HostFacts { can_lower_oom_score: true, has_resolved: false, cgroup_v2: true };
-        let make = || desired(&cluster, &host, facts, &bundle).unwrap();
+        let bundle = Bundle::sample();
+        let facts = HostFacts { can_lower_oom_score: true, cgroup_v2: true, ..HostFacts::default() };
+        let make = || desired(&cluster, &host, &facts, &bundle).unwrap();
         let first = make();
         let text = format!("{first:?}");
         assert!(text.contains("evictionHard:\\n  imagefs.available: \\\"5%\\\"\\n  memory.available"), "{text}");

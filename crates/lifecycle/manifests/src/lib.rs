@@ -2,27 +2,33 @@
 //!
 //! ```text
 //! Cluster + Facts + Bundle ─► host::desired ─► [(Phase, Resource)] per host, in order
-//!                           ─► objects       ─► API objects: RBAC, ConfigMaps, DNS
+//!                           ─► objects       ─► API objects: RBAC, ConfigMaps, DNS, StorageClass
 //! ```
 //!
 //! Text that is a host's file comes from `templates/`; API objects are typed structs.
 
+mod backup;
 mod bundle;
 mod components;
 mod dns;
 mod host;
+mod kubeadm;
+mod load_balancer;
 mod objects;
 mod phase;
+mod renewal;
 mod retired;
+mod storage;
 mod template;
 mod units;
 
-pub use bundle::{Bundle, DNS_IMAGE, ImageArchive, PAUSE_IMAGE};
+pub use bundle::{Bundle, DNS_IMAGE, ImageArchive, PAUSE_IMAGE, Program};
 pub use dns::dns_objects;
 pub use host::{HostFacts, desired};
-pub use objects::{OPERATORS, bootstrap_token, cluster_objects, kubeconfig_for_token};
+pub use objects::{BootstrapToken, OPERATORS, TOKENS, bootstrap_token, cluster_objects, kubeconfig_for_token};
 pub use phase::Phase;
 pub use retired::retired;
+pub use storage::storage_objects;
 pub use template::TemplateError;
 
 /// Where certificates are.
@@ -35,6 +41,9 @@ pub const BOOTSTRAP_KUBECONFIG: &str = "bootstrap-kubeconfig";
 pub const KUBELET_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// What etcd reads at its first start: who the members are, and whether there is a cluster already.
 pub const ETCD_START: &str = "/etc/kubernetes/etcd.env";
+
+/// The cloud controller manager's configuration: the pools of addresses.
+pub const CLOUD_CONFIG: &str = "/etc/kubernetes/cloud-config.yaml";
 
 /// The folder that tells whether etcd has data.
 pub fn etcd_member_dir(cluster: &kinit_config::Cluster) -> String {

@@ -16,7 +16,7 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 /// The group of kinit itself towards the API, and the role and binding that give it its rights.
 pub const OPERATORS: &str = "kinit:operators";
 /// The group of kubeadm's bootstrap tokens.
-const TOKENS: &str = "system:bootstrappers:kubeadm:default-node-token";
+pub const TOKENS: &str = "system:bootstrappers:kubeadm:default-node-token";
 
 pub(crate) fn meta(namespace: Option<&str>, name: &str) -> ObjectMeta {
     ObjectMeta { name: Some(name.to_owned()), namespace: namespace.map(str::to_owned), ..ObjectMeta::default() }
@@ -41,7 +41,7 @@ pub(crate) fn bind(name: &str, role: &str, subject: Subject) -> Value {
     value(ClusterRoleBinding { metadata: meta(None, name), role_ref, subjects: Some(vec![subject]) })
 }
 
-fn bind_in(namespace: &str, name: &str, role: &str, subjects: Vec<Subject>) -> Value {
+pub(crate) fn bind_in(namespace: &str, name: &str, role: &str, subjects: Vec<Subject>) -> Value {
     let role_ref = RoleRef { api_group: Some(RBAC.to_owned()), kind: "Role".to_owned(), name: role.to_owned() };
     value(RoleBinding { metadata: meta(Some(namespace), name), role_ref, subjects: Some(subjects) })
 }
@@ -58,23 +58,20 @@ pub(crate) fn rule(group: &str, resources: &[&str], verbs: &[&str], names: &[&st
 }
 
 /// RBAC and ConfigMaps of kubeadm's phases upload-config and bootstrap-token, the rights of kinit itself and of its
-/// node components.
-pub fn cluster_objects(cluster: &Cluster, cluster_file: &str, ca_pem: &str) -> Vec<Value> {
+/// node components. `record` is what kinit keeps of the cluster in ConfigMap `kube-system/kinit-config`.
+pub fn cluster_objects(cluster: &Cluster, record: BTreeMap<String, String>, ca_pem: &str) -> Vec<Value> {
     let data = |key: &str, text: String| Some(BTreeMap::from([(key.to_owned(), text)]));
     let configs = [
-        value(ConfigMap {
-            metadata: meta(Some(SYSTEM), "kinit-config"),
-            data: data("Cluster", cluster_file.to_owned()),
-            ..Default::default()
-        }),
+        value(ConfigMap { metadata: meta(Some(SYSTEM), "kinit-config"), data: Some(record), ..Default::default() }),
         value(ConfigMap {
             metadata: meta(Some(PUBLIC), "cluster-info"),
             data: data("kubeconfig", cluster_info(cluster, ca_pem)),
             ..Default::default()
         }),
     ];
-    let rights = [administrators(), tokens(), nodes()].into_iter().flatten();
-    rights.chain(configs).chain(public()).collect()
+    let rights = [administrators(), tokens(), joining(), nodes()].into_iter().flatten();
+    let rights = rights.chain(crate::load_balancer::objects(cluster));
+    rights.chain(configs).chain(crate::kubeadm::configs(cluster)).chain(public()).collect()
 }
 
 /// Rights of kinit itself and of those who hold admin.conf.
@@ -118,18 +115,52 @@ fn tokens() -> Vec<Value> {
     ]
 }
 
+/// What a machine reads that joins by itself: kubeadm's objects, and kinit's own file. kubeadm asks for kube-proxy's
+/// too and goes on when there is none, but not when it may not look.
+fn joining() -> Vec<Value> {
+    let readable = [
+        ("kubeadm:kubelet-config", "kubelet-config"),
+        ("kube-proxy", "kube-proxy"),
+        ("kinit:join-config", "kinit-config"),
+    ];
+    let mut objects = Vec::new();
+    for (role, name) in readable {
+        let rules = Some(vec![rule("", &["configmaps"], &["get"], &[name])]);
+        objects.push(value(Role { metadata: meta(Some(SYSTEM), role), rules }));
+        let subjects = vec![subject("Group", TOKENS), subject("Group", "system:nodes")];
+        objects.push(bind_in(SYSTEM, role, role, subjects));
+    }
+    // The service proxy and the pod network have client certificates of their own.
+    let components = "kinit:node-component-certificates";
+    let requests = "certificatesigningrequests/nodecomponentclient";
+    let rules = Some(vec![rule("certificates.k8s.io", &[requests], &["create"], &[])]);
+    objects.push(value(ClusterRole { metadata: meta(None, components), rules, ..Default::default() }));
+    objects.push(bind(components, components, subject("Group", TOKENS)));
+    objects.push(bind(
+        "kinit:node-component-approver",
+        "system:certificates.k8s.io:kube-apiserver-client-approver",
+        subject("ServiceAccount", "certificate-controller"),
+    ));
+    objects
+}
+
+/// What the pod network reads, and the addresses of load balancers with it.
+pub(crate) fn netd_rules() -> Vec<PolicyRule> {
+    let read = &["get", "list", "watch"];
+    vec![
+        rule("", &["nodes", "pods", "namespaces"], read, &[]),
+        rule("networking.k8s.io", &["networkpolicies"], read, &[]),
+        rule("events.k8s.io", &["events"], &["create", "patch", "update"], &[]),
+        rule("", &["events"], &["create", "patch", "update"], &[]),
+        rule("", &["services"], read, &[]),
+        rule("discovery.k8s.io", &["endpointslices"], read, &[]),
+    ]
+}
+
 /// Rights of nodes and of what runs on them.
 fn nodes() -> Vec<Value> {
-    let netd = ClusterRole {
-        metadata: meta(None, "system:kube-netd"),
-        rules: Some(vec![
-            rule("", &["nodes", "pods", "namespaces"], &["get", "list", "watch"], &[]),
-            rule("networking.k8s.io", &["networkpolicies"], &["get", "list", "watch"], &[]),
-            rule("events.k8s.io", &["events"], &["create", "patch", "update"], &[]),
-            rule("", &["events"], &["create", "patch", "update"], &[]),
-        ]),
-        ..Default::default()
-    };
+    let netd =
+        ClusterRole { metadata: meta(None, "system:kube-netd"), rules: Some(netd_rules()), ..Default::default() };
     vec![
         bind(
             "kubeadm:node-autoapprove-certificate-rotation",
@@ -175,9 +206,11 @@ fn operator_rules() -> Vec<PolicyRule> {
         rule("", &["pods/eviction"], &["create"], &[]),
         rule("", &["configmaps", "services", "serviceaccounts"], objects, &[]),
         rule("", &["secrets"], &["create", "patch", "delete"], &[]),
+        rule("", &["namespaces"], &["get", "create", "patch"], &[]),
         rule("apps", &["deployments", "daemonsets"], objects, &[]),
         rule("policy", &["poddisruptionbudgets"], &["get", "list", "watch"], &[]),
         rule("discovery.k8s.io", &["endpointslices"], &["get", "list", "watch"], &[]),
+        rule("storage.k8s.io", &["storageclasses"], objects, &[]),
         rule(RBAC, &["roles", "rolebindings", "clusterroles", "clusterrolebindings"], objects, &[]),
         rule(RBAC, &["roles", "clusterroles"], &["bind", "escalate"], &[]),
     ]
@@ -193,21 +226,37 @@ fn cluster_info(cluster: &Cluster, ca_pem: &str) -> String {
     )
 }
 
-/// A bootstrap token's Secret. `expires` is RFC 3339.
-pub fn bootstrap_token(id: &str, secret: &str, expires: &str) -> Value {
-    let data = BTreeMap::from(
-        [
-            ("token-id", id),
-            ("token-secret", secret),
-            ("expiration", expires),
-            ("description", "nodes that kinit init brings up"),
-            ("usage-bootstrap-authentication", "true"),
-            ("usage-bootstrap-signing", "true"),
-            ("auth-extra-groups", TOKENS),
-        ]
-        .map(|(k, v)| (k.to_owned(), v.to_owned())),
-    );
-    let metadata = meta(Some(SYSTEM), &format!("bootstrap-token-{id}"));
+/// A bootstrap token.
+#[derive(Clone)]
+pub struct BootstrapToken<'a> {
+    /// Six letters and digits.
+    pub id: &'a str,
+    /// Sixteen.
+    pub secret: &'a str,
+    /// Until when it is valid, RFC 3339; for ever when absent.
+    pub expires: Option<String>,
+    /// Words for people.
+    pub description: &'a str,
+    /// `signing`, `authentication`.
+    pub usages: &'a [String],
+    /// Groups of who uses it; the API server takes those that begin with `system:bootstrappers:`.
+    pub groups: &'a [String],
+}
+
+/// A bootstrap token's Secret.
+pub fn bootstrap_token(token: &BootstrapToken<'_>) -> Value {
+    let text = |s: &str| s.to_owned();
+    let mut data = BTreeMap::from([
+        (text("token-id"), text(token.id)),
+        (text("token-secret"), text(token.secret)),
+        (text("auth-extra-groups"), token.groups.join(",")),
+    ]);
+    data.extend(token.usages.iter().map(|usage| (format!("usage-bootstrap-{usage}"), text("true"))));
+    data.extend(token.expires.clone().map(|end| (text("expiration"), end)));
+    if !token.description.is_empty() {
+        data.insert(text("description"), text(token.description));
+    }
+    let metadata = meta(Some(SYSTEM), &format!("bootstrap-token-{}", token.id));
     value(Secret {
         metadata,
         string_data: Some(data),

@@ -8,10 +8,14 @@ use serde::{Deserialize, Serialize};
 pub enum Phase {
     /// Checks, before anything is changed.
     Preflight,
+    /// A backup, before versions change.
+    Backup,
     /// Packages, kernel settings, folders.
     PrepareHosts,
     /// kinit's own binaries and images.
     Binaries,
+    /// Data and secrets of a backup, when one is restored.
+    Restore,
     /// The certificate tree.
     Certs,
     /// Kubeconfigs with client certificates.
@@ -32,6 +36,8 @@ pub enum Phase {
     KubeletStart,
     /// Pod network and service proxy.
     Network,
+    /// Nodes that go to another version, each drained where that is needed.
+    UpgradeNode,
     /// Labels and taints of control planes.
     MarkControlPlane,
     /// DNS.
@@ -48,10 +54,12 @@ pub enum Phase {
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Preflight,
+        Self::Backup,
         Self::PrepareHosts,
         Self::Binaries,
+        Self::Restore,
         Self::Certs,
         Self::Kubeconfig,
         Self::Etcd,
@@ -62,6 +70,7 @@ impl Phase {
         Self::BootstrapToken,
         Self::KubeletStart,
         Self::Network,
+        Self::UpgradeNode,
         Self::MarkControlPlane,
         Self::Addon,
         Self::Verify,
@@ -74,8 +83,10 @@ impl Phase {
     pub fn name(self) -> &'static str {
         match self {
             Self::Preflight => "preflight",
+            Self::Backup => "backup",
             Self::PrepareHosts => "prepare-hosts",
             Self::Binaries => "binaries",
+            Self::Restore => "restore",
             Self::Certs => "certs",
             Self::Kubeconfig => "kubeconfig",
             Self::Etcd => "etcd",
@@ -86,6 +97,7 @@ impl Phase {
             Self::BootstrapToken => "bootstrap-token",
             Self::KubeletStart => "kubelet-start",
             Self::Network => "network",
+            Self::UpgradeNode => "upgrade-node",
             Self::MarkControlPlane => "mark-control-plane",
             Self::Addon => "addon",
             Self::Verify => "verify",

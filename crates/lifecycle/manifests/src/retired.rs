@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kinit_config::{Cluster, HostSpec, Role};
+use kinit_config::{Balancing, Cluster, HostSpec, LoadBalancer, LoadBalancerPool, Role};
 use kinit_resource::{LeafForm, Place, Resource, UnitState};
 
 use crate::bundle::Bundle;
@@ -15,13 +15,25 @@ use crate::{ETCD_START, PKI};
 pub fn retired(
     cluster: &Cluster,
     host: &HostSpec,
-    facts: HostFacts,
+    facts: &HostFacts,
     bundle: &Bundle,
 ) -> Result<Vec<(Phase, Resource)>, TemplateError> {
     let mut all = host.clone();
     all.roles = vec![Role::LoadBalancer, Role::ControlPlane, Role::Worker];
+    // The form with the most files, on a host of all roles.
+    let mut most = cluster.clone();
+    most.spec.load_balancer = LoadBalancer {
+        balancing: Some(Balancing::ControlPlanes),
+        virtual_address: Some(all.address.clone()),
+        virtual_router_id: None,
+    };
+    // Nor do its pools matter: what gives addresses away goes when there are none.
+    most.spec.load_balancer_pools =
+        vec![LoadBalancerPool { name: "any".to_owned(), addresses: vec![all.address.clone()], auto_assign: true }];
     let own = Needs::of(desired(cluster, host, facts, bundle)?);
-    let other = Needs::of(desired(cluster, &all, facts, bundle)?);
+    // Whether there is a schedule of backups or not: what there was of one goes.
+    most.spec.backup.get_or_insert_default().schedule.get_or_insert_with(|| "daily".to_owned());
+    let other = Needs::of(desired(&most, &all, facts, bundle)?);
     let units =
         other.units.difference(&own.units).map(|name| Resource::Unit { name: name.clone(), state: UnitState::Stopped });
     let mut paths: Vec<String> = other.paths.difference(&own.paths).cloned().collect();
@@ -62,6 +74,8 @@ impl Needs {
                 self.paths.extend(public.map(|file| format!("{PKI}/{file}")));
                 if place == Place::Whole {
                     self.paths.insert(format!("{PKI}/{private}"));
+                    // Successors of secrets that were to take their places.
+                    self.paths.insert(format!("{PKI}/rotation"));
                 }
             }
             _ => {}
@@ -79,13 +93,13 @@ mod tests {
 
     fn names(host: usize, roles: &[Role]) -> Vec<String> {
         let cluster = kinit_config::load(kinit_config::example()).unwrap();
-        let bundle = Bundle { hyperkube: "ab".repeat(32), images: vec![] };
-        let facts = HostFacts { can_lower_oom_score: true, has_resolved: false, cgroup_v2: true };
+        let bundle = Bundle::sample();
+        let facts = HostFacts { can_lower_oom_score: true, cgroup_v2: true, ..HostFacts::default() };
         let mut host = cluster.spec.hosts[host].clone();
         if !roles.is_empty() {
             host.roles = roles.to_vec();
         }
-        let list = retired(&cluster, &host, facts, &bundle).unwrap();
+        let list = retired(&cluster, &host, &facts, &bundle).unwrap();
         list.into_iter()
             .map(|(_, resource)| match resource {
                 Resource::Unit { name, state: UnitState::Stopped } => name,
@@ -128,7 +142,28 @@ mod tests {
     #[test]
     fn a_control_plane_keeps_all_of_its_own() {
         let gone = names(1, &[]);
-        assert_eq!(gone, ["haproxy.service", "/etc/haproxy/haproxy.cfg"]);
-        assert_eq!(names(1, &[Role::LoadBalancer, Role::ControlPlane, Role::Worker]), Vec::<String>::new());
+        // There is no schedule of backups: nothing of an earlier one stays.
+        let backups = [
+            "kinit-backup.timer",
+            "/etc/kubernetes/backup.json",
+            "/etc/systemd/system/kinit-backup.service",
+            "/etc/systemd/system/kinit-backup.timer",
+        ];
+        let (of_backups, others): (Vec<String>, Vec<String>) =
+            gone.into_iter().partition(|name| backups.contains(&name.as_str()));
+        // Nor pools of addresses.
+        let (of_pools, others): (Vec<String>, Vec<String>) =
+            others.into_iter().partition(|name| name.contains("cloud-"));
+        let expected = [
+            "haproxy.service",
+            "keepalived.service",
+            "/etc/haproxy/haproxy.cfg",
+            "/etc/keepalived/check-haproxy",
+            "/etc/keepalived/keepalived.conf",
+            "/etc/sysctl.d/91-kinit-balancer.conf",
+        ];
+        assert_eq!(others, expected);
+        assert_eq!(of_pools.len(), 5, "{of_pools:?}");
+        assert_eq!(of_backups, backups);
     }
 }

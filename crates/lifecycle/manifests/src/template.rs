@@ -20,7 +20,13 @@ macro_rules! templates {
 
 templates! {
     COMPONENT_SERVICE = "component.service";
+    BACKUP_SERVICE = "backup.service";
+    BACKUP_TIMER = "backup.timer";
+    RENEWAL_SERVICE = "renewal.service";
+    RENEWAL_TIMER = "renewal.timer";
     HAPROXY = "haproxy.cfg";
+    KEEPALIVED = "keepalived.conf";
+    CHECK_HAPROXY = "check-haproxy";
     CONTAINERD = "containerd.toml";
     AUTHENTICATION = "authentication.yaml";
     AUDIT_POLICY = "audit-policy.yaml";

@@ -26,6 +26,28 @@ const MASTERS: &str = "system:masters";
 
 /// A client for the cluster of these hosts, whose API need not answer yet; `None` while there is no authority.
 pub async fn client(hosts: &Hosts, cluster: &Cluster) -> Result<Option<Client>> {
+    Ok(reach(hosts, cluster).await?.map(|way| way.client))
+}
+
+/// A client of an API that answers now, if there is one.
+pub async fn client_if_up(hosts: &Hosts, cluster: &Cluster) -> Result<Option<Client>> {
+    let Some(way) = reach(hosts, cluster).await? else { return Ok(None) };
+    Ok(way.answers.then_some(way.client))
+}
+
+/// A way into the API.
+pub struct Way {
+    /// Who asks there.
+    pub client: Client,
+    /// The server's URL.
+    pub server: String,
+    /// Whether it answered.
+    pub answers: bool,
+}
+
+/// The first way that answers, the endpoint's before the servers' own; the endpoint's where none does. `None` while
+/// there is no authority.
+pub async fn reach(hosts: &Hosts, cluster: &Cluster) -> Result<Option<Way>> {
     let Some((signer, ca)) = signer(hosts).await? else { return Ok(None) };
     let servers = servers(hosts, cluster);
     for server in &servers {
@@ -33,19 +55,25 @@ pub async fn client(hosts: &Hosts, cluster: &Cluster) -> Result<Option<Client>> 
         if !api::answers(&client).await {
             continue;
         }
-        return match may(&client).await? {
-            true => Ok(Some(client)),
-            false => signed(signer, &ca, server, MASTERS).await.map(Some),
-        };
+        let client = if may(&client).await? { client } else { signed(signer, &ca, server, MASTERS).await? };
+        return Ok(Some(Way { client, server: server.clone(), answers: true }));
     }
-    let endpoint = servers.first().context("a cluster without an endpoint")?;
-    signed(signer, &ca, endpoint, MASTERS).await.map(Some)
+    let server = servers.first().context("a cluster without an endpoint")?.clone();
+    let client = signed(signer, &ca, &server, MASTERS).await?;
+    Ok(Some(Way { client, server, answers: false }))
 }
 
-/// A client of an API that answers now, if there is one.
-pub async fn client_if_up(hosts: &Hosts, cluster: &Cluster) -> Result<Option<Client>> {
-    let Some(client) = client(hosts, cluster).await? else { return Ok(None) };
-    Ok(api::answers(&client).await.then_some(client))
+/// A client with all rights, for the one who may read and write what others may not, through the first way that
+/// answers.
+pub async fn masters(hosts: &Hosts, cluster: &Cluster) -> Result<Client> {
+    let way = reach(hosts, cluster).await?.context("no control plane has the cluster's authority")?;
+    masters_of(hosts, &way.server).await
+}
+
+/// The same at one server.
+pub async fn masters_of(hosts: &Hosts, server: &str) -> Result<Client> {
+    let (signer, ca) = signer(hosts).await?.context("no control plane has the cluster's authority")?;
+    signed(signer, &ca, server, MASTERS).await
 }
 
 /// The endpoint, then the control planes themselves.

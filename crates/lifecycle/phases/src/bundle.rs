@@ -1,73 +1,116 @@
-//! The bundle on the desk: a folder with the multi-call binary and image archives.
+//! The bundle on the desk, read for hosts.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, ensure};
 use kinit_agent::Upload;
-use kinit_manifests::{Bundle, ImageArchive};
+use kinit_bundle::{Error, Manifest, Trust};
+use kinit_manifests::{Bundle, ImageArchive, Program};
+
+use crate::record::Record;
+use crate::request::Impossible;
 
 /// What is in the folder, read and compressed once for all hosts.
 pub struct LocalBundle {
     /// What the planner needs to know of it.
     pub bundle: Bundle,
+    /// What it says of itself.
+    pub(crate) manifest: Manifest,
     uploads: BTreeMap<String, Upload>,
+    program: (String, Arc<Vec<u8>>),
+    /// Compressed when a host asks for it: most clusters have no schedule.
+    compressed: OnceLock<Option<Upload>>,
+}
+
+/// Where a run has its bundle from.
+pub enum BundleSource {
+    /// The desk.
+    Desk(Arc<LocalBundle>),
+    /// The hosts, which have that of the version before the last upgrade still; with kinit itself.
+    Previous(Arc<Vec<u8>>),
+}
+
+impl BundleSource {
+    /// The bundle, by what is known of the cluster.
+    pub(crate) fn resolve(self, kept: &Record) -> Result<Arc<LocalBundle>> {
+        match self {
+            Self::Desk(bundle) => Ok(bundle),
+            Self::Previous(program) => {
+                let manifest = kept.bundles.previous()?.ok_or(Impossible::NoPrevious)?;
+                Ok(Arc::new(LocalBundle::on_hosts(manifest, program)))
+            }
+        }
+    }
 }
 
 impl LocalBundle {
-    /// Reads `DIR/hyperkube` and `DIR/images/*.tar`.
-    pub fn read(dir: &Path) -> Result<Self> {
-        let path = dir.join("hyperkube");
-        ensure!(
-            path.exists(),
-            "there is no bundle in {}: it needs a file hyperkube and a folder images (`cargo xtask bundle` makes one)",
-            dir.display()
-        );
-        let hyperkube = Upload::read(&path)?;
+    /// Reads the bundle of a folder, checked against its manifest and signature; `program` is kinit itself.
+    pub fn read(dir: &Path, program: Arc<Vec<u8>>, trust: &Trust) -> Result<Self> {
+        trust.check(dir)?;
+        let manifest = kinit_bundle::read_manifest(dir)?;
         let mut uploads = BTreeMap::new();
-        let mut images = Vec::new();
-        let folder = dir.join("images");
-        let mut archives: Vec<_> = std::fs::read_dir(&folder)
-            .with_context(|| format!("list {}", folder.display()))?
-            .filter_map(|e| e.ok().map(|e| e.path()))
-            .filter(|p| p.extension().is_some_and(|x| x == "tar"))
-            .collect();
-        archives.sort();
-        for archive in archives {
-            let upload = Upload::read(&archive)?;
-            images.push(ImageArchive { name: image_name(&archive)?, sha256: upload.sha256.clone() });
+        let mut why = Vec::new();
+        for file in files(&manifest) {
+            let entry = manifest.file(file).with_context(|| format!("{file} is no file of the bundle"))?;
+            let upload = Upload::read(&dir.join(file))?;
+            if upload.sha256 != entry.sha256 {
+                why.push(format!("{file} has other content"));
+            }
             uploads.insert(upload.sha256.clone(), upload);
         }
-        let bundle = Bundle { hyperkube: hyperkube.sha256.clone(), images };
-        uploads.insert(hyperkube.sha256.clone(), hyperkube);
-        Ok(Self { bundle, uploads })
+        if !why.is_empty() {
+            return Err(Error::Damaged { folder: dir.to_owned(), why }.into());
+        }
+        let kinit = kinit_resource::sha256(&program);
+        let bundle = described(&manifest, kinit.clone());
+        ensure!(!bundle.programs.is_empty(), "the bundle in {} has no programs", dir.display());
+        Ok(Self { bundle, manifest, uploads, program: (kinit, program), compressed: OnceLock::new() })
+    }
+
+    /// One whose files are on the hosts already.
+    pub(crate) fn on_hosts(manifest: Manifest, program: Arc<Vec<u8>>) -> Self {
+        let kinit = kinit_resource::sha256(&program);
+        let bundle = described(&manifest, kinit.clone());
+        Self { bundle, manifest, uploads: BTreeMap::new(), program: (kinit, program), compressed: OnceLock::new() }
     }
 
     /// The file of that content.
     pub(crate) fn upload(&self, sha256: &str) -> Option<&Upload> {
+        if sha256 == self.program.0 {
+            return self.compressed.get_or_init(|| Upload::from_bytes(&self.program.1).ok()).as_ref();
+        }
         self.uploads.get(sha256)
     }
 }
 
-/// The first name in a docker-archive's manifest.
-fn image_name(path: &Path) -> Result<String> {
-    let read = || -> Result<String> {
-        let mut archive = tar::Archive::new(std::fs::File::open(path)?);
-        for entry in archive.entries()? {
-            let mut entry = entry?;
-            if entry.path()?.as_os_str() == "manifest.json" {
-                let mut text = String::new();
-                entry.read_to_string(&mut text)?;
-                let manifest: serde_json::Value = serde_json::from_str(&text)?;
-                return manifest
-                    .pointer("/0/RepoTags/0")
-                    .and_then(|n| n.as_str())
-                    .map(str::to_owned)
-                    .context("its manifest.json has no name");
-            }
+/// What hosts get: programs and images, each file once.
+fn files(manifest: &Manifest) -> Vec<&str> {
+    let mut files: Vec<&str> = manifest.components.iter().map(|component| component.file.as_str()).collect();
+    files.extend(manifest.images.iter().map(|image| image.file.as_str()));
+    files.sort_unstable();
+    files.dedup();
+    files
+}
+
+fn described(manifest: &Manifest, kinit: String) -> Bundle {
+    let sha256 = |path: &str| manifest.file(path).map(|file| file.sha256.clone()).unwrap_or_default();
+    let program = |component: &kinit_bundle::Component| {
+        let file = component.file.rsplit('/').next().unwrap_or(&component.file);
+        Program {
+            version: component.version.clone(),
+            file: file.to_owned(),
+            sha256: sha256(&component.file),
+            without_flags: component.without_flags.clone(),
         }
-        anyhow::bail!("there is no manifest.json in it")
     };
-    read().with_context(|| format!("read the image archive {}", path.display()))
+    let image = |image: &kinit_bundle::Image| ImageArchive { name: image.name.clone(), sha256: sha256(&image.file) };
+    Bundle {
+        version: manifest.version.clone(),
+        emulated: manifest.emulated_version,
+        programs: manifest.components.iter().map(|c| (c.name.clone(), program(c))).collect(),
+        kinit,
+        images: manifest.images.iter().map(image).collect(),
+    }
 }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams};
+use kube::core::{Selector, SelectorExt};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use serde_json::json;
@@ -50,6 +52,41 @@ pub async fn obstacles(client: &Client, node: &str, options: &DrainOptions) -> R
     Ok(pods(client, node).await?.iter().filter_map(|pod| obstacle(pod, options)).collect())
 }
 
+/// Budgets that forbid the eviction of a pod of the node now, a line each.
+pub async fn budgets(client: &Client, node: &str) -> Result<Vec<String>> {
+    let going: Vec<Pod> = pods(client, node).await?.into_iter().filter(|pod| goes(pod) && !is_finished(pod)).collect();
+    if going.is_empty() {
+        return Ok(Vec::new());
+    }
+    let api = Api::<PodDisruptionBudget>::all(client.clone());
+    let list = api.list(&ListParams::default()).await.context("list the PodDisruptionBudgets")?;
+    let allowed = |budget: &PodDisruptionBudget| budget.status.as_ref().and_then(|status| status.disruptions_allowed);
+    let tight = list.items.into_iter().filter(|budget| allowed(budget).unwrap_or(0) < 1);
+    let mut found = Vec::new();
+    for budget in tight {
+        let name = format!(
+            "{}/{}",
+            budget.metadata.namespace.as_deref().unwrap_or_default(),
+            budget.metadata.name.as_deref().unwrap_or_default()
+        );
+        let Some(selector) = budget.spec.and_then(|spec| spec.selector) else { continue };
+        let Ok(selector) = Selector::try_from(selector) else { continue };
+        let matches = |pod: &&Pod| {
+            let none = BTreeMap::new();
+            pod.metadata.namespace == budget.metadata.namespace
+                && selector.matches(pod.metadata.labels.as_ref().unwrap_or(&none))
+        };
+        let pods: Vec<String> = going.iter().filter(matches).map(named).collect();
+        if !pods.is_empty() {
+            found.push(format!(
+                "PodDisruptionBudget {name} allows no eviction now, and node {node} has {}",
+                pods.join(", ")
+            ));
+        }
+    }
+    Ok(found)
+}
+
 /// Cordons the node, evicts its pods, and waits until they are gone.
 pub async fn drain(client: &Client, node: &str, options: &DrainOptions) -> Result<()> {
     cordon(client, node).await?;
@@ -65,13 +102,39 @@ pub async fn drain(client: &Client, node: &str, options: &DrainOptions) -> Resul
     gone(client, node, &going, deadline).await
 }
 
+/// On a Node that kinit has cordoned: whoever else did so does not want it to be made schedulable again.
+pub(crate) const CORDONED: &str = "kinit.dev/cordoned";
+
 async fn cordon(client: &Client, node: &str) -> Result<()> {
-    let patch = Patch::Merge(json!({"spec": {"unschedulable": true}}));
-    match Api::<Node>::all(client.clone()).patch(node, &PatchParams::default(), &patch).await {
+    let api = Api::<Node>::all(client.clone());
+    let found = api.get_opt(node).await.with_context(|| format!("look at node {node}"))?;
+    let Some(found) = found else { return Ok(()) };
+    if found.spec.is_some_and(|spec| spec.unschedulable == Some(true)) {
+        return Ok(());
+    }
+    let patch = json!({"metadata": {"annotations": {CORDONED: "true"}}, "spec": {"unschedulable": true}});
+    match api.patch(node, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(error).with_context(|| format!("cordon node {node}")),
     }
+}
+
+/// Makes a node schedulable again, if it was kinit that cordoned it.
+pub(crate) async fn uncordon(client: &Client, node: &str) -> Result<()> {
+    let api = Api::<Node>::all(client.clone());
+    let found = api.get_opt(node).await.with_context(|| format!("look at node {node}"))?;
+    if !found.is_some_and(|node| is_cordoned(&node)) {
+        return Ok(());
+    }
+    let patch = json!({"metadata": {"annotations": {CORDONED: null}}, "spec": {"unschedulable": null}});
+    let patched = api.patch(node, &PatchParams::default(), &Patch::Merge(patch)).await;
+    patched.map(drop).with_context(|| format!("uncordon node {node}"))
+}
+
+/// Whether kinit has cordoned the node.
+pub(crate) fn is_cordoned(node: &Node) -> bool {
+    node.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(CORDONED))
 }
 
 async fn pods(client: &Client, node: &str) -> Result<Vec<Pod>> {

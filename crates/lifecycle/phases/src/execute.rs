@@ -5,28 +5,29 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use k8s_openapi::api::core::v1::{Node, Secret};
-use kinit_agent::{ApplyItem, EtcdRequest, Progress, Upload};
-use kinit_config::Role;
-use kinit_manifests::{BOOTSTRAP_KUBECONFIG, bootstrap_token, kubeconfig_for_token};
+use k8s_openapi::api::core::v1::Node;
+use kinit_agent::{Agent, ApplyItem, EtcdRequest, Progress, RotationRequest, Upload};
+use kinit_manifests::{BOOTSTRAP_KUBECONFIG, TOKENS, kubeconfig_for_token};
 use kinit_planner::{Action, ObjectId, Step};
 use kinit_resource::{Content, Resource};
 use kinit_workflow::{Executor, Lane, StepError};
 use kube::Client;
-use kube::api::{Api, DeleteParams, PostParams};
-use rand::Rng;
+use kube::api::{Api, DeleteParams};
 use tokio::sync::OnceCell;
 
+use crate::backup::Restoration;
 use crate::bundle::LocalBundle;
-use crate::drain::{DrainOptions, drain};
+use crate::drain::{self, DrainOptions};
 use crate::hosts::Hosts;
 use crate::request::Wanted;
+use crate::token::{self, Token, TokenOptions};
+use crate::upgrade::{Turn, Upgrading};
 use crate::{access, api, nodes, objects, operation, wait};
 
 /// How long the API, the nodes and DNS may take.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// A bootstrap token serves this run.
-const TOKEN_LIFE: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+const TOKEN_LIFE: Duration = Duration::from_hours(1);
 
 /// How long a learner of etcd's may take to catch up.
 const CATCH_UP: u32 = 600;
@@ -39,14 +40,12 @@ pub(crate) struct Steps {
     drain: DrainOptions,
     /// The authority of the cluster that hosts leave.
     authority: Option<String>,
+    /// What a restore puts on hosts.
+    restoration: Option<Restoration>,
+    /// How versions change, if they do.
+    upgrade: Option<Upgrading>,
     client: OnceCell<Client>,
     token: OnceCell<Token>,
-}
-
-/// A bootstrap token.
-struct Token {
-    id: String,
-    secret: String,
 }
 
 impl Steps {
@@ -57,7 +56,27 @@ impl Steps {
         drain: DrainOptions,
         authority: Option<String>,
     ) -> Self {
-        Self { wanted, hosts, bundle, drain, authority, client: OnceCell::new(), token: OnceCell::new() }
+        Self {
+            wanted,
+            hosts,
+            bundle,
+            drain,
+            authority,
+            restoration: None,
+            upgrade: None,
+            client: OnceCell::new(),
+            token: OnceCell::new(),
+        }
+    }
+
+    /// With what a restore puts on hosts.
+    pub(crate) fn restoring(self, restoration: Option<Restoration>) -> Self {
+        Self { restoration, ..self }
+    }
+
+    /// With what an upgrade needs.
+    pub(crate) fn upgrading(self, upgrade: Option<Upgrading>) -> Self {
+        Self { upgrade, ..self }
     }
 
     async fn client(&self) -> Result<&Client> {
@@ -81,14 +100,10 @@ impl Steps {
             bail!("nobody makes the secret {name}");
         }
         let token = self.token.get().context("no bootstrap token was made")?;
-        let token = format!("{}.{}", token.id, token.secret);
+        let token = token.to_string();
         let cluster = &self.wanted.cluster;
         let host = cluster.spec.hosts.iter().find(|h| h.name == host).context("an unknown host")?;
-        let server = if host.is(Role::ControlPlane) {
-            format!("https://{}:6443", host.address)
-        } else {
-            format!("https://{}", cluster.spec.control_plane_endpoint)
-        };
+        let server = cluster.api_for(host);
         Ok(Some(kubeconfig_for_token(&cluster.metadata.name, &server, &self.authority().await?, &token)))
     }
 
@@ -103,34 +118,11 @@ impl Steps {
         let at_start = |error| StepError { index: offset, error };
         let agent = self.hosts.agent(host).map_err(at_start)?;
         let mut items = Vec::with_capacity(resources.len());
-        let mut uploads: BTreeMap<&str, &Upload> = BTreeMap::new();
         for (i, resource) in resources.into_iter().enumerate() {
-            let at = |error| StepError { index: offset + i, error };
-            if let Resource::Blob { sha256, .. } = resource {
-                let upload = self
-                    .bundle
-                    .upload(sha256)
-                    .with_context(|| format!("the bundle has no file {sha256}"))
-                    .map_err(at)?;
-                uploads.insert(sha256, upload);
-            }
-            let secret = self.secret(host, resource).await.map_err(at)?;
+            let secret = self.secret(host, resource).await.map_err(|error| StepError { index: offset + i, error })?;
             items.push(ApplyItem { resource: resource.clone(), secret });
         }
-        if !uploads.is_empty() {
-            let uploads: Vec<Upload> = uploads.into_values().cloned().collect();
-            agent.upload(&uploads).await.map_err(at_start)?;
-        }
-        let reached = std::sync::atomic::AtomicUsize::new(offset);
-        let progress = |one: Progress| {
-            let index = offset + one.index;
-            reached.store(index, std::sync::atomic::Ordering::Relaxed);
-            if one.error.is_none() {
-                report(index, Duration::from_millis(one.milliseconds));
-            }
-        };
-        let done = agent.apply(items, progress).await;
-        done.map_err(|error| StepError { index: reached.load(std::sync::atomic::Ordering::Relaxed), error })
+        send_batch(agent, &self.bundle, items, offset, report).await
     }
 
     async fn single(&self, step: &Step) -> Result<()> {
@@ -156,12 +148,47 @@ impl Steps {
                     self.hosts.agent(by)?.sign(leaf.leaf.authority(), request, leaf.subject.clone()).await?;
                 agent.install_leaf(leaf, certificate).await
             }
+            Action::Backup => {
+                let upgrading = self.upgrade.as_ref().context("nobody said where backups go")?;
+                upgrading.back_up(&self.hosts, &self.wanted.cluster).await
+            }
             Action::ResetHost => self.reset(host()?).await,
+            Action::RestoreShared(_)
+            | Action::RestoreData { .. }
+            | Action::PutDataAside { .. }
+            | Action::FinishRestore => {
+                let restoration = self.restoration.as_ref().context("there is nothing to restore")?;
+                restoration.step(&self.hosts, host()?, &step.action).await
+            }
+            Action::BeginRotation(_)
+            | Action::ShareRotation { .. }
+            | Action::SetRotation { .. }
+            | Action::EndRotation(_) => self.rotate(host()?, &step.action).await,
             Action::EtcdAdd { .. } | Action::EtcdPromote { .. } | Action::EtcdRemove { .. } => {
                 self.etcd(&step.action).await
             }
             _ => self.on_cluster(&step.action).await,
         }
+    }
+
+    /// A step of a rotation.
+    async fn rotate(&self, host: &str, action: &Action) -> Result<()> {
+        let agent = self.hosts.agent(host)?;
+        let request = match action {
+            Action::BeginRotation(shared) => {
+                let certificates = &self.wanted.cluster.spec.certificates;
+                let (algorithm, days) = (certificates.encryption_algorithm, certificates.ca_validity_days);
+                RotationRequest::Begin { shared: *shared, algorithm, days }
+            }
+            Action::ShareRotation { shared, from } => {
+                let record = self.hosts.agent(from)?.rotation(RotationRequest::Read(*shared)).await?;
+                RotationRequest::Keep { shared: *shared, record }
+            }
+            Action::SetRotation { shared, stage } => RotationRequest::Set { shared: *shared, stage: *stage },
+            Action::EndRotation(shared) => RotationRequest::End(*shared),
+            _ => bail!("a step that is none of a rotation's"),
+        };
+        agent.rotation(request).await.map(drop)
     }
 
     async fn on_cluster(&self, action: &Action) -> Result<()> {
@@ -178,7 +205,9 @@ impl Steps {
             }
             Action::WaitForNodes(names) => wait::for_nodes(client, names.clone(), PATIENCE).await,
             Action::WaitForDns => wait::for_dns(client, PATIENCE).await,
-            Action::Drain(node) => drain(client, node, &self.drain).await,
+            Action::DeleteOtherNodes { keep } => nodes::delete_others(client, keep).await,
+            Action::Drain(node) => drain::drain(client, node, &self.drain).await,
+            Action::Uncordon(node) => drain::uncordon(client, node).await,
             Action::DeleteNode(node) => {
                 let deleted = Api::<Node>::all(client.clone()).delete(node, &DeleteParams::default()).await;
                 gone_is_well(deleted.map(drop)).with_context(|| format!("delete node {node}"))
@@ -200,8 +229,12 @@ impl Steps {
             Action::EtcdRemove { id, peer_url, via } => {
                 let asked = self.hosts.agent(via)?;
                 let status = asked.etcd_status().await?;
-                if status.leader == *id {
-                    self.hand_leadership_over(*id, status.id).await?;
+                match self.host_of(*id).await {
+                    Some(leader) if status.leader == *id => {
+                        leader.etcd(EtcdRequest::MoveLeader { to: status.id }).await?;
+                    }
+                    Some(_) => {}
+                    None => self.disconnect(peer_url).await?,
                 }
                 asked.etcd(EtcdRequest::Remove { id: *id, peer_url: peer_url.clone() }).await
             }
@@ -209,12 +242,23 @@ impl Steps {
         }
     }
 
-    /// Without this the others would have to notice first that their leader is gone.
-    async fn hand_leadership_over(&self, from: u64, to: u64) -> Result<()> {
+    /// The host whose member answers under an ID.
+    async fn host_of(&self, member: u64) -> Option<&Agent> {
         for host in self.hosts.names() {
-            let agent = self.hosts.agent(host)?;
-            if agent.etcd_status().await.is_ok_and(|status| status.id == from) {
-                return agent.etcd(EtcdRequest::MoveLeader { to }).await;
+            let Ok(agent) = self.hosts.agent(host) else { continue };
+            if agent.etcd_status().await.is_ok_and(|status| status.id == member) {
+                return Some(agent);
+            }
+        }
+        None
+    }
+
+    /// A member that is removed has connections that nobody has ended. A leader that applies the removal would write
+    /// its last words to them, and do nothing else until the kernel gives up.
+    async fn disconnect(&self, peer_url: &str) -> Result<()> {
+        for host in self.hosts.names() {
+            if let Ok(agent) = self.hosts.agent(host) {
+                agent.etcd(EtcdRequest::Disconnect { peer_url: peer_url.to_owned() }).await?;
             }
         }
         Ok(())
@@ -228,29 +272,59 @@ impl Steps {
     }
 
     async fn object(&self, id: &ObjectId) -> Result<()> {
-        let wanted = objects::wanted(&self.wanted.cluster, &self.wanted.record, &self.authority().await?)?;
+        let wanted = objects::wanted(&self.wanted, &self.authority().await?)?;
         let object = wanted.iter().map(|(_, object)| object).find(|object| api::id(object) == *id);
         api::apply(self.client().await?, object.with_context(|| format!("nobody makes {id}"))?).await
     }
 
     async fn make_token(&self) -> Result<()> {
-        let token = Token { id: random_word(6), secret: random_word(16) };
-        let expires = jiff::Timestamp::now().checked_add(TOKEN_LIFE).context("compute the token's end")?;
-        let expires = expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let object = serde_json::from_value(bootstrap_token(&token.id, &token.secret, &expires));
-        let secrets: Api<Secret> = Api::namespaced(self.client().await?.clone(), "kube-system");
-        let created = secrets.create(&PostParams::default(), &object.context("make a bootstrap token")?).await;
-        created.context("create a bootstrap token")?;
+        let token = Token::generate();
+        let options = TokenOptions {
+            life: Some(TOKEN_LIFE),
+            description: "nodes that this run of kinit brings up".to_owned(),
+            usages: ["signing", "authentication"].map(str::to_owned).to_vec(),
+            groups: vec![TOKENS.to_owned()],
+        };
+        token::create_token(self.client().await?, &token, &options).await?;
         self.token.set(token).map_err(|_| anyhow::anyhow!("a bootstrap token was made twice"))
     }
 
     async fn revoke_token(&self) -> Result<()> {
         let Some(token) = self.token.get() else { return Ok(()) };
-        let secrets: Api<Secret> = Api::namespaced(self.client().await?.clone(), "kube-system");
-        let name = format!("bootstrap-token-{}", token.id);
-        let deleted = secrets.delete(&name, &DeleteParams::default()).await;
-        gone_is_well(deleted.map(drop)).context("revoke the bootstrap token")
+        token::delete_token(self.client().await?, &token.id).await.context("revoke the bootstrap token").map(drop)
     }
+}
+
+/// Has an agent bring about a run of resources, whose first is the lane's step `offset`; what they need of the bundle
+/// is sent before.
+pub(crate) async fn send_batch(
+    agent: &Agent,
+    bundle: &LocalBundle,
+    items: Vec<ApplyItem>,
+    offset: usize,
+    report: &(dyn Fn(usize, Duration) + Sync),
+) -> Result<(), StepError> {
+    let mut uploads: BTreeMap<&str, Upload> = BTreeMap::new();
+    for (i, item) in items.iter().enumerate() {
+        if let Resource::Blob { sha256, .. } = &item.resource {
+            let upload = bundle.upload(sha256).with_context(|| format!("the bundle has no file {sha256}"));
+            uploads.insert(sha256, upload.map_err(|error| StepError { index: offset + i, error })?.clone());
+        }
+    }
+    if !uploads.is_empty() {
+        let uploads: Vec<Upload> = uploads.into_values().collect();
+        agent.upload(&uploads).await.map_err(|error| StepError { index: offset, error })?;
+    }
+    let reached = std::sync::atomic::AtomicUsize::new(offset);
+    let progress = |one: Progress| {
+        let index = offset + one.index;
+        reached.store(index, std::sync::atomic::Ordering::Relaxed);
+        if one.error.is_none() {
+            report(index, Duration::from_millis(one.milliseconds));
+        }
+    };
+    let done = agent.apply(items, progress).await;
+    done.map_err(|error| StepError { index: reached.load(std::sync::atomic::Ordering::Relaxed), error })
 }
 
 /// What is not there needs no deletion.
@@ -261,13 +335,6 @@ fn gone_is_well(deleted: kube::Result<()>) -> kube::Result<()> {
     }
 }
 
-/// Lower-case letters and digits, as bootstrap tokens have.
-fn random_word(length: usize) -> String {
-    const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    let mut random = rand::rng();
-    (0..length).filter_map(|_| ALPHABET.get(random.random_range(0..ALPHABET.len()))).map(|c| char::from(*c)).collect()
-}
-
 #[async_trait::async_trait]
 impl Executor<Step> for Steps {
     fn describe(&self, step: &Step) -> String {
@@ -275,6 +342,23 @@ impl Executor<Step> for Steps {
     }
 
     async fn run(&self, lane: &Lane<Step>, report: &(dyn Fn(usize, Duration) + Sync)) -> Result<(), StepError> {
+        let turn = match &self.upgrade {
+            Some(_) => Turn::begin(&self.hosts, lane).await.map_err(|error| StepError { index: 0, error })?,
+            None => None,
+        };
+        match (self.steps(lane, report).await, turn) {
+            (Err(failed), Some(turn)) => {
+                let client = self.client.get();
+                Err(turn.put_back(failed, client).await)
+            }
+            (done, _) => done,
+        }
+    }
+}
+
+impl Steps {
+    /// A lane's steps, in order.
+    async fn steps(&self, lane: &Lane<Step>, report: &(dyn Fn(usize, Duration) + Sync)) -> Result<(), StepError> {
         let mut index = 0;
         while let Some(step) = lane.steps.get(index) {
             let plain = |step: &Step| matches!(step.action, Action::Apply(_));

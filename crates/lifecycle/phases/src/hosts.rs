@@ -120,6 +120,13 @@ impl Hosts {
         if why.is_empty() { Ok(()) } else { Err(Unreachable { why, busy: false }) }
     }
 
+    /// Refuses to go on without these.
+    pub fn need<'a>(&self, hosts: impl Iterator<Item = &'a HostSpec>) -> Result<(), Unreachable> {
+        let missing = |host: &HostSpec| Some((host.name.clone(), self.unreachable.get(&host.name)?.clone()));
+        let why: Vec<_> = hosts.filter_map(missing).collect();
+        if why.is_empty() { Ok(()) } else { Err(Unreachable { why, busy: false }) }
+    }
+
     /// Facts about all hosts.
     pub async fn facts(&self, cluster: &Cluster) -> Result<BTreeMap<String, Facts>> {
         let data = cluster.spec.etcd.data_dir.as_str();

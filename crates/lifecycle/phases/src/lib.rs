@@ -7,32 +7,59 @@
 
 mod access;
 mod api;
+mod backup;
 mod bundle;
+mod certs;
+mod cis;
+mod desk_client;
+mod discovery;
+mod doctor;
 mod drain;
 mod etcd;
 mod execute;
 mod history;
 mod hosts;
+mod joining;
+mod kubeconfig;
 mod nodes;
 mod objects;
 mod operation;
+mod reach;
 mod record;
 mod request;
 mod reset;
+mod rotation;
 mod route;
 mod status;
+mod token;
+mod upgrade;
+mod user;
 mod wait;
 
-pub use api::{kubeconfig_authority, kubeconfig_is_of_one_cluster};
-pub use bundle::LocalBundle;
+pub use backup::{
+    CreateOptions, Created, Opened, Restoration, Snapshot, Unfit, create as create_backup, fits, look_here,
+    look_on_host, open as open_backup,
+};
+pub use bundle::{BundleSource, LocalBundle};
+pub use certs::{CertificateStatus, Renewal, certificates, desk_certificate, renewable};
+pub use cis::assess;
+pub use desk_client::client as desk_client;
+pub use discovery::Pin;
+pub use doctor::{Diagnosis, diagnose};
 pub use drain::DrainOptions;
 pub use etcd::{EtcdOverview, defragment, disarm, repair_space, snapshot};
 pub use history::{HostRun, history};
 pub use hosts::{ConnectOptions, Hosts, Unreachable};
+pub use joining::{JoinOptions, Joining, Machine};
+pub use kubeconfig::{Entry, KubeconfigFile};
 pub use operation::{DrainBlocked, Run};
 pub use request::{Impossible, Request};
 pub use reset::{ResetReport, Strangers, reset, reset_plan};
-pub use status::{Expiry, HostStatus, MemberStatus, NodeStatus, Status, status};
+pub use rotation::{Pods, RotationOptions, RotationStopped};
+pub use status::{Expiry, HostStatus, MemberStatus, NodeStatus, Status, status, units};
+pub use token::{Token, TokenInfo, TokenOptions, create_token, delete_token, list_tokens};
+pub use upgrade::{UpgradeOptions, UpgradeReport, budgets, health, prepare as prepare_upgrade};
+pub use user::{Credentials, NewUser, new_user};
 
 /// Hosts worked on at once.
 pub const PARALLELISM: usize = 16;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 const ROLE: &str = "node-role.kubernetes.io/control-plane";
@@ -37,6 +37,19 @@ fn patch(taints: &Value, control_plane: bool, worker: bool) -> Value {
     let own = (control_plane && !worker).then(|| json!({"key": ROLE, "effect": "NoSchedule"}));
     let taints: Vec<Value> = others.chain(own).collect();
     json!({"metadata": {"labels": {ROLE: label, NO_BALANCER: label}}, "spec": {"taints": taints}})
+}
+
+/// Deletes all Nodes but these. Their leases and pods are the controllers' to collect.
+pub(crate) async fn delete_others(client: &Client, keep: &[String]) -> Result<()> {
+    let api: Api<Node> = Api::all(client.clone());
+    let list = api.list(&ListParams::default()).await.context("list the nodes")?;
+    for name in list.items.into_iter().filter_map(|node| node.metadata.name).filter(|name| !keep.contains(name)) {
+        match api.delete(&name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            other => drop(other.with_context(|| format!("delete node {name}"))?),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

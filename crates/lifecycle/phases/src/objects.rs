@@ -1,19 +1,22 @@
 //! The cluster's API objects, with the phase that makes each.
 
 use anyhow::{Context, Result};
-use kinit_config::Cluster;
-use kinit_manifests::{Phase, cluster_objects, dns_objects};
+use kinit_manifests::{Phase, cluster_objects, dns_objects, storage_objects};
 use kinit_planner::{ObjectId, ObjectState};
 use kube::Client;
 use serde_json::Value;
 
 use crate::api::{self, Presence};
+use crate::request::Wanted;
 
 /// Every object that kinit makes, in order; the cluster file that is kept with them is `record`'s.
-pub fn wanted(cluster: &Cluster, record: &Cluster, ca_pem: &str) -> Result<Vec<(Phase, Value)>> {
-    let file = kinit_config::print(record).context("print the cluster file")?;
-    let first = cluster_objects(cluster, &file, ca_pem).into_iter().map(|o| (Phase::UploadConfig, o));
-    let addons = dns_objects(cluster).into_iter().map(|o| (Phase::Addon, o));
+pub fn wanted(wanted: &Wanted, ca_pem: &str) -> Result<Vec<(Phase, Value)>> {
+    let file = kinit_config::print(&wanted.record).context("print the cluster file")?;
+    let first = cluster_objects(&wanted.cluster, wanted.bundles.data(file), ca_pem)
+        .into_iter()
+        .map(|o| (Phase::UploadConfig, o));
+    let addons = dns_objects(&wanted.cluster).into_iter().chain(storage_objects(&wanted.cluster));
+    let addons = addons.map(|o| (Phase::Addon, o));
     Ok(first.chain(addons).collect())
 }
 

@@ -10,40 +10,45 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Node;
-use kinit_config::{Cluster, HostSpec, Role};
+use kinit_config::{Cluster, HostSpec, Role, Version};
 use kinit_manifests::{HostFacts, Phase, desired, retired};
-use kinit_planner::{Finding, HostObservation, Leaving, NodeState, Plan, Situation, preflight, strangers};
-use kinit_resource::{Facts, Place, Resource, Shared};
+use kinit_planner::{Finding, HostObservation, Leaving, NodeState, Plan, Scope, Situation, preflight, strangers};
+use kinit_resource::{Facts, Observed, Place, Resource, Shared};
 use kinit_workflow::{Lane, Listener, Stage};
 use kube::{Api, Client};
 
-use crate::bundle::LocalBundle;
+use crate::backup::Restoration;
+use crate::bundle::{BundleSource, LocalBundle};
 use crate::drain::{self, DrainOptions};
 use crate::execute::Steps;
 use crate::hosts::{ConnectOptions, Hosts};
-use crate::request::{Request, Wanted};
+use crate::record::Record;
+use crate::request::{Impossible, Request, Wanted};
 use crate::reset::Strangers;
-use crate::{PARALLELISM, access, objects, record};
+use crate::upgrade::Upgrading;
+use crate::{PARALLELISM, access, objects, reach, record};
 
 /// An operation that has begun: everything that it works on is connected.
 pub struct Run {
-    wanted: Wanted,
-    hosts: Arc<Hosts>,
+    pub(crate) wanted: Wanted,
+    pub(crate) hosts: Arc<Hosts>,
     bundle: Arc<LocalBundle>,
     facts: BTreeMap<String, Facts>,
-    client: Option<Client>,
+    pub(crate) client: Option<Client>,
     drain: DrainOptions,
+    restoration: Option<Restoration>,
+    upgrade: Option<Upgrading>,
 }
 
 impl Run {
     /// Connects, and finds out what the request means for the cluster that is there. `known` is the cluster's authority
     /// as the desk knows it.
     pub async fn begin(
-        file: Cluster,
+        mut file: Cluster,
         request: &Request,
-        bundle: Arc<LocalBundle>,
+        bundle: BundleSource,
         options: &ConnectOptions,
         drain: DrainOptions,
         known: Option<&str>,
@@ -53,6 +58,14 @@ impl Run {
         if request.is_init() {
             hosts.need_all()?;
         }
+        if request.is_restore() {
+            hosts.need(
+                file.spec
+                    .hosts
+                    .iter()
+                    .filter(|host| !host.roles.contains(&Role::Worker) || host.is(Role::ControlPlane)),
+            )?;
+        }
         // Nothing is asked of another cluster's hosts: its authority would sign, and its API answer.
         let mut facts = hosts.facts(&file).await?;
         let data_dir = file.spec.etcd.data_dir.clone();
@@ -60,19 +73,44 @@ impl Run {
         if !others.is_empty() && !request.is_init() {
             return Err(Strangers(others).into());
         }
-        let client = if others.is_empty() { access::client_if_up(&hosts, &file).await? } else { None };
-        let previous = match &client {
+        // Whatever the API says now is given up by a restore.
+        let asks = others.is_empty() && !request.is_restore();
+        let client = if asks { access::client_if_up(&hosts, &file).await? } else { None };
+        let kept = match &client {
             Some(client) => record::read(client).await?,
-            None => None,
+            None => Record::default(),
         };
-        let wanted = request.resolve(file, previous)?;
+        let bundle = bundle.resolve(&kept)?;
+        let previous = kept.cluster;
+        let release = bundle.bundle.version.release();
+        let recorded = previous.as_ref().map(|previous| previous.spec.kubernetes_version.clone());
+        file.spec.kubernetes_version.get_or_insert_with(|| release.clone());
+        let mut wanted = request.resolve(file, previous)?;
+        if request.is_upgrade() {
+            wanted.of_version(release);
+        }
+        // Others change programs of some hosts, or of none.
+        let all = wanted.scope == Scope::All;
+        wanted.bundles = if all { kept.bundles.with(&bundle.manifest)? } else { kept.bundles };
+        if request.is_restore() && !hosts.unreachable().is_empty() {
+            wanted.scope = Scope::Hosts(hosts.names().map(str::to_owned).collect());
+        }
         hosts.add(&wanted.cluster, wanted.cluster.spec.hosts.iter().chain(&wanted.leaving), options).await?;
         // Gathering them writes to the hosts' disks: not twice without need.
         let is_new = |name: &str| !facts.contains_key(name);
         if hosts.names().any(is_new) || data_dir != wanted.cluster.spec.etcd.data_dir {
             facts = hosts.facts(&wanted.cluster).await?;
         }
-        Ok(Self { wanted, hosts: Arc::new(hosts), bundle, facts, client, drain })
+        let run =
+            Self { wanted, hosts: Arc::new(hosts), bundle, facts, client, drain, restoration: None, upgrade: None };
+        run.versions_fit(request, recorded.flatten())?;
+        if let Some(component) = run.bundle.bundle.lacks(&run.wanted.cluster) {
+            bail!(
+                "spec.loadBalancerPools needs {component}, which the bundle of {} does not have: use another bundle, or take the pools out of the cluster file",
+                run.bundle.bundle.version
+            );
+        }
+        Ok(run)
     }
 
     /// What the checks say. `now` is the desk's clock, in seconds since 1970; `known` the cluster's authority as the
@@ -87,11 +125,22 @@ impl Run {
         findings.into_iter().filter(|f| counts(f) || f.check == "OtherCluster").collect()
     }
 
+    /// Hosts that do not get through to each other, of those that the run works on.
+    pub async fn reachability(&self) -> Result<Vec<Finding>> {
+        let mut findings = reach::findings(&self.hosts, &self.wanted.cluster).await?;
+        let covered = |name: &str| {
+            let host = self.wanted.cluster.spec.hosts.iter().find(|host| host.name == name);
+            host.is_some_and(|host| self.wanted.scope.covers(host, Phase::PrepareHosts))
+        };
+        findings.retain(|finding| covered(&finding.host));
+        Ok(findings)
+    }
+
     /// Looks at everything, changes nothing, and plans.
     pub async fn plan(&self) -> Result<Plan> {
         let cluster = &self.wanted.cluster;
         let ca = self.authority().await.unwrap_or_default();
-        let wanted = objects::wanted(cluster, &self.wanted.record, &ca)?;
+        let wanted = objects::wanted(&self.wanted, &ca)?;
         let mut states =
             objects::observe(self.client.as_ref(), &wanted).await.context("look at the cluster's objects")?;
         if !self.wanted.keeps_record {
@@ -109,9 +158,31 @@ impl Run {
             leaving: self.leaving().await?,
             scope: self.wanted.scope.clone(),
         };
-        let plan = kinit_planner::plan(cluster, &seen)?;
+        let plan = match &self.restoration {
+            None => match &self.upgrade {
+                None => kinit_planner::plan(cluster, &seen)?,
+                Some(upgrading) => kinit_planner::upgrade(cluster, &seen, &upgrading.how)?,
+            },
+            Some(restoration) => {
+                kinit_planner::restore(cluster, &seen, &restoration.planned(&self.hosts, cluster).await?)?
+            }
+        };
+        self.placeable(&plan)?;
         self.forecast(&plan).await?;
         Ok(plan)
+    }
+
+    /// A bundle that is on the hosts alone must be on all of them.
+    fn placeable(&self, plan: &Plan) -> Result<(), Impossible> {
+        for step in plan.steps() {
+            if let kinit_planner::Action::Apply(Resource::Blob { path, sha256, .. }) = &step.action
+                && self.bundle.upload(sha256).is_none()
+            {
+                let host = step.host.clone().unwrap_or_default();
+                return Err(Impossible::NotOnHost { host, path: path.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// What speaks against draining nodes is found before anything is changed.
@@ -127,7 +198,7 @@ impl Run {
     }
 
     /// What every member of etcd that answers says.
-    async fn etcd(&self) -> BTreeMap<String, kinit_resource::EtcdStatus> {
+    pub(crate) async fn etcd(&self) -> BTreeMap<String, kinit_resource::EtcdStatus> {
         let said = self.hosts.try_each(|agent| async move { agent.etcd_status().await }).await;
         // One that does not answer is a fact too: it is not among them.
         said.into_iter().filter_map(|(host, status)| Some((host, status.ok()?))).collect()
@@ -137,12 +208,20 @@ impl Run {
         let mut wanted: BTreeMap<String, Vec<(Phase, Resource)>> = BTreeMap::new();
         for host in &self.wanted.cluster.spec.hosts {
             let Some(facts) = self.facts.get(&host.name) else { continue };
-            let facts = host_facts(facts);
-            let mut list = desired(&self.wanted.cluster, host, facts, &self.bundle.bundle)?;
-            list.extend(retired(&self.wanted.cluster, host, facts, &self.bundle.bundle)?);
+            let facts = host_facts(host, facts);
+            let mut list = desired(&self.wanted.cluster, host, &facts, &self.bundle.bundle)?;
+            list.extend(retired(&self.wanted.cluster, host, &facts, &self.bundle.bundle)?);
             wanted.insert(host.name.clone(), list);
         }
-        self.look(&wanted).await
+        let mut seen = self.look(&wanted).await?;
+        for (_, resource, observed) in seen.values_mut().flatten() {
+            if matches!(resource, Resource::Leaf(leaf) if self.wanted.renew.contains(&leaf.leaf))
+                && *observed == Observed::AsWanted
+            {
+                *observed = Observed::Differs("to be renewed".to_owned());
+            }
+        }
+        Ok(seen)
     }
 
     async fn look(
@@ -162,6 +241,55 @@ impl Run {
         Ok(seen.into_iter().filter_map(|(host, seen)| Some((host, seen?))).collect())
     }
 
+    /// Versions are changed by an upgrade, which knows the order, and by nothing else.
+    fn versions_fit(&self, request: &Request, recorded: Option<Version>) -> Result<(), Impossible> {
+        if request.only_removes() {
+            return Ok(());
+        }
+        let bundle = &self.bundle.bundle;
+        let wanted = self.wanted.cluster.spec.kubernetes_version.clone().unwrap_or_else(|| bundle.version.release());
+        if wanted != bundle.version.release() {
+            let bundle = bundle.version.clone();
+            return Err(match recorded {
+                Some(recorded) if recorded != wanted => Impossible::Version { recorded, wanted },
+                _ => Impossible::Bundle { wanted, bundle },
+            });
+        }
+        if request.keeps_versions() {
+            let (installed, _) = kinit_planner::installed(&self.facts);
+            let hops = kinit_planner::hops(&self.wanted.cluster, &installed, bundle);
+            if !hops.is_empty() {
+                return Err(Impossible::Hops { bundle: bundle.version.clone(), hops });
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes to other versions, in the order of an upgrade.
+    pub(crate) fn upgrades(&mut self, upgrading: Upgrading) {
+        self.upgrade = Some(upgrading);
+    }
+
+    /// What is on the hosts.
+    pub(crate) fn facts(&self) -> &BTreeMap<String, Facts> {
+        &self.facts
+    }
+
+    /// What is installed.
+    pub(crate) fn bundle(&self) -> &kinit_manifests::Bundle {
+        &self.bundle.bundle
+    }
+
+    /// Whether the run may change a host's resources of a phase.
+    pub(crate) fn covers(&self, host: &HostSpec, phase: Phase) -> bool {
+        self.wanted.scope.covers(host, phase)
+    }
+
+    /// The API, where it answers.
+    pub(crate) fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
     /// Hosts that leave, with what the others may need of them: their shared secrets. A host that belongs to another
     /// cluster by now is not this one's to clean.
     async fn leaving(&self) -> Result<Vec<Leaving>> {
@@ -178,13 +306,37 @@ impl Run {
         Ok(self.wanted.leaving.iter().map(leaving).collect())
     }
 
-    fn own_authority(&self) -> Option<String> {
+    /// The authority of the cluster that is there, by its hash.
+    pub fn own_authority(&self) -> Option<String> {
         kinit_planner::authority(&self.wanted.cluster, &self.facts, None).map(|(authority, _)| authority)
     }
 
     /// The cluster's authority, once there is one.
     async fn authority(&self) -> Result<String> {
         authority(&self.hosts, &self.wanted.cluster).await
+    }
+
+    /// Plans for other data than the cluster has.
+    pub fn restores(&mut self, restoration: Restoration) {
+        self.restoration = Some(restoration);
+    }
+
+    /// Whether a run with the same purpose has put the data in place already.
+    pub async fn is_under_way(&self) -> Result<bool> {
+        let Some(restoration) = &self.restoration else { return Ok(false) };
+        let planned = restoration.planned(&self.hosts, &self.wanted.cluster).await?;
+        Ok(planned.markers.values().any(|id| *id == planned.id))
+    }
+
+    /// Whether there is a cluster whose data would be given up: etcd has a leader, and not because of an interrupted
+    /// run with the same purpose.
+    pub async fn runs(&self) -> Result<bool> {
+        Ok(self.etcd().await.values().any(|status| status.leader != 0) && !self.is_under_way().await?)
+    }
+
+    /// The hosts.
+    pub fn hosts(&self) -> &Hosts {
+        &self.hosts
     }
 
     /// What will be there when the plan is carried out.
@@ -206,7 +358,9 @@ impl Run {
             self.bundle.clone(),
             self.drain.clone(),
             self.own_authority(),
-        );
+        )
+        .restoring(self.restoration.clone())
+        .upgrading(self.upgrade.clone());
         let hash = format!("sha256:{}", kinit_resource::sha256(plan.to_string().as_bytes()));
         let hash = hash.as_str();
         self.hosts.each(|agent| async move { agent.begin(hash).await }).await.context("begin the run")?;
@@ -249,13 +403,18 @@ pub(crate) async fn authority(hosts: &Hosts, cluster: &Cluster) -> Result<String
     Err(last.unwrap_or_else(|| anyhow::anyhow!("no control plane can be reached")))
 }
 
-fn host_facts(facts: &Facts) -> HostFacts {
+pub(crate) fn host_facts(host: &HostSpec, facts: &Facts) -> HostFacts {
     let has_resolved = facts.listening.iter().any(|(port, holder)| *port == 53 && holder == "systemd-resolved.service");
-    HostFacts { can_lower_oom_score: facts.can_lower_oom_score, cgroup_v2: facts.cgroup_v2, has_resolved }
+    HostFacts {
+        can_lower_oom_score: facts.can_lower_oom_score,
+        cgroup_v2: facts.cgroup_v2,
+        has_resolved,
+        interface: facts.interface_of(&host.address).unwrap_or_default().to_owned(),
+    }
 }
 
 /// What the API says of Nodes; nothing while it does not answer.
-async fn nodes(client: Option<&Client>) -> Result<BTreeMap<String, NodeState>> {
+pub(crate) async fn nodes(client: Option<&Client>) -> Result<BTreeMap<String, NodeState>> {
     let Some(client) = client else { return Ok(BTreeMap::new()) };
     let api: Api<Node> = Api::all(client.clone());
     let list = api.list(&kube::api::ListParams::default()).await.context("list the nodes")?;
@@ -267,12 +426,13 @@ async fn nodes(client: Option<&Client>) -> Result<BTreeMap<String, NodeState>> {
             labelled: node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(role)),
             tainted: taints.into_iter().any(|taint| taint.key == role),
             ready: conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True"),
+            cordoned: drain::is_cordoned(node),
         }
     };
     Ok(list.items.iter().filter_map(|node| Some((node.metadata.name.clone()?, state(node)))).collect())
 }
 
-fn stages(plan: &Plan) -> Vec<Stage<kinit_planner::Step>> {
+pub(crate) fn stages(plan: &Plan) -> Vec<Stage<kinit_planner::Step>> {
     let stage = |stage: &kinit_planner::PlanStage| {
         let mut lanes: Vec<Lane<kinit_planner::Step>> = Vec::new();
         for step in &stage.steps {

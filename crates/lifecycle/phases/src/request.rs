@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use kinit_config::{Cluster, FieldError, HostSpec};
-use kinit_planner::Scope;
+use kinit_config::{Cluster, FieldError, HostSpec, Version};
+use kinit_pki::Leaf;
+use kinit_planner::{Hop, Scope};
+
+use crate::record::Bundles;
 
 /// An operation.
 #[derive(Debug, Clone)]
@@ -19,6 +22,17 @@ pub enum Request {
     Join(Vec<HostSpec>),
     /// Remove hosts.
     Remove(Vec<String>),
+    /// Issue these certificates anew, on all hosts.
+    Renew(Vec<Leaf>),
+    /// Bring these hosts to the versions of the bundle; all when empty.
+    Upgrade {
+        /// Names.
+        only: Vec<String>,
+    },
+    /// Give a shared secret a successor; the cluster stays as it is.
+    Rotate,
+    /// Give a cluster other data: a backup's, or those of a member that is left.
+    Restore,
 }
 
 /// Why a request cannot be.
@@ -68,11 +82,53 @@ pub enum Impossible {
     /// What comes out is no valid cluster.
     #[error("{}", list(.0))]
     Invalid(Vec<FieldError>),
+    /// The file asks for another version than the bundle is of.
+    #[error(
+        "the cluster file says spec.kubernetesVersion {wanted}, and the bundle is {bundle}: take the bundle of that version (--bundle)"
+    )]
+    Bundle {
+        /// What the file says.
+        wanted: Version,
+        /// What the bundle is.
+        bundle: Version,
+    },
+    /// The file asks for another version than the cluster has.
+    #[error("the cluster is of {recorded}, and its file says {wanted}: `kinit upgrade apply` goes to another version")]
+    Version {
+        /// What the cluster has.
+        recorded: Version,
+        /// What the file says.
+        wanted: Version,
+    },
+    /// The bundle would change versions.
+    #[error("the bundle is {bundle}, and the cluster has other versions:\n{}\n`kinit upgrade plan` shows how it gets there; this operation needs the bundle that the cluster was made of", list_hops(.hops))]
+    Hops {
+        /// What the bundle is.
+        bundle: Version,
+        /// What would change.
+        hops: Vec<Hop>,
+    },
+    /// A rollback without anything to go back to.
+    #[error("nothing is known of an earlier version of this cluster; name the bundle to go back to (--bundle)")]
+    NoPrevious,
+    /// A rollback whose programs are not on a host any more.
+    #[error("{host} does not have {path} any more; name the bundle to go back to (--bundle)")]
+    NotOnHost {
+        /// Where.
+        host: String,
+        /// What.
+        path: String,
+    },
     /// The API does not answer.
     #[error(
         "the API does not answer, and without it nobody knows which hosts belong to the cluster. `kinit init` with the file as it was last applied repairs a cluster; `kinit status` shows what is wrong"
     )]
     NoApi,
+}
+
+fn list_hops(hops: &[Hop]) -> String {
+    let line = |hop: &Hop| format!("{}: {} is {}", hop.host, hop.component, hop.from);
+    list(&hops.iter().map(line).collect::<Vec<_>>())
 }
 
 fn list<T: std::fmt::Display>(lines: &[T]) -> String {
@@ -92,12 +148,42 @@ pub struct Wanted {
     pub leaving: Vec<HostSpec>,
     /// Hosts that are changed.
     pub scope: Scope,
+    /// Certificates that are issued anew though nothing is wrong with them.
+    pub renew: Vec<Leaf>,
+    /// What its programs are, now and before.
+    pub bundles: Bundles,
+}
+
+impl Wanted {
+    /// Makes it a cluster of that version.
+    pub(crate) fn of_version(&mut self, version: Version) {
+        self.record.spec.kubernetes_version = Some(version.clone());
+        self.cluster.spec.kubernetes_version = Some(version);
+    }
 }
 
 impl Request {
     /// Hosts that the file does not have.
     pub(crate) fn named(&self) -> &[HostSpec] {
         if let Self::Join(hosts) = self { hosts } else { &[] }
+    }
+
+    pub(crate) fn is_restore(&self) -> bool {
+        matches!(self, Self::Restore)
+    }
+
+    pub(crate) fn is_upgrade(&self) -> bool {
+        matches!(self, Self::Upgrade { .. })
+    }
+
+    /// Whether nothing of the bundle is installed.
+    pub(crate) fn only_removes(&self) -> bool {
+        matches!(self, Self::Remove(_))
+    }
+
+    /// Whether components must be of the bundle's versions already. Clusters that get other data may be of any.
+    pub(crate) fn keeps_versions(&self) -> bool {
+        !matches!(self, Self::Upgrade { .. } | Self::Restore)
     }
 
     pub(crate) fn is_init(&self) -> bool {
@@ -111,6 +197,10 @@ impl Request {
             Self::Init => init(file, previous.as_ref()),
             Self::Apply { only } => apply(file, previous.as_ref(), only),
             Self::Join(hosts) => join(&file, previous.ok_or(Impossible::NoApi)?, hosts),
+            Self::Renew(leaves) => Ok(renew(file, previous, leaves)),
+            Self::Upgrade { only } => upgrade(&file, previous.ok_or(Impossible::NoApi)?, only),
+            Self::Rotate => Ok(all_of(as_it_is(&file, previous.ok_or(Impossible::NoApi)?), Vec::new())),
+            Self::Restore => Ok(all_of(file, Vec::new())),
             Self::Remove(names) => remove(&file, previous.ok_or(Impossible::NoApi)?, names),
         }
     }
@@ -125,7 +215,15 @@ fn init(file: Cluster, previous: Option<&Cluster>) -> Result<Wanted, Impossible>
 }
 
 fn all_of(file: Cluster, leaving: Vec<HostSpec>) -> Wanted {
-    Wanted { record: file.clone(), cluster: file, keeps_record: true, leaving, scope: Scope::All }
+    Wanted {
+        record: file.clone(),
+        cluster: file,
+        keeps_record: true,
+        leaving,
+        scope: Scope::All,
+        renew: Vec::new(),
+        bundles: Bundles::default(),
+    }
 }
 
 fn apply(file: Cluster, previous: Option<&Cluster>, only: &[String]) -> Result<Wanted, Impossible> {
@@ -154,7 +252,39 @@ fn apply(file: Cluster, previous: Option<&Cluster>, only: &[String]) -> Result<W
     }
     let leaving: Vec<HostSpec> = leaving.into_iter().filter(|host| only.contains(&host.name)).collect();
     let scope = Scope::Hosts(only.iter().cloned().collect());
-    Ok(Wanted { record: file.clone(), cluster: file, keeps_record: false, leaving, scope })
+    Ok(Wanted {
+        record: file.clone(),
+        cluster: file,
+        keeps_record: false,
+        leaving,
+        scope,
+        renew: Vec::new(),
+        bundles: Bundles::default(),
+    })
+}
+
+/// The cluster stays as it was last applied; when nobody knows that, because everything has expired, as the file has
+/// it.
+fn renew(file: Cluster, previous: Option<Cluster>, leaves: &[Leaf]) -> Wanted {
+    let cluster = match previous {
+        Some(previous) => as_it_is(&file, previous),
+        None => file,
+    };
+    Wanted { renew: leaves.to_vec(), ..all_of(cluster, Vec::new()) }
+}
+
+/// The cluster stays as it was last applied, but for its version.
+fn upgrade(file: &Cluster, previous: Cluster, only: &[String]) -> Result<Wanted, Impossible> {
+    let cluster = as_it_is(file, previous);
+    if let Some(name) = only.iter().find(|name| !cluster.spec.hosts.iter().any(|host| host.name == **name)) {
+        return Err(unknown(name, cluster.spec.hosts.iter()));
+    }
+    let mut wanted = all_of(cluster, Vec::new());
+    if !only.is_empty() {
+        wanted.scope = Scope::Hosts(only.iter().cloned().collect());
+        wanted.keeps_record = false;
+    }
+    Ok(wanted)
 }
 
 fn unknown<'a>(name: &str, hosts: impl Iterator<Item = &'a HostSpec>) -> Impossible {
@@ -188,7 +318,15 @@ fn join(file: &Cluster, previous: Cluster, hosts: &[HostSpec]) -> Result<Wanted,
         return Err(Impossible::Invalid(invalid));
     }
     let scope = Scope::Hosts(hosts.iter().map(|host| host.name.clone()).collect());
-    Ok(Wanted { record: cluster.clone(), cluster, keeps_record: true, leaving: Vec::new(), scope })
+    Ok(Wanted {
+        record: cluster.clone(),
+        cluster,
+        keeps_record: true,
+        leaving: Vec::new(),
+        scope,
+        renew: Vec::new(),
+        bundles: Bundles::default(),
+    })
 }
 
 fn remove(file: &Cluster, previous: Cluster, names: &[String]) -> Result<Wanted, Impossible> {
@@ -211,7 +349,15 @@ fn remove(file: &Cluster, previous: Cluster, names: &[String]) -> Result<Wanted,
         return Err(Impossible::Invalid(invalid));
     }
     let scope = Scope::Hosts(BTreeSet::new());
-    Ok(Wanted { record: cluster.clone(), cluster, keeps_record: true, leaving, scope })
+    Ok(Wanted {
+        record: cluster.clone(),
+        cluster,
+        keeps_record: true,
+        leaving,
+        scope,
+        renew: Vec::new(),
+        bundles: Bundles::default(),
+    })
 }
 
 #[cfg(test)]

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Node;
-use kinit_config::{Cluster, HostSpec, Role};
+use kinit_agent::LastBackup;
+use kinit_config::{Balancing, Cluster, HostSpec, Role};
 use kinit_pki::Leaf;
 use kinit_resource::{EtcdStatus, Observed, Resource, UnitState};
 use kube::Api;
 use serde::Serialize;
 
+use crate::access;
 use crate::etcd::EtcdOverview;
 use crate::hosts::Hosts;
-use crate::{access, api};
 
 /// What `kinit status` shows.
 #[derive(Debug, Serialize)]
@@ -24,8 +25,13 @@ pub struct Status {
     pub endpoint: String,
     /// Whether it answers there.
     pub api: bool,
+    /// Where the load balancer is.
+    pub load_balancer: Balancing,
     /// The file's hosts, in its order.
     pub hosts: Vec<HostStatus>,
+    /// The last backup that was made on schedule, and restored before it counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<LastBackup>,
     /// Whether everything is as it should be.
     pub healthy: bool,
     /// What is not, a line each.
@@ -45,6 +51,9 @@ pub struct HostStatus {
     pub unreachable: Option<String>,
     /// Units that should run, with what is wrong with them; empty for one that is well.
     pub units: BTreeMap<String, String>,
+    /// Whether it has the load balancers' virtual address now.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub virtual_address: bool,
     /// Its Node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeStatus>,
@@ -99,14 +108,18 @@ pub struct Expiry {
 /// Looks at everything.
 pub async fn status(hosts: &Hosts, cluster: &Cluster) -> Result<Status> {
     let etcd = EtcdOverview::of(hosts, cluster).await;
-    let client = access::client_if_up(hosts, cluster).await.ok().flatten();
+    let way = access::reach(hosts, cluster).await.ok().flatten().filter(|way| way.answers);
+    let client = way.as_ref().map(|way| &way.client);
     let mut problems = Vec::new();
     let mut nodes = BTreeMap::new();
-    let mut answers = false;
-    match &client {
+    let endpoint = format!("https://{}", cluster.spec.control_plane_endpoint);
+    match &way {
         None => problems.push("the API does not answer".to_owned()),
-        Some(client) => {
-            answers = api::answers(client).await;
+        Some(way) => {
+            if way.server != endpoint {
+                problems.push(format!("the endpoint {endpoint} does not answer; {} does", way.server));
+            }
+            let client = &way.client;
             match Api::<Node>::all(client.clone()).list(&kube::api::ListParams::default()).await {
                 Ok(list) => nodes.extend(list.items.into_iter().filter_map(|n| Some((n.metadata.name.clone()?, n)))),
                 Err(error) => problems.push(format!("list the nodes: {error}")),
@@ -116,7 +129,7 @@ pub async fn status(hosts: &Hosts, cluster: &Cluster) -> Result<Status> {
     let first = etcd.healthy().map(|(_, s)| s.raft_index).max().unwrap_or_default();
     let mut list = Vec::new();
     for host in &cluster.spec.hosts {
-        let mut one = look(hosts, host).await;
+        let mut one = look(hosts, cluster, host).await;
         one.node = nodes.remove(&host.name).map(|node| node_status(&node));
         if let Some(said) = etcd.hosts.get(&host.name) {
             one.etcd = said.as_ref().ok().map(|status| member_status(status, first));
@@ -129,6 +142,7 @@ pub async fn status(hosts: &Hosts, cluster: &Cluster) -> Result<Status> {
         troubles(&one, host, client.is_some(), &mut problems);
         list.push(one);
     }
+    problems.extend(shared_address(cluster, &list));
     for status in etcd.hosts.values().flatten().take(1) {
         problems.extend(strangers(status, cluster));
         problems.extend(
@@ -137,15 +151,41 @@ pub async fn status(hosts: &Hosts, cluster: &Cluster) -> Result<Status> {
             }),
         );
     }
+    let backup = last_backup(hosts, &etcd).await;
+    if let Some(last) = backup.as_ref().filter(|last| !last.failed.is_empty()) {
+        problems.push(format!("the last scheduled backup did not reach every target: {}", last.failed.join("; ")));
+    }
     problems.extend(nodes.into_keys().map(|name| format!("node {name} is no host of the file")));
     Ok(Status {
         cluster: cluster.metadata.name.clone(),
         endpoint: cluster.spec.control_plane_endpoint.clone(),
-        api: answers,
+        api: way.is_some_and(|way| way.server == endpoint),
+        load_balancer: cluster.balancing(),
         hosts: list,
+        backup,
         healthy: problems.is_empty(),
         problems,
     })
+}
+
+/// The virtual address is on one host, no more and no less.
+fn shared_address(cluster: &Cluster, hosts: &[HostStatus]) -> Option<String> {
+    let address = cluster.spec.hosts.iter().find_map(|host| cluster.virtual_address(host))?;
+    let holders: Vec<&str> = hosts.iter().filter(|host| host.virtual_address).map(|host| host.name.as_str()).collect();
+    match holders.as_slice() {
+        [_] => None,
+        [] => Some(format!("no balancer that can be reached has the virtual address {address}")),
+        several => Some(format!(
+            "{} have the virtual address {address} at the same time: they do not hear each other (VRRP, IP protocol 112)",
+            several.join(" and ")
+        )),
+    }
+}
+
+/// What etcd knows of scheduled backups; nothing while it has no leader.
+async fn last_backup(hosts: &Hosts, etcd: &EtcdOverview) -> Option<LastBackup> {
+    let (host, _) = etcd.healthy().next()?;
+    hosts.agent(host).ok()?.last_backup().await.ok()?
 }
 
 /// Members of etcd that belong to no host of the file.
@@ -155,18 +195,19 @@ fn strangers(status: &EtcdStatus, cluster: &Cluster) -> Vec<String> {
     unknown.map(|m| format!("etcd member {} ({}) is no host of the file", m.hex(), m.peer_urls.join(", "))).collect()
 }
 
-async fn look(hosts: &Hosts, host: &HostSpec) -> HostStatus {
+async fn look(hosts: &Hosts, cluster: &Cluster, host: &HostSpec) -> HostStatus {
     let mut status = HostStatus {
         name: host.name.clone(),
         roles: host.roles.clone(),
         unreachable: hosts.unreachable().get(&host.name).cloned(),
         units: BTreeMap::new(),
+        virtual_address: false,
         node: None,
         etcd: None,
         next_expiry: None,
     };
     let Ok(agent) = hosts.agent(&host.name) else { return status };
-    let names = units(host);
+    let names = units(cluster, host);
     let state = UnitState::Running { reads: Vec::new(), reloads: false };
     let wanted = names.iter().map(|name| Resource::Unit { name: (*name).to_owned(), state: state.clone() }).collect();
     match agent.observe(wanted).await {
@@ -175,6 +216,9 @@ async fn look(hosts: &Hosts, host: &HostSpec) -> HostStatus {
             status.units = told.collect();
         }
         Err(error) => status.unreachable = Some(format!("{error:#}")),
+    }
+    if let Some(address) = cluster.virtual_address(host) {
+        status.virtual_address = agent.addresses().await.is_ok_and(|own| own.iter().any(|own| own == address));
     }
     if host.is(Role::ControlPlane) {
         let now = jiff::Timestamp::now().as_second();
@@ -195,20 +239,27 @@ fn trouble(seen: &Observed) -> String {
     match seen {
         Observed::AsWanted | Observed::Fingerprint(_) | Observed::Public(_) => String::new(),
         Observed::Missing => "does not run".to_owned(),
+        Observed::TextDiffers(_) => "content differs".to_owned(),
         Observed::Differs(why) | Observed::Failed(why) => why.clone(),
     }
 }
 
 /// Units of a host's roles.
-pub(crate) fn units(host: &HostSpec) -> Vec<&'static str> {
+pub fn units(cluster: &Cluster, host: &HostSpec) -> Vec<&'static str> {
     let mut units = Vec::new();
-    if host.is(Role::LoadBalancer) {
+    if cluster.balances(host) {
         units.push("haproxy.service");
+    }
+    if cluster.virtual_address(host).is_some() {
+        units.push("keepalived.service");
     }
     if host.is(Role::ControlPlane) {
         let control_plane =
             ["etcd.service", "kube-apiserver.service", "kube-controller-manager.service", "kube-scheduler.service"];
         units.extend(control_plane);
+        if !cluster.spec.load_balancer_pools.is_empty() {
+            units.push("cloud-controller-manager.service");
+        }
     }
     if host.is_node() {
         units.extend(["containerd.service", "kubelet.service", "kube-netd.service", "kube-proxy.service"]);
@@ -257,6 +308,7 @@ fn troubles(status: &HostStatus, host: &HostSpec, api_answers: bool, problems: &
         _ => {}
     }
     if let Some(expiry) = status.next_expiry.as_ref().filter(|expiry| expiry.days < 7) {
-        problems.push(format!("{name}: {} ends in {} days", expiry.certificate, expiry.days));
+        let when = if expiry.days < 0 { "has ended".to_owned() } else { format!("ends in {} days", expiry.days) };
+        problems.push(format!("{name}: {} {when}", expiry.certificate));
     }
 }

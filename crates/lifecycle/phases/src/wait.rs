@@ -42,6 +42,14 @@ pub async fn for_nodes(client: &Client, names: Vec<String>, deadline: Duration) 
     watch_until(api, watcher::Config::default(), deadline, "nodes to be Ready", missing).await
 }
 
+/// Waits until one node is Ready, with the rights of that node.
+pub async fn for_own_node(client: &Client, name: &str, deadline: Duration) -> Result<()> {
+    let api: Api<Node> = Api::all(client.clone());
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let missing = |nodes: &BTreeMap<String, Node>| not_ready(name, nodes.get(name)).into_iter().collect();
+    watch_until(api, config, deadline, "the node to be Ready", missing).await
+}
+
 /// Waits until all these nodes exist, Ready or not.
 pub async fn for_nodes_to_exist(client: &Client, names: Vec<String>, deadline: Duration) -> Result<()> {
     let api: Api<Node> = Api::all(client.clone());
@@ -111,7 +119,7 @@ fn trouble(pod: &Pod) -> String {
 }
 
 /// Follows a watch until nothing is missing any more.
-async fn watch_until<K>(
+pub async fn watch_until<K>(
     api: Api<K>,
     config: watcher::Config,
     deadline: Duration,

@@ -3,22 +3,29 @@
 /// Every check. A name in angle brackets stands for any port or path.
 pub const CHECKS: &[&str] = &[
     "Clock",
+    "ComponentVersion",
     "DirAvailable--var-lib-etcd",
     "DiskFree",
+    "EtcdHealth",
     "EtcdMembers",
     "FileAvailable-<PATH>",
     "HostAddress",
+    "HostToHost",
     "Hostname",
     "IsPrivilegedUser",
     "MachineId",
     "Mem",
+    "NoLoadBalancer",
+    "NodeReady",
     "NumCPU",
     "OtherCluster",
+    "PodDisruptionBudget",
     "Port-<PORT>",
     "Service-Systemd",
     "SingleLoadBalancer",
     "SystemVerification",
     "SystemVerification-Architecture",
+    "VersionSkew",
 ];
 
 /// Whether there is a check of that name; case does not matter.

@@ -40,7 +40,7 @@ pub fn plan(cluster: &Cluster, seen: &Situation) -> Result<Plan, Refused> {
             Phase::MarkControlPlane => mark(cluster, seen, &mut plan),
             Phase::Verify => verify(cluster, seen, &mut plan),
             Phase::Drain => leaving::steps(cluster, seen, &demoted, &mut plan),
-            Phase::RemoveEtcdMember | Phase::CleanupNode => {}
+            Phase::RemoveEtcdMember | Phase::CleanupNode | Phase::Backup | Phase::UpgradeNode => {}
             _ => lanes::steps(cluster, phase, seen, &BTreeSet::new(), &mut plan),
         }
     }
@@ -59,14 +59,16 @@ fn reachable(cluster: &Cluster, seen: &Situation) -> Vec<PlanError> {
     let control_planes_change = seen.leaving.iter().any(|leaving| leaving.host.is(Role::ControlPlane))
         || members::joining(cluster, seen) > 0
         || !leaving::demoted(cluster, seen).is_empty();
+    // One of several may be down: its health checks find out who is gone, and its next run who is new.
+    let balanced = cluster.hosts(Role::LoadBalancer).any(|host| !seen.unreachable.contains_key(&host.name));
     let missing = |host: &HostSpec| {
         let why = seen.unreachable.get(&host.name)?.clone();
         let host_name = host.name.clone();
         if seen.scope.covers(host, Phase::PrepareHosts) {
             return Some(PlanError::Unreachable { host: host_name, why });
         }
-        (host.is(Role::LoadBalancer) && control_planes_change)
-            .then_some(PlanError::LoadBalancerUnreachable { host: host_name, why })
+        let must_know = host.is(Role::LoadBalancer) && control_planes_change && !balanced;
+        must_know.then_some(PlanError::LoadBalancerUnreachable { host: host_name, why })
     };
     let mut errors: Vec<PlanError> = cluster.spec.hosts.iter().filter_map(missing).collect();
     if seen.control_planes(cluster).next().is_none() {

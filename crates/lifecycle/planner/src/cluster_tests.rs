@@ -11,11 +11,11 @@ fn cluster() -> Cluster {
 }
 
 fn seen(cluster: &Cluster, see: impl Fn(&str, &Resource) -> Observed) -> BTreeMap<String, HostObservation> {
-    let bundle = Bundle { hyperkube: "ab".repeat(32), images: vec![] };
-    let facts = HostFacts { can_lower_oom_score: true, has_resolved: false, cgroup_v2: true };
+    let bundle = Bundle::sample();
+    let facts = HostFacts { can_lower_oom_score: true, cgroup_v2: true, ..HostFacts::default() };
     let observe = |host: &HostSpec| {
-        let gone = retired(cluster, host, facts, &bundle).unwrap().into_iter();
-        desired(cluster, host, facts, &bundle)
+        let gone = retired(cluster, host, &facts, &bundle).unwrap().into_iter();
+        desired(cluster, host, &facts, &bundle)
             .unwrap()
             .into_iter()
             .chain(gone)
@@ -39,7 +39,8 @@ fn init(
     objects: &[(Phase, ObjectId, ObjectState)],
     marked: &BTreeSet<String>,
 ) -> Result<Plan, Refused> {
-    let node = |name: &String| (name.clone(), NodeState { labelled: true, tainted: true, ready: true });
+    let node =
+        |name: &String| (name.clone(), NodeState { labelled: true, tainted: true, ready: true, cordoned: false });
     let seen = Situation {
         hosts: hosts.clone(),
         with_data: with_data.clone(),
@@ -247,8 +248,12 @@ fn id(name: &str) -> u64 {
 fn running(members: &[&str]) -> Situation {
     let cluster = cluster();
     let node = |host: &HostSpec| {
-        let state =
-            NodeState { labelled: host.is(Role::ControlPlane), tainted: host.is(Role::ControlPlane), ready: true };
+        let state = NodeState {
+            labelled: host.is(Role::ControlPlane),
+            tainted: host.is(Role::ControlPlane),
+            ready: true,
+            cordoned: false,
+        };
         (host.name.clone(), state)
     };
     Situation {

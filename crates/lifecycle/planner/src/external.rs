@@ -73,8 +73,8 @@ mod tests {
     /// A cluster that is as wanted, but for the cluster's authority on control planes and what `see` says.
     fn plan(authority: &Observed, see: impl Fn(&str, &Resource) -> Option<Observed>) -> Result<String, PlanError> {
         let cluster = kinit_config::load(kinit_config::example()).unwrap();
-        let bundle = Bundle { hyperkube: "ab".repeat(32), images: vec![] };
-        let facts = HostFacts { can_lower_oom_score: true, has_resolved: false, cgroup_v2: true };
+        let bundle = Bundle::sample();
+        let facts = HostFacts { can_lower_oom_score: true, cgroup_v2: true, ..HostFacts::default() };
         let mut hosts = BTreeMap::new();
         for host in &cluster.spec.hosts {
             let observe = |(phase, resource): (Phase, Resource)| {
@@ -85,10 +85,11 @@ mod tests {
                 });
                 (phase, resource, seen)
             };
-            let list = desired(&cluster, host, facts, &bundle).unwrap();
+            let list = desired(&cluster, host, &facts, &bundle).unwrap();
             hosts.insert(host.name.clone(), list.into_iter().map(observe).collect::<HostObservation>());
         }
-        let node = |name: &str| (name.to_owned(), NodeState { labelled: true, tainted: true, ready: true });
+        let node =
+            |name: &str| (name.to_owned(), NodeState { labelled: true, tainted: true, ready: true, cordoned: false });
         let seen = Situation {
             hosts,
             with_data: ["cp1", "cp2", "cp3"].map(str::to_owned).into(),

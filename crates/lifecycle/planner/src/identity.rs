@@ -37,7 +37,8 @@ pub fn authority(cluster: &Cluster, facts: &BTreeMap<String, Facts>, known: Opti
 pub fn strangers(cluster: &Cluster, facts: &BTreeMap<String, Facts>, known: Option<&str>) -> Vec<Stranger> {
     let Some((ours, by)) = authority(cluster, facts, known) else { return Vec::new() };
     let other = |(host, facts): (&String, &Facts)| {
-        let theirs = facts.authority.clone().filter(|theirs| *theirs != ours)?;
+        // While an authority takes another's place, hosts trust both.
+        let theirs = facts.authority.clone().filter(|theirs| *theirs != ours && !facts.authorities.contains(&ours))?;
         Some(Stranger { host: host.clone(), theirs, ours: ours.clone(), by: by.clone() })
     };
     facts.iter().filter_map(other).collect()
@@ -53,6 +54,28 @@ mod tests {
             ..Facts::default()
         };
         authorities.iter().map(|(host, authority)| ((*host).to_owned(), of(authority))).collect()
+    }
+
+    #[test]
+    fn hosts_that_trust_two_authorities_belong_to_whoever_knows_one_of_them() {
+        let cluster = kinit_config::load(kinit_config::example()).unwrap();
+        let trusting = |all: &[&str]| Facts {
+            authority: all.first().map(|a| (*a).to_owned()),
+            authorities: all.iter().map(|a| (*a).to_owned()).collect(),
+            ..Facts::default()
+        };
+        for (one, other, known, strange) in [
+            (&["old"][..], &["old", "new"][..], Some("old"), 0),
+            (&["old", "new"], &["new", "old"], Some("old"), 0),
+            (&["new", "old"], &["new"], Some("new"), 0),
+            (&["new", "old"], &["new"], None, 0),
+            (&["new"], &["new"], Some("old"), 2),
+            (&["old", "new"], &["other"], None, 1),
+        ] {
+            let facts = [("cp1", trusting(one)), ("w1", trusting(other))];
+            let facts = facts.map(|(host, facts)| (host.to_owned(), facts)).into();
+            assert_eq!(strangers(&cluster, &facts, known).len(), strange, "{one:?} {other:?} {known:?}");
+        }
     }
 
     #[test]

@@ -32,7 +32,12 @@ pub(crate) fn demoted<'a>(cluster: &'a Cluster, seen: &'a Situation) -> Vec<Leav
 
 /// What uses a control plane's member of etcd: stopped while that still answers, so that clients' connections end
 /// cleanly and etcd does not wait for them.
-const SERVERS: [&str; 3] = ["kube-scheduler.service", "kube-controller-manager.service", "kube-apiserver.service"];
+const SERVERS: [&str; 4] = [
+    "cloud-controller-manager.service",
+    "kube-scheduler.service",
+    "kube-controller-manager.service",
+    "kube-apiserver.service",
+];
 
 fn stop(host: &str, unit: &str) -> Step {
     let resource = Resource::Unit { name: unit.to_owned(), state: UnitState::Stopped };
@@ -66,7 +71,11 @@ pub(crate) fn steps(cluster: &Cluster, seen: &Situation, demoted: &[Leaving], pl
     lanes::steps(cluster, Phase::CleanupNode, seen, &BTreeSet::new(), &mut cleanup);
     let (mut stops, rest) = servers_first(cleanup);
     let control_planes = reached().filter(|leaving| leaving.host.is(Role::ControlPlane));
-    stops.extend(control_planes.flat_map(|leaving| SERVERS.map(|unit| stop(&leaving.host.name, unit))));
+    let has_pools = !cluster.spec.load_balancer_pools.is_empty();
+    let there = |unit: &&&str| has_pools || **unit != SERVERS[0];
+    stops.extend(control_planes.flat_map(|leaving| {
+        SERVERS.iter().filter(there).map(|unit| stop(&leaving.host.name, unit)).collect::<Vec<_>>()
+    }));
     plan.push(Phase::RemoveEtcdMember, false, stops);
     let via = members::via(seen, demoted);
     let removals = reached().chain(demoted).filter_map(|leaving| members::removal(leaving, seen, &via));

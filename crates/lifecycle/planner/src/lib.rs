@@ -9,24 +9,36 @@
 
 mod certs;
 mod checks;
+mod cis;
 mod cluster;
 mod external;
 mod failures;
 mod identity;
+mod joining;
 mod lanes;
 mod leaving;
 mod members;
 mod plan;
 mod preflight;
 mod refusal;
+mod restore;
+mod rotation;
 mod situation;
+mod skew;
 mod surroundings;
+mod upgrade;
 
 pub use checks::{CHECKS, is_check};
+pub use cis::{Assessed, PROGRAMS as CIS_PROGRAMS, Verdict, cis, cis_paths};
 pub use cluster::plan;
 pub use failures::{Failure, Unobserved, all_observed};
 pub use identity::{Stranger, authority, strangers};
+pub use joining::join_plan;
 pub use plan::{Action, ObjectId, Plan, PlanStage, Step};
 pub use preflight::{Finding, preflight};
 pub use refusal::{PlanError, Refused};
+pub use restore::{Restoring, restore};
+pub use rotation::{Next, Rotating, RotationRefused, rotation};
 pub use situation::{HostObservation, Leaving, NodeState, ObjectState, Scope, Situation};
+pub use skew::{Direction, Hop, HostVersion, Installed, hops, installed, skew, target};
+pub use upgrade::{Upgrade, upgrade};

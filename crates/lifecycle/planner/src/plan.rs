@@ -1,7 +1,7 @@
 //! The plan itself: a value that can be printed, written to a file and read again. It holds no secret.
 
 use kinit_manifests::Phase;
-use kinit_resource::{Change, LeafSpec, Place, Resource, Shared};
+use kinit_resource::{Change, LeafSpec, Place, Resource, RotationStage, Shared};
 use serde::{Deserialize, Serialize};
 
 /// An API object that kinit makes, by its identity.
@@ -92,10 +92,59 @@ pub enum Action {
     WaitForDns,
     /// Cordons a node and evicts its pods.
     Drain(String),
+    /// Makes a node schedulable again that kinit has cordoned.
+    Uncordon(String),
+    /// Makes a backup that is restored before it counts.
+    Backup,
     /// Gives the host back as it was.
     ResetHost,
     /// Deletes a Node.
     DeleteNode(String),
+    /// Deletes all Nodes but these.
+    DeleteOtherNodes {
+        /// Names.
+        keep: Vec<String>,
+    },
+    /// Writes a shared secret of the backup to the host.
+    RestoreShared(Shared),
+    /// Makes the data of etcd's only member on the host.
+    RestoreData {
+        /// Tells the restore from others.
+        id: String,
+        /// etcd's data folder.
+        data_dir: String,
+        /// The member's name.
+        name: String,
+        /// Its peer URL.
+        peer_url: String,
+        /// From its own data, not a backup's.
+        own: bool,
+    },
+    /// Puts the data of a member that is none any more aside on the host.
+    PutDataAside {
+        /// etcd's data folder.
+        data_dir: String,
+    },
+    /// Notes on the host that a restore has been carried out.
+    FinishRestore,
+    /// Makes a shared secret's successor on the host.
+    BeginRotation(Shared),
+    /// Copies both generations of a shared secret to the host.
+    ShareRotation {
+        /// Which.
+        shared: Shared,
+        /// From which host.
+        from: String,
+    },
+    /// Puts a stage of a rotation in force on the host.
+    SetRotation {
+        /// Of which secret.
+        shared: Shared,
+        /// Which.
+        stage: RotationStage,
+    },
+    /// Forgets, on the host, the generation that is not in force.
+    EndRotation(Shared),
 }
 
 /// One action on one host, or on the cluster.
@@ -169,6 +218,9 @@ impl std::fmt::Display for Plan {
             let note = if stage.serial { "  (one host after the other)" } else { "" };
             for step in &stage.steps {
                 writeln!(f, "  {:<10} {}{note}", step.host.as_deref().unwrap_or("cluster"), step.change)?;
+                for line in step.change.diff.iter().flat_map(|diff| diff.lines()) {
+                    writeln!(f, "             {line}")?;
+                }
             }
         }
         let changes = self.changes();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kinit_config::{Cluster, HostSpec, Role};
+use kinit_config::{Balancing, Cluster, HostSpec, Role};
 use kinit_resource::Facts;
 
 use crate::identity::strangers;
@@ -67,16 +67,31 @@ pub fn preflight(cluster: &Cluster, facts: &BTreeMap<String, Facts>, now: i64, k
         });
     }
     findings.extend(surroundings::between(facts));
-    if cluster.hosts(Role::LoadBalancer).count() == 1 {
-        findings.push(Finding {
-            host: String::new(),
-            check: "SingleLoadBalancer".to_owned(),
-            message: "the one load balancer is a single point of failure: without it clients and workers lose the API (pods go on)".to_owned(),
-            remedy: "a second one, or one on the control planes, is not supported by this version",
-            warning: true,
-        });
-    }
+    findings.extend(balancing(cluster));
     findings
+}
+
+/// What happens to the API when one machine is lost.
+fn balancing(cluster: &Cluster) -> Option<Finding> {
+    let (balancers, members) = (cluster.hosts(Role::LoadBalancer).count(), cluster.hosts(Role::ControlPlane).count());
+    let (check, message) = match cluster.balancing() {
+        Balancing::Hosts if balancers == 1 => (
+            "SingleLoadBalancer",
+            "the one load balancer is a single point of failure: without it clients and workers lose the API (pods go on)",
+        ),
+        Balancing::None if members > 1 => (
+            "NoLoadBalancer",
+            "clients and workers reach the API at one control plane only: without it they lose the API (pods go on)",
+        ),
+        _ => return None,
+    };
+    Some(Finding {
+        host: String::new(),
+        check: check.to_owned(),
+        message: message.to_owned(),
+        remedy: "set spec.loadBalancer: a virtualAddress on two balancers or on the control planes, or type node-local",
+        warning: true,
+    })
 }
 
 type Add<'a> = &'a mut dyn FnMut(&str, String, &'static str, bool);
@@ -148,23 +163,32 @@ fn disk(cluster: &Cluster, host: &HostSpec, facts: &Facts, add: Add<'_>) {
     }
 }
 
-/// Ports that a role needs, with the unit of kinit's that may hold it already.
-fn needed_ports(cluster: &Cluster, host: &HostSpec) -> Vec<(u16, &'static str)> {
-    let mut ports = Vec::new();
+/// Ports that a role needs, with the units of kinit's that may hold them already.
+fn needed_ports(cluster: &Cluster, host: &HostSpec) -> BTreeMap<u16, BTreeSet<&'static str>> {
+    let mut ports: BTreeMap<u16, BTreeSet<&'static str>> = BTreeMap::new();
+    let mut add = |list: &[(u16, &'static str)]| {
+        for (port, unit) in list {
+            ports.entry(*port).or_default().insert(unit);
+        }
+    };
     if host.is(Role::ControlPlane) {
-        ports.extend([
+        add(&[
             (2379, "etcd.service"),
             (2380, "etcd.service"),
             (2381, "etcd.service"),
             (6443, "kube-apiserver.service"),
+            (10257, "kube-controller-manager.service"),
+            (10259, "kube-scheduler.service"),
         ]);
-        ports.extend([(10257, "kube-controller-manager.service"), (10259, "kube-scheduler.service")]);
     }
-    if host.is(Role::LoadBalancer) {
-        ports.push((cluster.endpoint().1, "haproxy.service"));
+    if host.is(Role::ControlPlane) && !cluster.spec.load_balancer_pools.is_empty() {
+        add(&[(10258, "cloud-controller-manager.service")]);
+    }
+    if cluster.balances(host) {
+        add(&[(cluster.balancer_port(), "haproxy.service"), (8404, "haproxy.service")]);
     }
     if host.is_node() {
-        ports.extend([
+        add(&[
             (10250, "kubelet.service"),
             (10248, "kubelet.service"),
             (10256, "kube-proxy.service"),
@@ -176,7 +200,11 @@ fn needed_ports(cluster: &Cluster, host: &HostSpec) -> Vec<(u16, &'static str)> 
 
 fn ports(cluster: &Cluster, host: &HostSpec, facts: &Facts, add: Add<'_>) {
     for (port, ours) in needed_ports(cluster, host) {
-        if let Some((_, holder)) = facts.listening.iter().find(|(p, holder)| *p == port && holder != ours) {
+        let other = |(p, holder): &&(u16, String)| *p == port && !ours.contains(holder.as_str());
+        // An API server becomes a balancer, and the other way round, within one run.
+        let kinits =
+            |holder: &str| facts.cluster.is_some() && ["haproxy.service", "kube-apiserver.service"].contains(&holder);
+        if let Some((_, holder)) = facts.listening.iter().find(other).filter(|(_, holder)| !kinits(holder)) {
             let who = if holder.is_empty() { "somebody" } else { holder };
             add(
                 &format!("Port-{port}"),
@@ -189,8 +217,9 @@ fn ports(cluster: &Cluster, host: &HostSpec, facts: &Facts, add: Add<'_>) {
 }
 
 fn identity(cluster: &Cluster, host: &HostSpec, facts: &Facts, now: i64, add: Add<'_>) {
-    if !facts.addresses.contains(&host.address) {
-        let has = facts.addresses.iter().filter(|a| !a.starts_with("127.")).cloned().collect::<Vec<_>>().join(", ");
+    if facts.interface_of(&host.address).is_none() {
+        let own = facts.addresses.iter().map(|(address, _)| address.as_str()).filter(|a| !a.starts_with("127."));
+        let has = own.collect::<Vec<_>>().join(", ");
         add(
             "HostAddress",
             format!("the host has no interface with address {}; it has {has}", host.address),
@@ -264,7 +293,7 @@ mod tests {
             disk_size: 20 * GIB,
             systemd: true,
             unix_time: 1000,
-            addresses: vec![host.address.clone()],
+            addresses: vec![(host.address.clone(), "eth0".into())],
             ..Facts::default()
         };
         cluster.spec.hosts.iter().map(|h| (h.name.clone(), facts(h))).collect()

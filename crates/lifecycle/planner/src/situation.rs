@@ -31,6 +31,8 @@ pub struct NodeState {
     pub tainted: bool,
     /// It is Ready.
     pub ready: bool,
+    /// kinit has cordoned it, and nobody has made it schedulable again.
+    pub cordoned: bool,
 }
 
 /// A host of the cluster that the file does not have any more, or that is to be removed.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kinit_config::{Cluster, HostSpec, Role};
+use kinit_config::{Balancing, Cluster, HostSpec, Role};
 use kinit_resource::{Facts, Firewall};
 
 use crate::preflight::Finding;
@@ -61,8 +61,8 @@ fn closed(cluster: &Cluster, host: &HostSpec, firewall: &Firewall) -> Option<Str
     if host.is(Role::ControlPlane) {
         ports.extend([2379, 2380, 6443]);
     }
-    if host.is(Role::LoadBalancer) {
-        ports.insert(cluster.endpoint().1);
+    if cluster.balances(host) && cluster.balancing() != Balancing::NodeLocal {
+        ports.insert(cluster.balancer_port());
     }
     if host.is_node() {
         ports.insert(10250);

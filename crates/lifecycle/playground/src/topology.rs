@@ -65,6 +65,11 @@ impl Topology {
         self.address(1)
     }
 
+    /// An address of the subnet that nobody has.
+    pub fn unused(&self) -> Ipv4Addr {
+        self.address(9)
+    }
+
     /// A host's address.
     pub fn address_of(&self, host: &Host) -> Ipv4Addr {
         self.address(host.number)

@@ -15,12 +15,15 @@ pub struct Change {
     pub why: Option<String>,
     /// False for waiting, which changes nothing.
     pub changes: bool,
+    /// Which lines of a text file change, as `diff -u` shows them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diff: Option<String>,
 }
 
 impl Change {
     /// A change without a reason.
     pub fn new(verb: &str, what: impl Into<String>) -> Self {
-        Self { verb: verb.to_owned(), what: what.into(), why: None, changes: true }
+        Self { verb: verb.to_owned(), what: what.into(), why: None, changes: true, diff: None }
     }
 
     /// Waiting for something.
@@ -53,13 +56,19 @@ pub fn compare(resource: &Resource, observed: &Observed) -> Option<Change> {
     if matches!(resource, Resource::Shared { .. }) {
         return None;
     }
-    let (missing, why) = match observed {
+    let (missing, why, diff) = match observed {
         Observed::AsWanted | Observed::Fingerprint(_) | Observed::Public(_) | Observed::Failed(_) => return None,
-        Observed::Missing => (true, None),
-        Observed::Differs(why) => (false, Some(why.clone())),
+        Observed::Missing => (true, None, None),
+        Observed::Differs(why) => (false, Some(why.clone()), None),
+        Observed::TextDiffers(diff) => (false, Some("content differs".to_owned()), Some(diff.clone())),
     };
     let verb = verb(resource, missing).to_owned();
-    Some(Change { verb, what: what(resource), why, changes: !matches!(resource, Resource::Healthy { .. }) })
+    Some(Change { verb, what: what(resource), why, changes: !is_wait(resource), diff })
+}
+
+/// Waiting changes nothing.
+fn is_wait(resource: &Resource) -> bool {
+    matches!(resource, Resource::Healthy { .. } | Resource::Steady { .. })
 }
 
 fn verb(resource: &Resource, missing: bool) -> &'static str {
@@ -75,7 +84,7 @@ fn verb(resource: &Resource, missing: bool) -> &'static str {
         Resource::Unit { .. } if missing => "start",
         Resource::Unit { state: UnitState::Running { reloads: true, .. }, .. } => "reload",
         Resource::Unit { .. } => "restart",
-        Resource::Healthy { .. } => "wait for",
+        Resource::Healthy { .. } | Resource::Steady { .. } => "wait for",
         Resource::Leaf(_) if missing => "issue",
         Resource::Leaf(_) => "reissue",
         _ if missing => "create",
@@ -103,6 +112,7 @@ pub fn what(resource: &Resource) -> String {
             LeafForm::Kubeconfig { path, .. } => path.clone(),
         },
         Resource::Healthy { url, .. } => url.clone(),
+        Resource::Steady { unit, seconds } => format!("{unit} to stay up for {seconds} s"),
     }
 }
 

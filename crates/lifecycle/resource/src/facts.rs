@@ -1,5 +1,7 @@
 //! What a host is, for preflight checks and for planning.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Facts about a host, gathered in one go.
@@ -37,12 +39,14 @@ pub struct Facts {
     pub listening: Vec<(u16, String)>,
     /// The host's clock, seconds since 1970.
     pub unix_time: i64,
-    /// Addresses of the host's interfaces.
-    pub addresses: Vec<String>,
+    /// IPv4 addresses of the host, each with its interface.
+    pub addresses: Vec<(String, String)>,
     /// Whether this host belongs to a cluster that kinit made (`/etc/kubernetes/kinit.json` exists), and its name.
     pub cluster: Option<String>,
     /// `sha256:` and the hash of the public key of the cluster authority on this host (kubeadm's `caCertHashes`).
     pub authority: Option<String>,
+    /// All authorities that this host trusts, the same way: two while one takes the other's place.
+    pub authorities: Vec<String>,
     /// Whether etcd has data here.
     pub etcd_data: bool,
     /// Files and folders that are there, that kinit did not make, and that this cluster would use as its own.
@@ -58,6 +62,25 @@ pub struct Facts {
     pub firewalls: Vec<Firewall>,
     /// Whether containerd has settings of registries in a `config.toml` that kinit would overwrite.
     pub inline_registries: bool,
+    /// Programs of components that kinit placed here, by component.
+    #[serde(default)]
+    pub components: BTreeMap<String, Installed>,
+}
+
+/// A component's program on a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installed {
+    /// What it says of itself (`--version`); `None` when it says nothing.
+    pub version: Option<String>,
+    /// The earlier minor that its unit tells it to serve (`--emulated-version`).
+    pub emulated: Option<String>,
+}
+
+impl Facts {
+    /// The interface that has this address.
+    pub fn interface_of(&self, address: &str) -> Option<&str> {
+        self.addresses.iter().find(|(own, _)| own == address).map(|(_, interface)| interface.as_str())
+    }
 }
 
 /// A firewall that drops packets by default.

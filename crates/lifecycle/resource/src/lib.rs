@@ -8,12 +8,16 @@
 
 mod compare;
 mod etcd;
+mod evidence;
 mod facts;
+mod rotation;
 mod types;
 
 pub use compare::{Change, compare, what};
 pub use etcd::{EtcdMember, EtcdStatus};
-pub use facts::{Facts, Firewall};
+pub use evidence::{Evidence, FileEvidence};
+pub use facts::{Facts, Firewall, Installed};
+pub use rotation::{PodCredentials, RotationRecord, RotationSeen, RotationStage, SealedValues};
 pub use types::{Content, FileSpec, LeafForm, LeafSpec, Observed, Place, Resource, Shared, UnitState};
 
 use sha2::{Digest, Sha256};

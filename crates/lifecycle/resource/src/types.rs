@@ -242,6 +242,14 @@ pub enum Resource {
         /// runs, so that the age of that says nothing about a restart.
         stamp: String,
     },
+    /// A unit that stays up for a while after its start: programs that do not like their flags or files end at once.
+    /// Waiting for it changes nothing.
+    Steady {
+        /// With `.service`.
+        unit: String,
+        /// How long, in seconds.
+        seconds: u32,
+    },
     /// An address that answers 200 to `GET`. Waiting for it changes nothing.
     Healthy {
         /// `https://10.0.0.1:6443/readyz`.
@@ -262,6 +270,8 @@ pub enum Observed {
     Missing,
     /// There is one, but it differs; the words say how.
     Differs(String),
+    /// A text file of kinit's whose text differs: what would change, line by line.
+    TextDiffers(String),
     /// A shared secret's public half, by SHA-256 (of the whole where there is no public half).
     Fingerprint(String),
     /// Of a shared secret that should be whole there is only the public half, by SHA-256: an authority whose key is

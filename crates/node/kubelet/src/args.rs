@@ -39,6 +39,7 @@ pub struct Args {
     /// Directory of the kubelet's certificates
     #[arg(long)]
     pub cert_dir: Option<PathBuf>,
+    /// What is logged
     #[command(flatten)]
     pub logging: LoggingArgs,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, Pod};
 use kinit_client::events::Recorder;
 use kube::Resource;
 use kube::runtime::events::EventType;
@@ -32,6 +32,11 @@ impl Events {
         let mut object = pod.object_ref(&());
         object.field_path = container.map(|c| field_path(pod, c));
         self.send(object, warning, reason, note);
+    }
+
+    /// A warning on a PersistentVolume.
+    pub fn volume(&self, volume: &PersistentVolume, reason: &str, note: impl Into<String>) {
+        self.send(volume.object_ref(&()), true, reason, note.into());
     }
 
     /// On the node.

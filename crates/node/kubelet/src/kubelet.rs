@@ -102,6 +102,7 @@ pub mod tests {
                 root: root.to_owned(),
                 pod_logs: root.join("logs"),
                 container_logs: root.join("containers"),
+                local_path: root.join("local-path-volumes"),
             },
             runtime: Runtime::new("unix:///nonexistent/runtime.sock").unwrap(),
             client: None,

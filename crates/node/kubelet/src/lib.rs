@@ -51,6 +51,9 @@ mod volumes;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+pub use args::Args;
+pub use run::run;
+
 /// The program.
 pub fn main(args: Vec<OsString>) -> ExitCode {
     kinit_component_base::main("kubelet", args, |args: &args::Args| &args.logging, run::run)

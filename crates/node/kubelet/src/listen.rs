@@ -48,7 +48,7 @@ pub fn serve(
     };
     let ca = &config.authentication.x509.client_ca_file;
     let clients = if ca.is_empty() { tls::ClientAuth::None } else { tls::ClientAuth::Optional(ca.into()) };
-    let tls = tls::server_config(resolver, &clients)?;
+    let tls = tls::server_config(resolver, &clients, &config.tls())?;
     let address: IpAddr = match config.address.as_str() {
         // Unless the file says so, other addresses of the host have no business with the kubelet.
         "" => ip,

@@ -69,6 +69,8 @@ pub struct Paths {
     pub pod_logs: PathBuf,
     /// `/var/log/containers`.
     pub container_logs: PathBuf,
+    /// `/var/lib/kinit/local-path`: folders that are volumes.
+    pub local_path: PathBuf,
 }
 
 impl Paths {

@@ -11,6 +11,7 @@ use kinit_client::Rewatch;
 use kinit_client::events::Recorder;
 use kinit_component_base::Shutdown;
 use kinit_component_base::supervise;
+use kinit_component_helpers::storage::LocalPath;
 use kinit_cri::Runtime;
 use kube::runtime::reflector::Store as ServiceStore;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -44,7 +45,7 @@ use crate::pod::writer::Writer;
 use crate::pod::{self, static_pods};
 use crate::process;
 use crate::rotate_logs;
-use crate::volumes::make_directory;
+use crate::volumes::{folders, make_directory};
 
 /// Runs until `shutdown`. Containers stay as they are.
 pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
@@ -174,6 +175,7 @@ fn speak(
     let (kubelet, manager, port) = (kubelet.clone(), manager.clone(), config.port);
     supervise::spawn("node", async move {
         let config = &kubelet.config;
+        let folders_client = client.clone();
         let posted = CancellationToken::new();
         // What the node is like decides which pods may come: it is known before the first of them.
         let node = match config.register_node {
@@ -205,6 +207,7 @@ fn speak(
             kubelet.events.node(&name, false, "Starting", "Starting kubelet.");
             supervise::spawn("lease", lease::run(client, node, config.node_lease_duration_seconds, shutdown.clone()));
         }
+        folders::start(&kubelet, folders_client, &shutdown);
         node::status::run(kubelet.clone(), machine, port, posted, shutdown).await;
     });
     Ok(())
@@ -245,6 +248,7 @@ fn paths(args: &Args, config: &KubeletConfig) -> Result<Paths> {
         root: args.root_dir.clone(),
         pod_logs: PathBuf::from(&config.pod_logs_dir),
         container_logs: PathBuf::from("/var/log/containers"),
+        local_path: PathBuf::from(LocalPath::ROOT),
     };
     for (path, mode) in [
         (paths.root.clone(), 0o755),

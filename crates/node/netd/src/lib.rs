@@ -4,16 +4,20 @@
 //! Node (own)    spec.podCIDR ─► cni     /etc/cni/net.d/10-kinit.conflist (ptp, host-local, portmap)
 //! Nodes (other) podCIDR via InternalIP ─► plan (pure) ─► routes, marked with a protocol number of our own
 //!               own pod CIDR ─► masquerade   what leaves the cluster leaves under the host's address (nftables)
+//! Services (LoadBalancer) ─► announce    one node an address answers for it by ARP
+//! Namespaces, Pods, NetworkPolicies ─► policy   who may talk to the pods of this node (nftables)
 //! --cleanup     portmap   host ports of pods that were killed, with the plugin's chains
 //! kernel        changes of routes and of our rules ─► look again
 //! ```
 //!
 //! `ptp` gives every pod a routed /32: no bridge, and so no bridge netfilter to trip over.
 
+mod announce;
 mod cni;
 mod masquerade;
 mod metrics;
 mod plan;
+mod policy;
 mod portmap;
 mod routes;
 mod run;

@@ -6,24 +6,26 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::api::core::v1::Node;
 use kinit_client::Rewatch;
 use kinit_component_base::health::Checks;
 use kinit_component_base::serve::serve_health_on;
 use kinit_component_base::{Shutdown, supervise};
-use kube::Api;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::metrics::Metrics;
 use crate::routes::{Table, changed};
-use crate::{Args, cni, masquerade, plan, portmap};
+use crate::{Args, announce, cni, masquerade, plan, policy, portmap};
 
 /// Should a change be missed, everything is compared again after this.
 const RESYNC: Duration = Duration::from_secs(60);
+/// Pause after announcing failed as a whole: without the right to raw sockets, say.
+const ANNOUNCE_AGAIN: Duration = Duration::from_secs(10);
 
 /// Runs until `shutdown`; what it made stays, so that pods keep their network while it is restarted.
 pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
@@ -36,10 +38,17 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     let cluster = args.cluster_cidr.context("--cluster-cidr is missing")?.trunc();
     check_forwarding()?;
     let client = kinit_client::from_kubeconfig(&kubeconfig, "kube-netd").await?;
-    let news = Arc::new(Notify::new());
-    let (nodes, ready) = watch_nodes(Api::all(client), news.clone());
-    health(&args, &ready, shutdown.clone()).await?;
-    let mut agent = Agent { table, nodes, own, cluster, args, masquerade: None, metrics: Metrics::new() };
+    let (news, heard) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (nodes, ready) = watch_nodes(Api::all(client.clone()), [news.clone(), heard.clone()]);
+    let in_force = Arc::new(AtomicBool::new(false));
+    health(&args, &ready, &in_force, shutdown.clone()).await?;
+    let metrics = Metrics::new();
+    announce(&own, client.clone(), &nodes, &ready, heard.clone(), &metrics, &shutdown);
+    let (pod_cidrs, own_cidrs) = watch::channel(None);
+    let settings = policy::Settings { node: own.clone(), cluster, in_force, own: own_cidrs };
+    let keeper = policy::Keeper::open(settings, policy::Metrics::new())?;
+    supervise::vital("network policies", &shutdown, keeper.run(client, shutdown.clone()));
+    let mut agent = Agent { table, nodes, own, cluster, args, pod_cidrs, masquerade: None, metrics };
     let mut rules = masquerade::Watch::open();
     loop {
         let pause = match if ready.load(Ordering::Acquire) { agent.align_once().await } else { Ok(()) } {
@@ -52,14 +61,43 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = news.notified() => {}
-            () = changed(&mut changes) => {}
+            () = changed(&mut changes) => heard.notify_one(),
             () = rules.changed() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
-fn watch_nodes(api: Api<Node>, news: Arc<Notify>) -> (Store<Node>, Arc<AtomicBool>) {
+/// Answers for addresses of load balancers beside the pod network, which goes on whatever becomes of them.
+fn announce(
+    node: &str,
+    client: Client,
+    nodes: &Store<Node>,
+    ready: &Arc<AtomicBool>,
+    news: Arc<Notify>,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+) {
+    let (node, nodes, nodes_known, metrics) = (node.to_owned(), nodes.clone(), ready.clone(), metrics.clone());
+    let setup = announce::Setup { client, node, nodes, nodes_known, news, metrics };
+    let ending = shutdown.clone();
+    supervise::vital("announcements", shutdown, async move {
+        while !ending.is_cancelled() {
+            // What it started ends with it.
+            let own = ending.child_token();
+            if let Err(error) = announce::run(setup.clone(), own.clone()).await {
+                tracing::error!(error = format!("{error:#}"), "answer for load balancers' addresses");
+            }
+            own.cancel();
+            tokio::select! {
+                () = ending.cancelled() => {}
+                () = tokio::time::sleep(ANNOUNCE_AGAIN) => {}
+            }
+        }
+    });
+}
+
+pub(crate) fn watch_nodes(api: Api<Node>, news: [Arc<Notify>; 2]) -> (Store<Node>, Arc<AtomicBool>) {
     let (reader, writer) = reflector::store();
     let ready = Arc::new(AtomicBool::new(false));
     let (store, flag) = (reader.clone(), ready.clone());
@@ -72,9 +110,9 @@ fn watch_nodes(api: Api<Node>, news: Arc<Notify>) -> (Store<Node>, Arc<AtomicBoo
                 Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
                 Ok(watcher::Event::InitDone) => {
                     flag.store(true, Ordering::Release);
-                    news.notify_one();
+                    news.iter().for_each(|one| one.notify_one());
                 }
-                Ok(_) => news.notify_one(),
+                Ok(_) => news.iter().for_each(|one| one.notify_one()),
                 Err(error) => tracing::warn!(%error, "watch nodes"),
             }
         }
@@ -90,9 +128,12 @@ fn check_forwarding() -> Result<()> {
     Ok(())
 }
 
-async fn health(args: &Args, ready: &Arc<AtomicBool>, shutdown: Shutdown) -> Result<()> {
+async fn health(args: &Args, ready: &Arc<AtomicBool>, in_force: &Arc<AtomicBool>, shutdown: Shutdown) -> Result<()> {
     let checks = Checks::with_ping();
-    let ready = ready.clone();
+    let (ready, in_force) = (ready.clone(), in_force.clone());
+    checks.add("network-policies-in-force", move || {
+        if in_force.load(Ordering::Acquire) { Ok(()) } else { Err("network policies are not in force yet".to_owned()) }
+    });
     checks.add("nodes-synced", move || {
         if ready.load(Ordering::Acquire) { Ok(()) } else { Err("nodes are not known yet".to_owned()) }
     });
@@ -109,6 +150,8 @@ struct Agent {
     own: String,
     cluster: Ipv4Net,
     args: Args,
+    /// Where the networks of this node's pods are told, when the nodes are known.
+    pod_cidrs: watch::Sender<Option<Vec<IpNet>>>,
     /// The masquerading rules as last applied.
     masquerade: Option<kinit_nftables::Table>,
     metrics: Metrics,
@@ -126,6 +169,13 @@ impl Agent {
     async fn align(&mut self) -> Result<()> {
         let nodes = self.nodes.state();
         let own = nodes.iter().find(|n| n.metadata.name.as_deref() == Some(&self.own));
+        let cidrs = Some(own.and_then(|own| plan::pod_cidr(own)).map(IpNet::V4).into_iter().collect());
+        self.pod_cidrs.send_if_modified(|known| {
+            *known != cidrs && {
+                *known = cidrs;
+                true
+            }
+        });
         if let Some(own) = own {
             self.configure(own).await?;
         }
@@ -184,6 +234,12 @@ async fn clean_up(table: &Table, args: &Args) -> Result<()> {
         }
         Ok(())
     };
-    let done = [routes.await, masquerade::remove().await, portmap::remove().await, cni::remove(&args.cni_conf_dir)];
+    let done = [
+        routes.await,
+        policy::remove().await,
+        masquerade::remove().await,
+        portmap::remove().await,
+        cni::remove(&args.cni_conf_dir),
+    ];
     done.into_iter().collect()
 }

@@ -50,7 +50,8 @@ fn can_change(old: &Table, new: &Table) -> bool {
         && new.chains.iter().all(|(name, chain)| old.chains.get(name).is_none_or(|o| o.base == chain.base))
 }
 
-fn changes_between(old: &Table, new: &Table) -> Vec<Change> {
+/// As [`diff`], between tables of which base chains stay what they are; what is in neither is left alone.
+pub(crate) fn changes_between(old: &Table, new: &Table) -> Vec<Change> {
     let mut changes = Vec::new();
     let reshaped = reshaped(old, new);
     // The kernel deletes no set that a rule uses.

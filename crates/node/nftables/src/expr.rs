@@ -48,6 +48,8 @@ pub enum Meta {
     InputName = 6,
     /// Name of the interface it leaves by, 16 bytes.
     OutputName = 7,
+    /// The network protocol (`NFPROTO_*`), 1 byte.
+    NetworkProtocol = 15,
     /// The transport protocol, 1 byte.
     Protocol = 16,
 }
@@ -59,6 +61,10 @@ pub enum Compare {
     Equal = 0,
     /// Not equal.
     NotEqual = 1,
+    /// Not greater, byte by byte.
+    AtMost = 3,
+    /// Not less, byte by byte.
+    AtLeast = 5,
 }
 
 /// Bits of a connection's state, host order.
@@ -235,6 +241,12 @@ pub enum Expr {
         /// Register that gets it.
         to: Reg,
     },
+    /// The interface that answers to the source address would leave by, if it is the one that the packet came by; 0
+    /// otherwise. Host order. Before routing only.
+    ReversePath {
+        /// Register that gets its index.
+        to: Reg,
+    },
     /// Counts packets and bytes.
     Counter,
 }
@@ -263,7 +275,7 @@ impl Expr {
             Self::Reject(_) => "reject",
             Self::Random { .. } => "numgen",
             Self::CtState { .. } | Self::CtStatus { .. } => "ct",
-            Self::DestinationType { .. } | Self::SourceType { .. } => "fib",
+            Self::DestinationType { .. } | Self::SourceType { .. } | Self::ReversePath { .. } => "fib",
             Self::Counter => "counter",
         }
     }
@@ -377,6 +389,12 @@ impl Expr {
                 a.u32(2, 3);
                 a.u32(3, if matches!(self, Self::SourceType { .. }) { 1 } else { 2 });
             }
+            // NFT_FIB_RESULT_OIF; NFTA_FIB_F_SADDR and NFTA_FIB_F_IIF.
+            Self::ReversePath { to } => {
+                a.u32(1, to.number());
+                a.u32(2, 1);
+                a.u32(3, 1 | 8);
+            }
             _ => {}
         }
     }
@@ -410,6 +428,16 @@ pub fn source(to: u8) -> Expr {
     Expr::Payload { header: Header::Network, offset: 12, len: 4, to: Reg(to) }
 }
 
+/// `ip6 daddr`, 4 registers.
+pub fn destination_v6(to: u8) -> Expr {
+    Expr::Payload { header: Header::Network, offset: 24, len: 16, to: Reg(to) }
+}
+
+/// `ip6 saddr`, 4 registers.
+pub fn source_v6(to: u8) -> Expr {
+    Expr::Payload { header: Header::Network, offset: 8, len: 16, to: Reg(to) }
+}
+
 /// `meta l4proto`.
 pub fn protocol(to: u8) -> Expr {
     Expr::Meta { key: Meta::Protocol, to: Reg(to) }
@@ -428,6 +456,14 @@ pub fn equals(reg: u8, value: &[u8]) -> Expr {
 /// Goes on if a register does not equal these bytes.
 pub fn differs(reg: u8, value: &[u8]) -> Expr {
     Expr::Cmp { reg: Reg(reg), how: Compare::NotEqual, value: value.to_vec() }
+}
+
+/// Goes on if a register is `first`, `last` or between them, byte by byte: numbers in network order.
+pub fn between(reg: u8, first: &[u8], last: &[u8]) -> [Expr; 2] {
+    [
+        Expr::Cmp { reg: Reg(reg), how: Compare::AtLeast, value: first.to_vec() },
+        Expr::Cmp { reg: Reg(reg), how: Compare::AtMost, value: last.to_vec() },
+    ]
 }
 
 /// `register & mask`, in place.

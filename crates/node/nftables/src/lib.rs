@@ -5,6 +5,7 @@
 //!        wanted ─┐
 //!                ├─ diff ─▶ [Change] ─ encode ─▶ one batch ─ socket ─▶ kernel
 //!     last known ┘                                             ◀─ read ─ what is there
+//!     Draft: a wanted table that knows what changed since it was last applied: no comparison of the whole
 //! monitor: somebody else changed a table
 //! survey: what is in a table that somebody else made, for taking some of it away
 //! conntrack: entries of connections that point to what is no longer there
@@ -15,6 +16,7 @@
 
 pub mod conntrack;
 mod diff;
+mod draft;
 mod encode;
 pub mod expr;
 mod model;
@@ -25,6 +27,7 @@ mod socket;
 mod survey;
 
 pub use diff::{Change, diff};
+pub use draft::Draft;
 pub use expr::{Expr, Verdict};
 pub use model::{Base, Chain, ChainType, Data, Family, Hook, Rule, Set, Table, Type, join};
 pub use monitor::Monitor;

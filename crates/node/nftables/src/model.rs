@@ -18,7 +18,7 @@ pub enum Family {
 
 impl Family {
     /// `NFPROTO_*`.
-    pub(crate) fn number(self) -> u8 {
+    pub fn number(self) -> u8 {
         match self {
             Self::Inet => 1,
             Self::Ip => 2,

@@ -1,6 +1,6 @@
 //! Reads the apply schema (`applyconfigurations/internal/internal.go`): list relations, map keys, defaults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -72,10 +72,24 @@ fn short(name: &str) -> String {
     name.to_owned()
 }
 
-/// Adds the facts to the types.
+/// The types that are owned as a whole.
+pub fn atomic(schema: &Schema) -> BTreeSet<String> {
+    let whole =
+        |facts: &BTreeMap<String, Applied>| facts.get("").is_some_and(|f| f.relation.as_deref() == Some("atomic"));
+    schema.iter().filter(|(_, facts)| whole(facts)).map(|(name, _)| name.clone()).collect()
+}
+
+/// Adds the facts to the types. An inlined type is known by its parents alone.
 pub fn join(types: &mut Types, schema: &Schema) {
+    let mut parents: BTreeMap<String, String> = BTreeMap::new();
+    for (name, fields) in types.iter() {
+        for field in fields.iter().filter(|f| f.inline) {
+            parents.entry(field.ty.clone()).or_insert_with(|| name.clone());
+        }
+    }
     for (name, fields) in types.iter_mut() {
-        let Some(applied) = schema.get(name) else { continue };
+        let known = schema.get(name).or_else(|| schema.get(parents.get(name)?));
+        let Some(applied) = known else { continue };
         for field in fields.iter_mut() {
             let Some(facts) = applied.get(&field.json) else { continue };
             field.list = match facts.relation.as_deref() {

@@ -76,7 +76,7 @@ pub fn generate(from: &Path, version: &str, out: &Path) -> Result<()> {
     apply::join(&mut types, &applied);
     let kinds = kinds(&types);
     let kept = reachable(&types, kinds.iter().map(|k| k.3.clone()));
-    let text = render(version, &types, &kinds, &kept)?;
+    let text = render(version, &types, &kinds, &kept, &apply::atomic(&applied))?;
     std::fs::create_dir_all(out.parent().unwrap_or(Path::new(".")))?;
     std::fs::write(out, &text).with_context(|| format!("write {}", out.display()))?;
     println!("{}: {} types, {} kinds, {} bytes", out.display(), kept.len(), kinds.len(), text.len());
@@ -165,18 +165,22 @@ fn render(
     types: &Types,
     kinds: &[(String, String, String, String)],
     kept: &BTreeSet<String>,
+    atomic: &BTreeSet<String>,
 ) -> Result<String> {
     let quote = |s: &str| serde_json::to_string(s);
     let mut text = String::from("{\n");
     text.push_str(&format!(
         "\"provenance\": {},\n\"kinds\": [\n",
         quote(&format!(
-            "Facts (names, numbers, types, list keys, patch markers, defaults) taken from k8s.io/api, k8s.io/apimachinery and \
+            "Facts (names, numbers, types, list keys, atomic types, patch markers, defaults) taken from k8s.io/api, k8s.io/apimachinery and \
              k8s.io/client-go {version} by `cargo xtask schema`; no prose and no code. Those are Apache-2.0, The Kubernetes Authors."
         ))?
     ));
     let lines: Vec<String> = kinds.iter().map(|(g, v, k, t)| format!("[\"{g}\",\"{v}\",\"{k}\",\"{t}\"]")).collect();
     text.push_str(&lines.join(",\n"));
+    text.push_str("\n],\n\"atomic\": [\n");
+    let whole: Vec<String> = atomic.intersection(kept).map(|name| quote(name)).collect::<Result<_, _>>()?;
+    text.push_str(&whole.join(",\n"));
     text.push_str("\n],\n\"types\": {\n");
     let mut lines = Vec::new();
     for name in kept {

@@ -1,6 +1,6 @@
 //! RFC 6902, with bounds: copies multiply an object's size and depth, so both are watched.
 
-use json_patch::{Patch, PatchOperation};
+use json_patch::{Patch, PatchErrorKind, PatchOperation};
 use serde_json::Value;
 
 use crate::decode::{MAX_DEPTH, depth};
@@ -22,6 +22,9 @@ pub enum JsonProblem {
     /// An operation is malformed, or cannot be done.
     #[error("{0}")]
     Failed(String),
+    /// A `test` of it found another value.
+    #[error("{0}")]
+    TestFailed(String),
 }
 
 /// Applies a JSON patch. After an error `target` is of no use.
@@ -38,8 +41,10 @@ pub fn json(target: &mut Value, patch: &Value) -> Result<(), JsonProblem> {
     let mut bounds = Bounds { copied: 0, depth: depth(target) };
     for operation in &patch.0 {
         bounds.check(target, operation)?;
-        json_patch::patch_unsafe(target, std::slice::from_ref(operation))
-            .map_err(|e| JsonProblem::Failed(e.to_string()))?;
+        json_patch::patch_unsafe(target, std::slice::from_ref(operation)).map_err(|e| match e.kind {
+            PatchErrorKind::TestFailed => JsonProblem::TestFailed(e.to_string()),
+            _ => JsonProblem::Failed(e.to_string()),
+        })?;
     }
     Ok(())
 }
@@ -107,7 +112,7 @@ mod tests {
             (json!(["x"]), "NoPatch"),
             (json!([{"op": "frob", "path": "/a"}]), "Failed"),
             (json!([{"op": "remove", "path": "/none"}]), "Failed"),
-            (json!([{"op": "test", "path": "/a", "value": 2}]), "Failed"),
+            (json!([{"op": "test", "path": "/a", "value": 2}]), "TestFailed"),
         ] {
             let problem = super::json(&mut json!({"a": 1}), &patch).unwrap_err();
             assert!(format!("{problem:?}").starts_with(want), "{patch}: {problem:?}");

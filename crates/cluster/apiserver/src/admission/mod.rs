@@ -1,12 +1,16 @@
 //! Admission: what the cluster wants of objects beyond their own rules. Mutating plugins first, then validating ones.
 
+mod claim_resize;
+pub mod conditions;
 mod defaults;
 mod limits;
 mod namespace;
 mod node_restriction;
 mod pod_security;
 mod pods;
+pub mod policy;
 pub mod quota;
+mod rounds;
 mod service_account;
 pub mod webhook;
 
@@ -15,6 +19,7 @@ use serde_json::Value;
 
 use crate::authz::escalation;
 use crate::registry::Request;
+pub use namespace::Deleted as DeletedNamespaces;
 
 /// What is being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +58,10 @@ impl Attributes<'_> {
         self.request.server.options.has_plugin(plugin)
     }
 
-    /// The mutating plugins, webhooks last; whether webhooks changed the object.
+    /// The mutating plugins, policies and webhooks last; whether policies or webhooks changed the object.
     pub async fn mutate(&self, object: &mut Value) -> Result<bool, ApiError> {
         self.mutate_built_in(object).await?;
-        webhook::mutate(self, object).await
+        rounds::mutate(self, object).await
     }
 
     /// The mutating plugins that are part of the server, in upstream's order.
@@ -103,6 +108,9 @@ impl Attributes<'_> {
         if self.has("LimitRanger") {
             limits::check(self, object)?;
         }
+        if self.has("PersistentVolumeClaimResize") {
+            claim_resize::check(self, object)?;
+        }
         if self.has("NodeRestriction") {
             node_restriction::check(self, object)?;
         }
@@ -112,6 +120,9 @@ impl Attributes<'_> {
         if self.operation != Operation::Delete {
             escalation::check(self.request, object, self.old).await?;
             defaults::signers(self, object).await?;
+        }
+        if self.has("ValidatingAdmissionPolicy") {
+            policy::check(self, object).await?;
         }
         webhook::validate(self, object).await?;
         // The last of all: what is charged here should not be refused by another.

@@ -18,6 +18,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
+use super::metrics;
+
 /// Lines on their way to the thread; whoever has another one waits.
 const QUEUE: usize = 1000;
 
@@ -73,6 +75,7 @@ impl Log {
             while let Some(line) = queue.blocking_recv() {
                 let result = target.write(&line.text);
                 if let Err(error) = &result {
+                    metrics::lost();
                     tracing::error!(error = format!("{error:#}"), "an audit event is lost");
                 }
                 if let Some(written) = line.written {
@@ -86,6 +89,7 @@ impl Log {
 
     /// Appends an event and waits until it is written; whether it was.
     pub async fn line(&self, event: &Value) -> bool {
+        metrics::event();
         let (written, done) = oneshot::channel();
         let line = Line { text: text(event), written: Some(written) };
         let Some(lines) = &self.lines else { return false };
@@ -95,6 +99,7 @@ impl Log {
     /// Appends an event for somebody who cannot wait. When the log is behind, a task waits in their place.
     pub fn line_later(self: Arc<Self>, event: &Value) {
         let Some(lines) = &self.lines else { return };
+        metrics::event();
         match lines.try_send(Line { text: text(event), written: None }) {
             Ok(()) => {}
             Err(TrySendError::Full(line)) => match Handle::try_current() {
@@ -103,17 +108,17 @@ impl Log {
                         if let Some(lines) = &self.lines
                             && lines.send(line).await.is_err()
                         {
-                            tracing::error!("an audit event is lost: the log's thread has ended");
+                            ended();
                         }
                     });
                 }
                 Err(_) => {
                     if lines.blocking_send(line).is_err() {
-                        tracing::error!("an audit event is lost: the log's thread has ended");
+                        ended();
                     }
                 }
             },
-            Err(TrySendError::Closed(_)) => tracing::error!("an audit event is lost: the log's thread has ended"),
+            Err(TrySendError::Closed(_)) => ended(),
         }
     }
 }
@@ -127,6 +132,12 @@ impl Drop for Log {
             tracing::error!("the audit log's thread panicked");
         }
     }
+}
+
+/// An event is lost with the thread.
+fn ended() {
+    metrics::lost();
+    tracing::error!("an audit event is lost: the log's thread has ended");
 }
 
 fn text(event: &Value) -> Vec<u8> {
@@ -197,5 +208,49 @@ impl Writer {
                 tracing::warn!(%error, path = %path.display(), "remove an old audit log");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use serde_json::json;
+
+    fn files(dir: &Path) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+        files.sort();
+        files
+    }
+
+    #[tokio::test]
+    async fn files_are_rotated_and_old_ones_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.log");
+        // A line has some 20 bytes: two of them in a file.
+        let rotation = Rotation { max_size: 45, max_backups: 2, max_age: None };
+        let log = Log::open(&path, rotation).unwrap();
+        for number in 0..10 {
+            assert!(log.line(&json!({"number": 1000 + number})).await);
+            // Files are told apart by their milliseconds.
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        drop(log);
+        let all = files(dir.path());
+        assert_eq!(all.len(), 3, "{all:?}");
+        let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap().replace('\n', " ");
+        let text: Vec<String> = all.iter().map(read).collect();
+        let lines = |numbers: [u32; 2]| numbers.map(|n| format!("{{\"number\":{n}}} ")).concat();
+        assert_eq!(text, [lines([1004, 1005]), lines([1006, 1007]), lines([1008, 1009])], "the newest stay");
+        for file in &all {
+            assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{file:?}");
+        }
+        // What is there counts after a restart, and what is too old goes.
+        let log = Log::open(&path, Rotation { max_age: Some(Duration::ZERO), ..rotation }).unwrap();
+        assert!(log.line(&json!({"number": 1010})).await);
+        drop(log);
+        assert_eq!(files(dir.path()), std::slice::from_ref(&path));
+        assert_eq!(read(&path), "{\"number\":1010} ");
     }
 }

@@ -100,6 +100,11 @@ pub async fn authenticate(
             .map(|(user, _)| user)
             .ok_or_else(ApiError::unauthorized);
     }
+    // A certificate that no authority of clients vouches for is an attempt that failed, and no request without
+    // credentials (`union.NewFailOnError`): a front proxy's without headers, or one under a name that is not allowed.
+    if connection.certificates.first().is_some_and(|leaf| !server.trust.is_client(leaf, &connection.certificates)) {
+        return Err(ApiError::unauthorized());
+    }
     server.anonymous.user(path).ok_or_else(ApiError::unauthorized)
 }
 

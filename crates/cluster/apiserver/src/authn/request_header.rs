@@ -28,6 +28,7 @@ pub fn user(server: &Server, connection: &Connection, headers: &HeaderMap) -> Op
         groups.extend(headers.get_all(group_header.as_str()).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned));
     }
     let mut user = User::authenticated(name, groups);
+    user.uid = header(&options.requestheader_uid_headers).unwrap_or_default();
     for prefix in &options.requestheader_extra_headers_prefix {
         let prefix = prefix.to_lowercase();
         for (key, value) in headers {

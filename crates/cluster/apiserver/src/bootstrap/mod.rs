@@ -4,6 +4,7 @@
 //! error.
 
 mod endpoints;
+mod flow;
 mod objects;
 mod rbac;
 
@@ -36,12 +37,14 @@ pub fn start(server: &Arc<Server>) {
             until_done(&server, "make the system priority classes", &classes, objects::priority_classes),
         );
         let done = AtomicBool::new(false);
+        until_done(&server, "make the objects of priority and fairness", &done, flow::ensure).await;
+        let done = AtomicBool::new(false);
         until_done(&server, "make the default service", &done, objects::default_service).await;
         let done = AtomicBool::new(false);
         until_done(&server, "publish the front proxy's CA", &done, objects::authentication_config).await;
         server.bootstrapped.send_replace(true);
         tracing::info!("bootstrap objects are there");
-        tokio::join!(endpoints::run(&server), sweep(&server), rbac::aggregate(&server));
+        tokio::join!(endpoints::run(&server), sweep(&server), rbac::aggregate(&server), flow::follow(&server));
     });
 }
 

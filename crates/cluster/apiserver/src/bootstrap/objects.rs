@@ -1,6 +1,7 @@
 //! Single objects that are there from the start.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -9,7 +10,11 @@ use kinit_apimachinery::time;
 use kinit_storage::{Error as StoreError, Updated};
 use serde_json::{Value, json};
 
+use crate::registry::ownership::record_own;
 use crate::server::Server;
+
+/// A cache is behind etcd by milliseconds.
+const SEEN: Duration = Duration::from_secs(5);
 
 /// Makes an object if it is not there; whether it was made.
 pub async fn ensure(server: &Server, prefix: &str, mut object: Value) -> Result<bool> {
@@ -24,11 +29,24 @@ pub async fn ensure(server: &Server, prefix: &str, mut object: Value) -> Result<
         meta.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
         meta.insert("creationTimestamp".into(), time::format(Timestamp::now()).into());
     }
-    match server.store.create(prefix, &key, &object, None).await {
-        Ok(_) => Ok(true),
-        Err(StoreError::Exists) => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("create {prefix}{key}")),
-    }
+    record_own(&mut object, None, "");
+    let made = match server.store.create(prefix, &key, &object, None).await {
+        Ok(_) => true,
+        Err(StoreError::Exists) => false,
+        Err(error) => return Err(error).with_context(|| format!("create {prefix}{key}")),
+    };
+    in_cache(server, prefix, &key).await;
+    Ok(made)
+}
+
+/// Waits until the cache has an object that was made: requests are judged by what the caches have, and a server that
+/// says that it is ready knows its own roles.
+async fn in_cache(server: &Server, prefix: &str, key: &str) {
+    let Some(cache) = server.store.cache(prefix) else { return };
+    let mut changes = cache.changes();
+    let seen = async { while cache.get(key).is_none() && changes.changed().await.is_ok() {} };
+    // One that somebody has deleted meanwhile does not come.
+    tokio::time::timeout(SEEN, seen).await.unwrap_or_default();
 }
 
 /// Changes an object until `change` says it is as it should be.
@@ -36,10 +54,12 @@ pub async fn settle(server: &Server, prefix: &str, key: &str, change: impl Fn(&m
     let mut current = server.store.get(prefix, key).await?;
     for _ in 0..8 {
         let Some(entry) = current else { return Ok(()) };
-        let mut value = entry.value();
+        let old = entry.value();
+        let mut value = old.clone();
         if !change(&mut value) {
             return Ok(());
         }
+        record_own(&mut value, Some(&old), "");
         match server.store.update(prefix, key, entry.revision, &value, None).await? {
             Updated::Done(_) => return Ok(()),
             Updated::Changed(now) => current = now,
@@ -126,7 +146,12 @@ pub async fn authentication_config(server: &Arc<Server>) -> Result<()> {
             ("requestheader-username-headers", &options.requestheader_username_headers),
             ("requestheader-group-headers", &options.requestheader_group_headers),
             ("requestheader-extra-headers-prefix", &options.requestheader_extra_headers_prefix),
+            ("requestheader-uid-headers", &options.requestheader_uid_headers),
         ] {
+            // The newest of them: extension servers that do not know it are not shown an empty one.
+            if key == "requestheader-uid-headers" && list.is_empty() {
+                continue;
+            }
             data.insert(key.into(), json!(list).to_string().into());
         }
     }

@@ -174,7 +174,5 @@ pub fn unregistered(kind: &str, api_version: &str) -> String {
 
 /// Parses YAML into a JSON value; the error is one line.
 pub fn yaml(body: &[u8]) -> Result<Value, String> {
-    let text = std::str::from_utf8(body).map_err(|_| "invalid UTF-8".to_owned())?;
-    serde_saphyr::from_str(text)
-        .map_err(|e| e.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned())
+    super::yaml::parse(body)
 }

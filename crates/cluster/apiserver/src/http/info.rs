@@ -28,6 +28,8 @@ pub struct RequestInfo {
     pub path: String,
     /// `fieldSelector` of a list or watch.
     pub field_selector: String,
+    /// The label selector of a list or watch.
+    pub label_selector: String,
     /// Whether the path names the object (and not only a field selector).
     pub named: bool,
     /// Whether the path is below a namespace (and not the namespace's own).
@@ -118,6 +120,7 @@ impl RequestInfo {
         info.verb = if info.watch_path { "watch" } else { resource_verb(method, &info.name, query) };
         if matches!(info.verb, "list" | "watch" | "deletecollection") {
             info.field_selector = query_value(query, "fieldSelector").unwrap_or_default();
+            info.label_selector = query_value(query, "labelSelector").unwrap_or_default();
         }
         if info.name.is_empty()
             && matches!(info.verb, "list" | "watch")

@@ -4,6 +4,7 @@ pub mod body;
 pub mod info;
 pub mod negotiate;
 pub mod respond;
+pub mod yaml;
 
 pub use body::read_limited;
 pub use info::RequestInfo;

@@ -21,6 +21,7 @@ use kinit_component_base::Shutdown;
 use kinit_component_base::tls::{ReloadingCert, read_roots};
 use kinit_streaming::handshake;
 
+pub(crate) use self::connect::OneCert;
 use self::rewrite::{Links, Rewriter};
 use crate::admission::webhook::connect;
 use crate::audit::Tunnel;
@@ -138,10 +139,12 @@ fn to_root(request: &Request, http: &HttpRequest<Incoming>) -> Option<ApiRespons
     Some(answer)
 }
 
-const HOP: [&str; 6] =
+/// Headers of one connection, which are not passed on.
+pub(crate) const HOP: [&str; 6] =
     ["keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"];
 
-fn forwarded_headers(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
+/// The headers of a request that are passed on: no proof of who sent it, nothing of its own connection.
+pub(crate) fn forwarded_headers(headers: &HeaderMap, upgrade: bool) -> HeaderMap {
     let mut out = HeaderMap::new();
     for (name, value) in headers {
         let text = name.as_str();
@@ -252,7 +255,7 @@ fn relayed(body: Incoming, rewriter: Option<Rewriter>) -> Body {
 }
 
 /// Carries bytes between two upgraded connections until either ends.
-fn join(client: OnUpgrade, server: OnUpgrade, shutdown: Shutdown) -> Tunnel {
+pub(crate) fn join(client: OnUpgrade, server: OnUpgrade, shutdown: Shutdown) -> Tunnel {
     let (tunnel, open) = Tunnel::open();
     tokio::spawn(async move {
         let _open = open;

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use sha2::Digest;
 
 use crate::http::{ApiResponse, respond};
-use crate::resources::{Registry, Served};
+use crate::resources::Descriptor;
 
 /// One document.
 #[derive(Debug)]
@@ -27,11 +27,19 @@ pub struct Published {
 }
 
 impl Published {
-    fn new(text: &[u8]) -> std::io::Result<Self> {
+    /// Compresses a document.
+    pub fn new(text: &[u8]) -> std::io::Result<Self> {
         let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
         encoder.write_all(text)?;
         let hash = hex::encode_upper(&sha2::Sha256::digest(text)[..16]);
         Ok(Self { gzip: encoder.finish()?.into(), hash })
+    }
+
+    /// The document.
+    pub fn text(&self) -> std::io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        GzDecoder::new(self.gzip.as_ref()).read_to_end(&mut text)?;
+        Ok(text)
     }
 
     /// The answer for a client with these headers; 304 when it has the document.
@@ -45,9 +53,7 @@ impl Published {
             response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             response
         } else {
-            let mut text = Vec::new();
-            let read = GzDecoder::new(self.gzip.as_ref()).read_to_end(&mut text);
-            read.map_err(|e| ApiError::internal(format!("decompress the document: {e}")))?;
+            let text = self.text().map_err(|e| ApiError::internal(format!("decompress the document: {e}")))?;
             respond::bytes(200, content_type, text)
         };
         response.headers_mut().insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
@@ -58,48 +64,55 @@ impl Published {
     }
 }
 
-/// The documents made so far for what is served.
+/// The documents made so far, each with the resources it tells of: one that changes makes no others anew.
 #[derive(Default)]
-pub struct Documents(Mutex<Made>);
+pub struct Documents(Mutex<HashMap<String, Made>>);
 
-#[derive(Default)]
 struct Made {
-    of: Option<Arc<Served>>,
-    documents: HashMap<String, Arc<Published>>,
+    of: Vec<Arc<Descriptor>>,
+    document: Arc<Published>,
 }
 
 impl Documents {
-    /// A document by its name, made by `make` if it was not yet, or what is served has changed.
+    /// A document about these resources by its name, made by `make` if it was not yet, or they have changed.
     pub fn get(
         &self,
-        registry: &Registry,
+        of: Vec<Arc<Descriptor>>,
         name: &str,
         make: impl FnOnce() -> Vec<u8>,
     ) -> Result<Arc<Published>, ApiError> {
-        let served = registry.served();
         // Made under the lock: whoever wants the same document meanwhile waits for it.
         let mut made = self.0.lock();
-        if !made.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, &served)) {
-            *made = Made { of: Some(served), documents: HashMap::new() };
-        }
-        if let Some(document) = made.documents.get(name) {
-            return Ok(document.clone());
+        let same = |known: &[Arc<Descriptor>]| {
+            known.len() == of.len() && known.iter().zip(&of).all(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        if let Some(known) = made.get(name).filter(|known| same(&known.of)) {
+            return Ok(known.document.clone());
         }
         let document = Published::new(&make()).map_err(|e| ApiError::internal(format!("compress {name}: {e}")))?;
-        Ok(made.documents.entry(name.to_owned()).or_insert(Arc::new(document)).clone())
+        let document = Arc::new(document);
+        made.insert(name.to_owned(), Made { of, document: document.clone() });
+        Ok(document)
+    }
+
+    /// Forgets the documents that are not wanted any more.
+    pub fn retain(&self, wanted: impl Fn(&str) -> bool) {
+        self.0.lock().retain(|name, _| wanted(name));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resources::Registry;
 
     #[test]
     fn a_document_is_made_once() {
         let (documents, registry) = (Documents::default(), Registry::builtin());
+        let all = || registry.all();
         let mut made = 0;
         for _ in 0..3 {
-            let document = documents.get(&registry, "a", || {
+            let document = documents.get(all(), "a", || {
                 made += 1;
                 b"{}".to_vec()
             });
@@ -107,11 +120,10 @@ mod tests {
         }
         assert_eq!(made, 1);
         // Another table of what is served makes it anew.
-        documents.get(&Registry::builtin(), "a", || b"[]".to_vec()).unwrap();
-        assert_eq!(
-            documents.get(&Registry::builtin(), "a", || b"x".to_vec()).unwrap().hash,
-            Published::new(b"x").unwrap().hash
-        );
+        documents.get(Registry::builtin().all(), "a", || b"[]".to_vec()).unwrap();
+        assert_eq!(documents.get(all(), "a", || b"x".to_vec()).unwrap().hash, Published::new(b"x").unwrap().hash);
+        documents.retain(|name| name != "a");
+        assert_eq!(documents.get(all(), "a", || b"y".to_vec()).unwrap().hash, Published::new(b"y").unwrap().hash);
     }
 
     #[test]

@@ -12,7 +12,8 @@ use kinit_component_base::version::GIT_VERSION;
 use prost::Message;
 use serde_json::{Map, Value, json};
 
-use super::{INT_OR_STRING, QUANTITY, document, group_versions};
+use super::{INT_OR_STRING, QUANTITY, built_in_schemas, custom, group_versions};
+use crate::aggregation::documents;
 use crate::http::ApiResponse;
 use crate::server::Server;
 
@@ -22,11 +23,16 @@ const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protob
 /// Answers `/openapi/v2`.
 pub(crate) fn handle(server: &Server, headers: &HeaderMap) -> Result<ApiResponse, ApiError> {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    // Made anew when the document of an extension server is another.
+    let remote = server.aggregator.documents_by_group_version();
+    let marks: Vec<&str> = remote.iter().map(|(.., document)| document.hash.as_str()).collect();
+    let name = |form: &str| format!("{form} {}", marks.join(" "));
+    server.documents.retain(|known| !known.starts_with("v2") || [name("v2"), name("v2.pb")].iter().any(|n| n == known));
     if accept.replace('@', ".").contains(PROTOBUF) {
-        let document = server.documents.get(&server.registry, "v2.pb", || encode(&definitions(server)))?;
+        let document = server.documents.get(server.registry.all(), &name("v2.pb"), || encode(&definitions(server)))?;
         return document.answer(PROTOBUF, headers);
     }
-    let document = server.documents.get(&server.registry, "v2", || {
+    let document = server.documents.get(server.registry.all(), &name("v2"), || {
         let info = json!({"title": "Kubernetes", "version": GIT_VERSION});
         let document = json!({"swagger": "2.0", "info": info, "paths": {}, "definitions": definitions(server)});
         document.to_string().into_bytes()
@@ -36,10 +42,19 @@ pub(crate) fn handle(server: &Server, headers: &HeaderMap) -> Result<ApiResponse
 
 fn definitions(server: &Server) -> Map<String, Value> {
     let mut all = Map::new();
+    let served = server.registry.all();
     for (group, version) in group_versions(server) {
-        let mut document = document(server, &group, &version);
-        if let Some(Value::Object(schemas)) = document.pointer_mut("/components/schemas").map(Value::take) {
+        let of: Vec<_> = served.iter().filter(|d| d.group == group && d.version == version).cloned().collect();
+        if of.iter().any(|d| d.custom.is_none()) {
+            let schemas = built_in_schemas(&of, &group, &version);
             all.extend(schemas.into_iter().map(|(name, schema)| (name.clone(), definition(&name, schema))));
+        }
+    }
+    all.extend(served.iter().flat_map(|desc| custom::schemas(desc, custom::Form::V2)));
+    // What is known already stays as it is: an extension server has no say in it.
+    for (group, version, document) in server.aggregator.documents_by_group_version() {
+        for (name, schema) in documents::schemas(&document, &group, &version) {
+            all.entry(name).or_insert_with(|| downgrade(schema));
         }
     }
     all.sort_keys();

@@ -1,14 +1,16 @@
 //! Bodies of writes into objects that fit their type.
 
 use kinit_apimachinery::ApiError;
+use kinit_apimachinery::decode as text;
+use kinit_apimachinery::meta::Meta;
 use kinit_apimachinery::schema::schema;
 use kinit_apimachinery::status::FieldErrors;
-use kinit_apimachinery::{check, decode as text};
+use kinit_apimachinery::typed::Typed;
 use serde_json::{Value, json};
 
 use super::Request;
 use super::options::{FieldValidation, field_validation};
-use crate::http::body;
+use crate::http::{body, yaml};
 use crate::resources::descriptor::api_version;
 
 /// The kind a body should be of.
@@ -19,8 +21,8 @@ pub struct Wanted<'a> {
     pub version: &'a str,
     /// Kind.
     pub kind: &'a str,
-    /// Its schema; `None` takes anything.
-    pub ty: Option<usize>,
+    /// What is known of its fields.
+    pub ty: Typed,
 }
 
 impl<'a> Wanted<'a> {
@@ -28,9 +30,9 @@ impl<'a> Wanted<'a> {
     pub fn of(request: &'a Request) -> Self {
         let desc = &request.desc;
         if let Some((group, version, kind)) = desc.sub(&request.info.subresource).and_then(|s| s.gvk) {
-            return Self { group, version, kind, ty: schema().by_kind(group, version, kind) };
+            return Self { group, version, kind, ty: Typed::of_kind(group, version, kind) };
         }
-        Self { group: &desc.group, version: &desc.version, kind: &desc.kind, ty: desc.ty }
+        Self { group: &desc.group, version: &desc.version, kind: &desc.kind, ty: desc.ty.clone() }
     }
 }
 
@@ -43,6 +45,23 @@ pub fn object(request: &Request, raw: &[u8], wanted: &Wanted<'_>) -> Result<Valu
     check_kind(&mut value, wanted)?;
     conform(request, &mut value, wanted, decoded.duplicates)?;
     Ok(value)
+}
+
+/// Takes keys that an applied document has twice as the request says.
+pub fn repeated(request: &Request, raw: &[u8]) -> Result<(), ApiError> {
+    let strictness = field_validation(request);
+    let repeated = if strictness == FieldValidation::Ignore { Vec::new() } else { yaml::repeated(raw) };
+    if repeated.is_empty() {
+        return Ok(());
+    }
+    let text = format!("error converting YAML to JSON: yaml: unmarshal errors:\n  {}", repeated.join("\n  "));
+    match strictness {
+        FieldValidation::Strict => Err(ApiError::bad_request(format!("error strict decoding YAML: {text}"))),
+        _ => {
+            request.warn(text);
+            Ok(())
+        }
+    }
 }
 
 /// Fits a value to its type, taking unknown fields as the request says; 400 for what does not fit.
@@ -79,13 +98,7 @@ fn fit(request: &Request, value: &mut Value, wanted: &Wanted<'_>, duplicates: Ve
         return Err("exceeded max depth".into());
     }
     let mut unknown = Vec::new();
-    match wanted.ty {
-        Some(ty) => check::conform(value, ty, &mut unknown)?,
-        None if value.get("metadata").is_some_and(|m| !m.is_object() && !m.is_null()) => {
-            return Err("metadata is not an object".into());
-        }
-        None => {}
-    }
+    wanted.ty.conform(value, &mut unknown)?;
     let complaints: Vec<String> = unknown
         .into_iter()
         .map(|path| format!("unknown field \"{path}\""))
@@ -111,9 +124,14 @@ fn check_kind(value: &mut Value, wanted: &Wanted<'_>) -> Result<(), ApiError> {
         text => text.to_owned(),
     };
     let (kind, given_version) = (given("kind", wanted.kind), given("apiVersion", &expected));
+    if kind != wanted.kind && matches!(wanted.ty, Typed::Custom(_)) {
+        let mut errors = FieldErrors::default();
+        errors.invalid("kind", &kind.into(), &format!("must be {}", wanted.kind));
+        return errors.into_result(wanted.group, wanted.kind, value.name());
+    }
     if kind != wanted.kind || given_version != expected {
         let (group, version) = given_version.split_once('/').unwrap_or(("", &given_version));
-        let cause = if schema().by_kind(group, version, &kind).is_none() {
+        let cause = if !matches!(wanted.ty, Typed::Custom(_)) && schema().by_kind(group, version, &kind).is_none() {
             body::unregistered(&kind, &given_version)
         } else if internal(group) == internal(wanted.group) && kind == wanted.kind {
             return Err(ApiError::bad_request(format!(

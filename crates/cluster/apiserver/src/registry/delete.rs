@@ -12,6 +12,7 @@ use super::options::{DeleteOptions, delete_options};
 use super::{Request, present};
 use crate::admission::{Attributes, Operation};
 use crate::http::{ApiResponse, respond};
+use crate::resources::Descriptor;
 use crate::strategy::Dependents;
 
 const ORPHAN: &str = "orphan";
@@ -33,7 +34,7 @@ pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiEr
     let desc = &request.desc;
     Ok(match one(request, &options, &request.info.namespace, &request.info.name).await? {
         Outcome::Marked(object) => present::object(request, 200, object),
-        Outcome::Gone(object) if desc.strategy.return_deleted => present::object(request, 200, object),
+        Outcome::Gone(object) if desc.strategy.traits().return_deleted => present::object(request, 200, object),
         Outcome::Gone(object) => {
             respond::json(200, &status::deleted(&desc.group, &desc.plural, object.name(), object.uid()))
         }
@@ -50,6 +51,9 @@ pub async fn collection(request: &Request, body: Bytes) -> Result<ApiResponse, A
     let (entries, revision) = selected(request, &filter, &within)?;
     let mut items = Vec::with_capacity(entries.len());
     for entry in entries {
+        if !filter.passes(&request.desc, &entry).await? {
+            continue;
+        }
         match one(request, &options, entry.namespace(), entry.name()).await {
             Ok(Outcome::Gone(object) | Outcome::Marked(object)) => items.push(object),
             // Somebody else deleted it first: what was wanted.
@@ -57,7 +61,7 @@ pub async fn collection(request: &Request, body: Bytes) -> Result<ApiResponse, A
             Err(error) => return Err(error),
         }
     }
-    let list = json!({"kind": format!("{}List", request.desc.kind), "apiVersion": request.desc.api_version(),
+    let list = json!({"kind": request.desc.list_kind(), "apiVersion": request.desc.api_version(),
         "metadata": {"resourceVersion": revision.to_string()}, "items": items});
     Ok(respond::document(200, &list, request.accepted.yaml))
 }
@@ -69,7 +73,7 @@ pub async fn one(request: &Request, options: &DeleteOptions, namespace: &str, na
     let key = desc.key(namespace, name);
     let missing = || ApiError::not_found(&desc.group, &desc.plural, name);
     let read = async || store.get(&desc.prefix, &key).await.map_err(|e| super::storage_error(e, desc, name));
-    let mut current = cached(request, options, &key, name);
+    let mut current = cached(request, options, &key, name).await;
     let mut from_cache = current.is_some();
     if !from_cache {
         current = read().await?;
@@ -77,7 +81,7 @@ pub async fn one(request: &Request, options: &DeleteOptions, namespace: &str, na
     let mut admitted = false;
     for _ in 0..ATTEMPTS {
         let entry = current.ok_or_else(missing)?;
-        let old = desc.shown(entry.value());
+        let old = desc.shown(entry.value()).await?;
         preconditions(request, options, &old, name)?;
         if !admitted {
             let attributes = Attributes {
@@ -96,19 +100,18 @@ pub async fn one(request: &Request, options: &DeleteOptions, namespace: &str, na
                 Err(error) => return Err(error),
             }
         }
-        let policy = policy(options, &old, desc.strategy.dependents);
-        let plan = plan(desc.kind.as_str(), &old, options, policy, name)?;
+        let policy = policy(options, &old, desc.strategy.traits().dependents);
+        let plan = plan(desc, &old, options, policy, name)?;
         if options.dry_run {
-            return Ok(match plan {
-                Plan::Remove => Outcome::Gone(old),
-                Plan::Keep => Outcome::Marked(old),
-                Plan::Mark(new) => Outcome::Marked(new),
-            });
+            return Ok(plan.tried(old));
         }
         let result = match &plan {
             Plan::Keep => return Ok(Outcome::Marked(old)),
             Plan::Remove => store.delete(&desc.prefix, &key, entry.revision).await,
-            Plan::Mark(new) => store.update(&desc.prefix, &key, entry.revision, &desc.stored(new.clone()), None).await,
+            Plan::Mark(new) => {
+                let stored = desc.stored(new.clone()).await?;
+                store.update(&desc.prefix, &key, entry.revision, &stored, None).await
+            }
         };
         match (result.map_err(|e| super::storage_error(e, desc, name))?, plan) {
             (Updated::Done(revision), Plan::Mark(new)) => {
@@ -126,22 +129,22 @@ pub async fn one(request: &Request, options: &DeleteOptions, namespace: &str, na
 
 /// The object as the cache has it, when a delete of that is a write: etcd refuses the write should the object have
 /// changed, so no read has to come before it. What is answered without a write is answered from etcd.
-fn cached(request: &Request, options: &DeleteOptions, key: &str, name: &str) -> Option<Entry> {
+async fn cached(request: &Request, options: &DeleteOptions, key: &str, name: &str) -> Option<Entry> {
     if options.dry_run {
         return None;
     }
     let desc = &request.desc;
     let entry = request.server.store.cache(&desc.prefix)?.get(key)?;
-    let old = desc.shown(entry.value());
+    let old = desc.shown(entry.value()).await.ok()?;
     preconditions(request, options, &old, name).ok()?;
-    let policy = policy(options, &old, desc.strategy.dependents);
-    let writes = matches!(plan(&desc.kind, &old, options, policy, name), Ok(Plan::Remove | Plan::Mark(_)));
+    let policy = policy(options, &old, desc.strategy.traits().dependents);
+    let writes = matches!(plan(desc, &old, options, policy, name), Ok(Plan::Remove | Plan::Mark(_)));
     writes.then(|| (*entry).clone())
 }
 
 /// What the kinds of old do by default surprises; upstream says so for Jobs.
 fn warn_of_orphans(request: &Request, options: &DeleteOptions) {
-    if request.desc.kind == "Job" && options.propagation.is_none() {
+    if (request.desc.group.as_str(), request.desc.kind.as_str()) == ("batch", "Job") && options.propagation.is_none() {
         request.warn(
             "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or \
              set propagationPolicy=Orphan to suppress this warning",
@@ -185,9 +188,43 @@ enum Plan {
     Keep,
 }
 
-fn plan(kind: &str, old: &Value, options: &DeleteOptions, policy: Option<&str>, name: &str) -> Result<Plan, ApiError> {
-    let mut new = old.clone();
-    let finalizers = finalizers_after(old, policy);
+impl Plan {
+    /// What would become of an object.
+    fn tried(self, old: Value) -> Outcome {
+        match self {
+            Self::Remove => Outcome::Gone(old),
+            Self::Keep => Outcome::Marked(old),
+            Self::Mark(new) => Outcome::Marked(new),
+        }
+    }
+}
+
+fn plan(
+    desc: &Descriptor,
+    old: &Value,
+    options: &DeleteOptions,
+    policy: Option<&str>,
+    name: &str,
+) -> Result<Plan, ApiError> {
+    if old.is_deleting() {
+        return planned(desc.core_kind(), old, old, options, policy, name);
+    }
+    let mut prepared = old.clone();
+    desc.strategy.prepare_delete(&mut prepared);
+    planned(desc.core_kind(), old, &prepared, options, policy, name)
+}
+
+/// What a delete means for an object of this kind of the core group; `prepared` is what it is before it is marked.
+fn planned(
+    kind: &str,
+    old: &Value,
+    prepared: &Value,
+    options: &DeleteOptions,
+    policy: Option<&str>,
+    name: &str,
+) -> Result<Plan, ApiError> {
+    let mut new = prepared.clone();
+    let finalizers = finalizers_after(prepared, policy);
     let finalizers_changed = finalizers != old.finalizers();
     set_finalizers(&mut new, &finalizers);
     if kind == "Namespace" {
@@ -287,6 +324,16 @@ fn namespace_plan(mut new: Value, old: &Value, finalizers: &[String], name: &str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn plan(
+        kind: &str,
+        old: &Value,
+        options: &DeleteOptions,
+        policy: Option<&str>,
+        name: &str,
+    ) -> Result<Plan, ApiError> {
+        planned(kind, old, old, options, policy, name)
+    }
 
     fn options(grace: Option<i64>) -> DeleteOptions {
         DeleteOptions { grace, ..DeleteOptions::default() }

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 
 use super::list_options::list_options;
 use super::{Request, present};
+use crate::definitions::value_at;
 use crate::http::{ApiResponse, View, respond};
+use crate::resources::Descriptor;
 use crate::tables;
 
 /// What of a collection is asked for.
@@ -22,6 +24,8 @@ pub struct Filter {
     pub labels: LabelSelector,
     /// By fields.
     pub fields: FieldSelector,
+    /// By fields that are elsewhere in what is stored: only the object as it is shown tells.
+    pub shown: FieldSelector,
 }
 
 impl Filter {
@@ -34,20 +38,45 @@ impl Filter {
         for (path, _, _) in &fields.0 {
             if !request.desc.selects(path) {
                 // Kinds with fields of their own have words of their own upstream.
-                return Err(ApiError::bad_request(if request.desc.selectable.is_empty() {
-                    format!("\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
-                } else {
-                    format!("field label not supported: {path}")
-                }));
+                return Err(ApiError::bad_request(
+                    if request.desc.selectable.is_empty() && request.desc.custom.is_none() {
+                        format!(
+                            "\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                        )
+                    } else {
+                        format!("field label not supported: {path}")
+                    },
+                ));
             }
         }
         if request.info.named && request.info.verb == "watch" {
             only(&mut fields, &request.info.name)?;
         }
-        Ok(Self { labels, fields })
+        let mut shown = FieldSelector::default();
+        if request.desc.converter.as_ref().is_some_and(|converter| converter.moves_fields()) {
+            (fields.0, shown.0) = fields.0.into_iter().partition(|(path, ..)| path.starts_with("metadata."));
+        }
+        Ok(Self { labels, fields, shown })
     }
 
-    /// Whether an object passes.
+    /// Whether a stored object passes, for a resource that may show it in another form.
+    pub async fn passes(&self, desc: &Descriptor, entry: &Entry) -> Result<bool, ApiError> {
+        if !self.keeps(entry) || self.shown.is_empty() {
+            return Ok(self.keeps(entry));
+        }
+        Ok(self.keeps_shown(&desc.shown(entry.value()).await?))
+    }
+
+    /// Whether an object passes that is in the form it is shown in; the rest was looked at before.
+    fn keeps_shown(&self, object: &Value) -> bool {
+        self.shown.is_empty() || {
+            let values: Vec<(&str, String)> =
+                self.shown.0.iter().map(|(p, ..)| (p.as_str(), value_at(object, p))).collect();
+            self.shown.matches(|path| values.iter().find(|(known, _)| *known == path).map(|(_, value)| value.as_str()))
+        }
+    }
+
+    /// Whether an object passes, as far as what is stored tells.
     pub fn keeps(&self, entry: &Entry) -> bool {
         self.labels.matches(|k| entry.label(k)) && self.fields.matches(|k| entry.field(k))
     }
@@ -82,15 +111,20 @@ pub async fn get(request: &Request) -> Result<ApiResponse, ApiError> {
         _ => server.store.get(&request.desc.prefix, &key).await.map_err(|e| request.storage_error(e))?.map(Arc::new),
     };
     let entry = entry.ok_or_else(|| request.not_found())?;
-    if request.desc.face.is_some() {
-        return Ok(present::object(request, 200, request.desc.shown(entry.value())));
+    if !request.desc.shows(&entry.bytes) {
+        return Ok(present::object(request, 200, request.desc.shown(entry.value()).await?));
     }
     Ok(present::bytes(request, entry.bytes.clone(), || entry.value()))
 }
 
 /// The cache behind the request's resource.
 pub fn cache_of(request: &Request) -> Result<Arc<kinit_storage::Cache>, ApiError> {
-    request.server.store.cache(&request.desc.prefix).ok_or_else(|| ApiError::internal("the resource has no cache"))
+    // A definition may go while a request is on its way.
+    let gone = || match request.desc.custom {
+        Some(_) => ApiError::no_such_path(),
+        None => ApiError::internal("the resource has no cache"),
+    };
+    request.server.store.cache(&request.desc.prefix).ok_or_else(gone)
 }
 
 /// The objects below `within` that pass, and the revision they are of; an error when one there cannot be read, whatever
@@ -122,7 +156,7 @@ struct Picture {
 pub async fn list(request: &Request) -> Result<ApiResponse, ApiError> {
     let filter = Filter::of(request)?;
     let picture = picture(request, &filter).await?;
-    Ok(render(request, picture))
+    render(request, &filter, picture).await
 }
 
 async fn picture(request: &Request, filter: &Filter) -> Result<Picture, ApiError> {
@@ -266,7 +300,7 @@ fn read_token(token: &str, within: &str) -> Result<(u64, String), ApiError> {
     Ok((revision, start.to_owned()))
 }
 
-fn render(request: &Request, picture: Picture) -> ApiResponse {
+async fn render(request: &Request, filter: &Filter, picture: Picture) -> Result<ApiResponse, ApiError> {
     let desc = &request.desc;
     let mut meta = json!({"resourceVersion": picture.revision.to_string()});
     if let Some(next) = &picture.next {
@@ -275,50 +309,56 @@ fn render(request: &Request, picture: Picture) -> ApiResponse {
     if let Some(remaining) = picture.remaining {
         meta["remainingItemCount"] = remaining.into();
     }
-    let objects = || picture.entries.iter().map(|e| desc.shown(e.value()));
-    match request.accepted.view {
+    if request.accepted.view == View::Object
+        && !request.accepted.yaml
+        && filter.shown.is_empty()
+        && picture.entries.iter().all(|e| desc.shows(&e.bytes))
+    {
+        let parts = picture.entries.iter().map(|e| e.bytes.clone()).collect();
+        return Ok(respond::bytes(200, "application/json", joined(request, parts, &meta)));
+    }
+    let mut objects = desc.all_shown(picture.entries.iter().map(|e| e.value()).collect()).await?;
+    objects.retain(|object| filter.keeps_shown(object));
+    Ok(match request.accepted.view {
         View::Object if !request.accepted.yaml => {
-            respond::bytes(200, "application/json", joined(request, &picture.entries, &meta))
+            let parts = objects.iter().map(|o| o.to_string().into()).collect();
+            respond::bytes(200, "application/json", joined(request, parts, &meta))
         }
         View::Object => {
-            let list = json!({"kind": format!("{}List", desc.kind), "apiVersion": desc.api_version(),
-                "metadata": meta, "items": objects().collect::<Vec<_>>()});
+            let list = json!({"kind": desc.list_kind(), "apiVersion": desc.api_version(),
+                "metadata": meta, "items": objects});
             respond::document(200, &list, true)
         }
         View::Metadata => {
-            let items: Vec<Value> = objects().map(|o| present::metadata_of(&o)).collect();
+            let items: Vec<Value> = objects.iter().map(present::metadata_of).collect();
             let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": items});
             respond::document(200, &list, request.accepted.yaml)
         }
         View::Table => {
-            let objects: Vec<Value> = objects().collect();
             let version = picture.revision.to_string();
             let mut table = tables::table(desc, &objects, &version, present::include_object(request), true);
             table["metadata"] = meta;
             respond::document(200, &table, request.accepted.yaml)
         }
-    }
+    })
 }
 
 /// A list by joining the bytes the cache holds.
-fn joined(request: &Request, entries: &[Arc<Entry>], meta: &Value) -> Bytes {
+fn joined(request: &Request, parts: Vec<Bytes>, meta: &Value) -> Bytes {
     let desc = &request.desc;
     let head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
-        desc.kind,
+        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
+        desc.list_kind(),
         desc.api_version()
     );
-    let size: usize = entries.iter().map(|e| e.bytes.len() + 1).sum();
+    let size: usize = parts.iter().map(|part| part.len() + 1).sum();
     let mut out = BytesMut::with_capacity(head.len() + size + 4);
     out.extend_from_slice(head.as_bytes());
-    for (i, entry) in entries.iter().enumerate() {
+    for (i, part) in parts.iter().enumerate() {
         if i > 0 {
             out.extend_from_slice(b",");
         }
-        match desc.face {
-            None => out.extend_from_slice(&entry.bytes),
-            Some(_) => out.extend_from_slice(desc.shown(entry.value()).to_string().as_bytes()),
-        }
+        out.extend_from_slice(part);
     }
     out.extend_from_slice(b"]}\n");
     out.freeze()

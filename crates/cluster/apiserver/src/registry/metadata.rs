@@ -7,9 +7,13 @@ use kinit_apimachinery::status::FieldErrors;
 use kinit_apimachinery::{ApiError, time};
 use serde_json::Value;
 
+use super::options::MANAGER_LIMIT;
 use crate::resources::Descriptor;
+use crate::strategy::Generation;
 
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
+/// `MaxSubresourceNameLength`.
+const SUBRESOURCE_LIMIT: usize = 256;
 
 /// Sets what the server alone sets on a new object.
 pub fn before_create(object: &mut Value, desc: &Descriptor, namespace: &str) -> Result<(), ApiError> {
@@ -110,6 +114,26 @@ pub fn validate(object: &Value, desc: &Descriptor, errors: &mut FieldErrors) {
         }
     }
     owners(object, errors);
+    managed_fields(object, errors);
+}
+
+/// What a client may have brought (`ValidateManagedFields`); the rest of an entry was read already.
+fn managed_fields(object: &Value, errors: &mut FieldErrors) {
+    let list = object.at(&["metadata", "managedFields"]).and_then(Value::as_array);
+    for (i, entry) in list.into_iter().flatten().enumerate() {
+        let at = |field: &str| format!("metadata.managedFields[{i}].{field}");
+        let (manager, sub) = (entry.str_at(&["manager"]), entry.str_at(&["subresource"]));
+        if manager.len() > MANAGER_LIMIT {
+            errors.too_long(&at("manager"), MANAGER_LIMIT);
+        }
+        if let Some((place, c)) = manager.char_indices().find(|(_, c)| c.is_control()) {
+            let detail = format!("invalid character U+{:04X} (at position {place})", c as u32);
+            errors.invalid(&at("manager"), &manager.into(), &detail);
+        }
+        if sub.len() > SUBRESOURCE_LIMIT {
+            errors.too_long(&at("subresource"), SUBRESOURCE_LIMIT);
+        }
+    }
 }
 
 fn owners(object: &Value, errors: &mut FieldErrors) {
@@ -157,13 +181,18 @@ fn entries(map: Option<&Value>) -> impl Iterator<Item = (&str, &str)> {
         .flat_map(|m| m.iter().map(|(k, v)| (k.as_str(), v.as_str().unwrap_or_default())))
 }
 
-/// Bumps `metadata.generation` when anything but metadata and status changed.
-pub fn bump_generation(new: &mut Value, old: &Value) {
-    let differs = {
+/// Bumps `metadata.generation` when something changed that the kind counts.
+pub fn bump_generation(new: &mut Value, old: &Value, generation: Generation) {
+    let counts = |key: &str| match key {
+        "metadata" | "apiVersion" | "kind" => false,
+        "status" => generation == Generation::Whole,
+        _ => true,
+    };
+    let differs = generation != Generation::Never && {
         let body = |v: &Value| {
             v.as_object().map(|m| {
                 m.iter()
-                    .filter(|(k, _)| !matches!(k.as_str(), "metadata" | "status" | "apiVersion" | "kind"))
+                    .filter(|(k, _)| counts(k))
                     .map(|(k, v)| (k.clone(), v.clone()))
                     .collect::<serde_json::Map<_, _>>()
             })

@@ -13,6 +13,8 @@ pub mod list;
 pub mod list_options;
 pub mod metadata;
 pub mod options;
+pub mod owned_kind;
+pub mod ownership;
 pub mod patch;
 pub mod present;
 pub mod scale;
@@ -93,14 +95,6 @@ impl Request {
         let (key, mut annotations) = (key.into(), self.annotations.lock());
         annotations.retain(|(known, _)| *known != key);
         annotations.push((key, value.into()));
-    }
-
-    /// Who the written fields belong to.
-    pub fn manager(&self) -> &str {
-        match self.param("fieldManager") {
-            Some(manager) if !manager.is_empty() => manager,
-            _ => &self.agent,
-        }
     }
 
     /// Whether this is a server-side apply.

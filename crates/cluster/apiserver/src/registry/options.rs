@@ -63,7 +63,8 @@ pub fn write_options(request: &Request) -> Result<bool, ApiError> {
     Ok(dry_run)
 }
 
-const MANAGER_LIMIT: usize = 128;
+/// How long a field manager's name may be, in bytes (`FieldManagerMaxLength`).
+pub const MANAGER_LIMIT: usize = 128;
 
 fn params(request: &Request, key: &str) -> Vec<String> {
     request.query.iter().filter(|(k, v)| k == key && !v.is_empty()).map(|(_, v)| v.clone()).collect()

@@ -7,6 +7,7 @@ use kinit_apimachinery::{ApiError, decode as text, patch};
 use serde_json::Value;
 
 use super::decode::{self, Wanted};
+use super::ownership::Ownership;
 use super::{Request, options, update};
 use crate::http::ApiResponse;
 
@@ -32,7 +33,7 @@ pub async fn handle(request: &Request, raw: Bytes) -> Result<ApiResponse, ApiErr
     }
     let wanted = Wanted::of(request);
     let warned = AtomicBool::new(false);
-    let updated = update::apply(request, dry_run, |old| {
+    let updated = update::apply(request, dry_run, Ownership::Recorded, |old| {
         let mut new = old.clone();
         run(&patch, &mut new)?;
         if !new.is_object() {
@@ -60,7 +61,7 @@ fn parse(request: &Request, raw: &[u8]) -> Result<Patch, ApiError> {
         "application/json-patch+json" => Ok(Patch::Json(json()?)),
         "application/merge-patch+json" => Ok(Patch::Merge(json()?)),
         "application/strategic-merge-patch+json" => {
-            let ty = Wanted::of(request).ty.ok_or_else(|| {
+            let ty = Wanted::of(request).ty.built_in().ok_or_else(|| {
                 ApiError::unsupported_media_type(format!(
                     "strategic merge patch is not supported for {}; use merge patch",
                     request.desc.kind
@@ -79,7 +80,7 @@ fn run(patch: &Patch, target: &mut Value) -> Result<(), ApiError> {
         Patch::Json(p) => patch::json(target, p).map_err(|problem| match problem {
             patch::JsonProblem::NoPatch(text) => ApiError::bad_request(text),
             patch::JsonProblem::TooMany(_) => ApiError::too_large(problem.to_string()),
-            patch::JsonProblem::Failed(_) => ApiError::new(
+            patch::JsonProblem::Failed(_) | patch::JsonProblem::TestFailed(_) => ApiError::new(
                 422,
                 "Invalid",
                 format!("the server rejected our request due to an error in our request: {problem}"),

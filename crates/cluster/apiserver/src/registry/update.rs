@@ -10,6 +10,7 @@ use kinit_storage::{Entry, Updated};
 use serde_json::Value;
 
 use super::decode::{self, Wanted};
+use super::ownership::{self, Ownership};
 use super::{Request, metadata, options};
 use crate::admission::{Attributes, Operation};
 use crate::http::ApiResponse;
@@ -23,8 +24,8 @@ pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiEr
     let dry_run = options::write_options(request)?;
     let new = decode::object(request, &body, &wanted)?;
     check_name(request, &new)?;
-    let creatable = request.desc.strategy.create_on_update && request.info.subresource.is_empty();
-    match apply(request, dry_run, |_old| Ok(new.clone())).await {
+    let creatable = request.desc.strategy.traits().create_on_update && request.info.subresource.is_empty();
+    match apply(request, dry_run, Ownership::Recorded, |_old| Ok(new.clone())).await {
         Err(error)
             if error.code == 404
                 && error.name == request.info.name
@@ -72,6 +73,7 @@ pub fn check_name(request: &Request, new: &Value) -> Result<(), ApiError> {
 pub async fn apply(
     request: &Request,
     dry_run: bool,
+    ownership: Ownership,
     change: impl Fn(&Value) -> Result<Value, ApiError>,
 ) -> Result<Value, ApiError> {
     let (desc, key) = (&request.desc, request.key());
@@ -87,7 +89,7 @@ pub async fn apply(
     }
     for _ in 0..ATTEMPTS {
         let Some(entry) = current else { return Err(request.not_found()) };
-        match attempt(request, dry_run, &change, &entry).await {
+        match attempt(request, dry_run, ownership, &change, &entry).await {
             Ok(Attempt::Written(object)) => return Ok(object),
             Ok(Attempt::Failed(error)) => return Err(error),
             Ok(Attempt::Overtaken(now)) => (current, is_current) = (now.map(Arc::new), true),
@@ -114,20 +116,25 @@ enum Attempt {
 async fn attempt(
     request: &Request,
     dry_run: bool,
+    ownership: Ownership,
     change: &impl Fn(&Value) -> Result<Value, ApiError>,
     entry: &Entry,
 ) -> Result<Attempt, ApiError> {
     let desc = &request.desc;
     let (store, key) = (&request.server.store, request.key());
-    let mut old = desc.shown(entry.value());
+    let mut old = desc.shown(entry.value()).await?;
     // An object that another version wrote is compared as this one would have written it.
-    desc.complete(&mut old);
+    desc.complete(&mut old)?;
     let mut new = change(&old)?;
     check_preconditions(request, &new, &old)?;
     let explicit = !new.resource_version().is_empty();
-    let mut new = prepared(request, &mut new, &old, dry_run).await?;
-    let (same, finished) = (equal(&new, &old), is_finished(&new, &old));
+    let mut new = prepared(request, &mut new, &old, dry_run, ownership).await?;
+    let (same, finished) = (ownership::same(&new, &old) && desc.is_current(entry), is_finished(&new, &old));
     if dry_run || (same && !finished) {
+        if same {
+            // A time alone is no change.
+            kinit_apimachinery::apply::put(&mut new, old.at(&["metadata", "managedFields"]).cloned());
+        }
         if dry_run && !same && !finished {
             crate::services::try_allocate(request, &mut new, Some(&old)).await?;
         }
@@ -144,12 +151,25 @@ async fn attempt(
         });
     }
     let undo = crate::services::allocate(request, &mut new, Some(&old)).await?;
-    let stored = desc.stored(new);
+    let mut stored = match desc.stored(new).await {
+        Ok(stored) => stored,
+        Err(error) => {
+            undo.run(&request.server).await;
+            return Err(error);
+        }
+    };
     let ttl = (desc.prefix == "events/").then_some(3600);
-    let failed = match store.update(&desc.prefix, &key, entry.revision, &stored, ttl).await {
+    let mut written = store.update(&desc.prefix, &key, entry.revision, &stored, ttl).await;
+    if matches!(written, Err(kinit_storage::Error::TooLarge)) && kinit_apimachinery::apply::take(&mut stored).is_some()
+    {
+        // As upstream: rather without owners than not at all.
+        written = store.update(&desc.prefix, &key, entry.revision, &stored, ttl).await;
+    }
+    let failed = match written {
         Ok(Updated::Done(revision)) => {
             undo.commit(&request.server).await;
-            return Ok(Attempt::Written(desc.shown(super::create::with_version(stored, revision))));
+            let shown = desc.shown(super::create::with_version(stored, revision)).await;
+            return Ok(shown.map_or_else(Attempt::Failed, Attempt::Written));
         }
         Ok(Updated::Changed(Some(_))) if explicit && request.info.verb == "update" => {
             Attempt::Failed(ApiError::modified(&desc.group, &desc.plural, &request.info.name))
@@ -174,7 +194,7 @@ fn check_preconditions(request: &Request, new: &Value, old: &Value) -> Result<()
         return Err(ApiError::conflict(&desc.group, &desc.plural, &request.info.name, &cause));
     }
     let version = new.resource_version();
-    if version.is_empty() && request.info.verb == "update" && !desc.strategy.unconditional_update {
+    if version.is_empty() && request.info.verb == "update" && !desc.strategy.traits().unconditional_update {
         let mut errors = FieldErrors::default();
         errors.invalid("metadata.resourceVersion", &0.into(), "must be specified for an update");
         return errors.into_result(&desc.group, &desc.plural, &request.info.name);
@@ -191,36 +211,36 @@ fn check_preconditions(request: &Request, new: &Value, old: &Value) -> Result<()
 }
 
 /// Everything between the change and the write: defaults, what may not change, admission, validation.
-async fn prepared(request: &Request, new: &mut Value, old: &Value, dry_run: bool) -> Result<Value, ApiError> {
+async fn prepared(
+    request: &Request,
+    new: &mut Value,
+    old: &Value,
+    dry_run: bool,
+    ownership: Ownership,
+) -> Result<Value, ApiError> {
     let desc = &request.desc;
     let sub = request.info.subresource.as_str();
-    desc.complete(new);
-    (desc.strategy.default)(new);
+    desc.complete(new)?;
+    desc.strategy.default(new);
     metadata::before_update(new, old);
     if let Some(meta) = new.object_at(&["metadata"]) {
         meta.shift_remove("resourceVersion");
     }
+    ownership::record(request, new, old, ownership).await;
     let mut new = shaped(request, new.take(), old);
     let attributes = Attributes { request, operation: Operation::Update, old: Some(old), dry_run, subresource: sub };
     if attributes.mutate(&mut new).await? {
         new = shaped(request, new, old);
     }
-    desc.complete(&mut new);
-    if sub.is_empty() {
-        crate::inert::warn(request, &new);
-    }
-    if !request.is_apply() {
-        let now = kinit_apimachinery::time::format(jiff::Timestamp::now());
-        kinit_apimachinery::apply::track(&mut new, old, desc.ty, request.manager(), &desc.api_version(), sub, &now);
-    }
+    desc.complete(&mut new)?;
     let mut errors = FieldErrors::default();
     metadata::validate(&new, desc, &mut errors);
     metadata::validate_update(&new, old, &mut errors);
     if sub.is_empty() {
-        (desc.strategy.validate)(&new, &mut errors);
-        (desc.strategy.validate_update)(&new, old, &mut errors);
+        desc.strategy.validate(&new, &mut errors);
+        desc.strategy.validate_update(&new, old, &mut errors);
     } else {
-        (desc.strategy.validate_sub)(sub, &new, old, &mut errors);
+        desc.strategy.validate_sub(sub, &new, old, &mut errors);
     }
     errors.into_result(&desc.group, &desc.kind, &request.info.name)?;
     attributes.validate(&new).await?;
@@ -231,6 +251,7 @@ async fn prepared(request: &Request, new: &mut Value, old: &Value, dry_run: bool
 fn shaped(request: &Request, mut new: Value, old: &Value) -> Value {
     let desc = &request.desc;
     let sub = request.info.subresource.as_str();
+    let owners = kinit_apimachinery::apply::take(&mut new);
     let mut new = match sub {
         "" => {
             if desc.has_status() {
@@ -238,17 +259,18 @@ fn shaped(request: &Request, mut new: Value, old: &Value) -> Value {
             }
             new
         }
-        sub => crate::strategy::sub_update(sub, &desc.kind, new, old),
+        sub => crate::strategy::sub_update(sub, if desc.custom.is_some() { "" } else { &desc.kind }, new, old),
     };
-    if let Some(face) = desc.face {
-        (face.keep)(&mut new, old, sub);
+    if let Some(converter) = &desc.converter {
+        converter.keep(&mut new, old, sub);
     }
     if matches!(sub, "" | "resize" | "ephemeralcontainers") {
-        (desc.strategy.prepare_update)(&mut new, old);
+        desc.strategy.prepare_update(&mut new, old);
     }
-    if matches!(sub, "" | "resize" | "ephemeralcontainers" | "scale") && desc.strategy.generation {
-        metadata::bump_generation(&mut new, old);
+    if matches!(sub, "" | "resize" | "ephemeralcontainers" | "scale") {
+        metadata::bump_generation(&mut new, old, desc.strategy.traits().generation);
     }
+    kinit_apimachinery::apply::put(&mut new, owners);
     new
 }
 
@@ -264,22 +286,11 @@ fn carry(new: &mut Value, old: &Value, key: &str) {
     }
 }
 
-/// Equality but for the resource version and the order of keys.
-fn equal(new: &Value, old: &Value) -> bool {
-    let strip = |v: &Value| {
-        let mut v = v.clone();
-        if let Some(meta) = v.object_at(&["metadata"]) {
-            meta.shift_remove("resourceVersion");
-        }
-        v
-    };
-    strip(new) == strip(old)
-}
-
 /// Whether the object was only kept by finalizers and the last one is gone.
 fn is_finished(new: &Value, old: &Value) -> bool {
     let grace = new.at(&["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64).unwrap_or(0);
     let namespaced_out = new.get("kind").is_none_or(|k| k != "Namespace")
+        || new.get("apiVersion").is_none_or(|v| v != "v1")
         || new.at(&["spec", "finalizers"]).and_then(Value::as_array).is_none_or(Vec::is_empty);
     old.is_deleting() && grace == 0 && new.finalizers().is_empty() && namespaced_out
 }

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use kinit_apimachinery::ApiError;
+use kinit_component_base::Shutdown;
 use kinit_storage::{Cursor, Entry, Event, EventKind, Expired};
 use rand::Rng;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ use super::list::{Filter, cache_of, parse_version, selected};
 use super::list_options::list_options;
 use super::{Request, present};
 use crate::http::{ApiResponse, View};
-use crate::resources::Descriptor;
+use crate::resources::{Custom, Descriptor};
 use crate::tables;
 
 /// Bookmarks come this often at the latest (upstream sends them about once a minute).
@@ -95,17 +96,28 @@ pub async fn handle(request: &Request) -> Result<ApiResponse, ApiError> {
     let least = request.server.options.min_request_timeout.clamp(1, MAX_TIMEOUT);
     let patience = options.timeout.unwrap_or_else(|| rand::rng().random_range(least..2 * least));
     let deadline = Instant::now() + Duration::from_secs(patience.min(MAX_TIMEOUT));
-    let shutdown = request.server.shutdown.clone();
-    let guard = request.server.metrics.watch_opened();
+    let ended = ended(request.server.shutdown.clone(), request.desc.custom.clone());
+    let guard = request.server.metrics.long_running(&request.info, &request.desc);
     tokio::spawn(async move {
         let _guard = guard;
         let end_mark = initial == Some(true);
         tokio::select! {
-            () = shutdown.cancelled() => {}
+            () = ended => {}
             () = watcher.run(entries, since, cursor, deadline, end_mark) => {}
         }
     });
     Ok(response(frames))
+}
+
+/// The server ends, or what is served has changed: clients come back and see it as it is now.
+async fn ended(shutdown: Shutdown, custom: Option<Arc<Custom>>) {
+    match custom {
+        Some(custom) => tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = custom.life.cancelled() => {}
+        },
+        None => shutdown.cancelled().await,
+    }
 }
 
 fn too_old(since: u64, oldest: u64) -> ApiError {
@@ -133,7 +145,8 @@ impl Watcher {
         end_mark: bool,
     ) {
         for entry in initial {
-            if self.send("ADDED", &entry).await.is_err() {
+            let Ok(kept) = self.keeps(&entry).await else { return };
+            if kept && self.send("ADDED", &entry).await.is_err() {
                 return;
             }
         }
@@ -185,8 +198,11 @@ impl Watcher {
         if event.kind == EventKind::Unreadable {
             return self.unreadable(now).await;
         }
-        let was = before.is_some_and(|e| self.filter.keeps(e));
-        let is = event.kind == EventKind::Put && self.filter.keeps(now);
+        let was = match before {
+            Some(before) => self.keeps(before).await?,
+            None => false,
+        };
+        let is = event.kind == EventKind::Put && self.keeps(now).await?;
         match (was, is) {
             (false, false) => Ok(()),
             (false, true) => self.send("ADDED", now).await,
@@ -211,14 +227,30 @@ impl Watcher {
             kinit_apimachinery::status::qualified(&self.desc.group, &self.desc.plural),
             entry.key
         );
-        self.frame("ERROR", ApiError::internal(text).to_status().to_string().into_bytes().into()).await?;
+        self.fail(&ApiError::internal(text)).await
+    }
+
+    /// Whether an object is in the selection. What cannot be converted cannot be watched.
+    async fn keeps(&self, entry: &Entry) -> Result<bool, ()> {
+        match self.filter.passes(&self.desc, entry).await {
+            Ok(kept) => Ok(kept),
+            Err(error) => self.fail(&error).await.map(|()| false),
+        }
+    }
+
+    /// Ends the watch with an error.
+    async fn fail(&self, error: &ApiError) -> Result<(), ()> {
+        self.frame("ERROR", error.to_status().to_string().into_bytes().into()).await?;
         Err(())
     }
 
     async fn send(&mut self, kind: &str, entry: &Entry) -> Result<(), ()> {
-        let bytes = match (self.view, self.desc.face) {
-            (View::Object, None) => entry.bytes.clone(),
-            _ => self.viewed(self.desc.shown(entry.value())),
+        let bytes = match self.view {
+            View::Object if self.desc.shows(&entry.bytes) => entry.bytes.clone(),
+            _ => match self.desc.shown(entry.value()).await {
+                Ok(shown) => self.viewed(shown),
+                Err(error) => return self.fail(&error).await,
+            },
         };
         self.frame(kind, bytes).await
     }

@@ -1,16 +1,23 @@
 //! A resource as data.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
-use kinit_apimachinery::complete::complete;
+use kinit_apimachinery::ApiError;
 use kinit_apimachinery::names::NameRule;
-use kinit_apimachinery::schema::schema;
+use kinit_apimachinery::typed::Typed;
+use kinit_component_base::compatibility::Minor;
+use kinit_storage::Entry;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
-use super::faces::Face;
+use super::convert::Converter;
+use crate::registry::scale::Paths;
 use crate::strategy::Strategy;
+use crate::tables::PrinterColumn;
 
 /// A subresource: its name, its verbs, and the kind it speaks when that is another one.
 #[derive(Debug, Clone)]
@@ -47,16 +54,36 @@ pub struct Descriptor {
     pub subresources: Vec<Sub>,
     /// Where it is stored, below the root; "" for what is never stored (reviews).
     pub prefix: String,
-    /// Its schema.
-    pub ty: Option<usize>,
+    /// What is known of its fields.
+    pub ty: Typed,
     /// What its names must be.
     pub names: NameRule,
     /// Field paths that selectors may use, besides metadata.name and metadata.namespace.
-    pub selectable: &'static [&'static str],
+    pub selectable: Vec<Cow<'static, str>>,
     /// What is particular to the kind.
-    pub strategy: Strategy,
+    pub strategy: Arc<dyn Strategy>,
     /// How it differs from what is stored.
-    pub face: Option<&'static Face>,
+    pub converter: Option<Arc<dyn Converter>>,
+    /// What a definition brings along; none for built-in resources.
+    pub custom: Option<Arc<Custom>>,
+}
+
+/// What a definition says of a resource beyond what all resources have.
+pub struct Custom {
+    /// Kind of its lists.
+    pub list_kind: String,
+    /// `additionalPrinterColumns`.
+    pub columns: Vec<PrinterColumn>,
+    /// Where its scale is.
+    pub scale: Option<Paths>,
+    /// `openAPIV3Schema` as it was written, as text: schemas are large, and nobody reads this but OpenAPI.
+    pub schema: Box<str>,
+    /// What clients of a deprecated version are told.
+    pub deprecation: Option<String>,
+    /// Whether the definition is on its way out: nothing new is taken.
+    pub terminating: AtomicBool,
+    /// Ends when what is served changes: watches end with it.
+    pub life: CancellationToken,
 }
 
 impl Descriptor {
@@ -81,34 +108,64 @@ impl Descriptor {
     }
 
     /// A stored object as this resource shows it.
-    pub fn shown(&self, stored: Value) -> Value {
-        let Some(face) = self.face else { return stored };
-        let mut shown = (face.from_storage)(stored);
-        self.complete(&mut shown);
-        shown
+    pub async fn shown(&self, stored: Value) -> Result<Value, ApiError> {
+        let Some(converter) = &self.converter else { return Ok(stored) };
+        let shown = converter.shown(vec![stored]).await?;
+        shown.into_iter().next().ok_or_else(|| ApiError::internal("a conversion lost the object"))
+    }
+
+    /// Stored objects as this resource shows them, in their order.
+    pub async fn all_shown(&self, stored: Vec<Value>) -> Result<Vec<Value>, ApiError> {
+        match &self.converter {
+            Some(converter) => converter.shown(stored).await,
+            None => Ok(stored),
+        }
+    }
+
+    /// Whether an object is shown by the very bytes it is stored in.
+    pub fn shows(&self, stored: &[u8]) -> bool {
+        self.converter.as_ref().is_none_or(|converter| converter.shows(stored))
+    }
+
+    /// Whether what is stored is what a write of the same object would store: otherwise a write that changes nothing is
+    /// made all the same, so that objects can be migrated (`GuaranteedUpdate` compares the stored bytes).
+    pub fn is_current(&self, entry: &Entry) -> bool {
+        !entry.refreshed && self.converter.as_ref().is_none_or(|converter| converter.is_current(&entry.bytes))
     }
 
     /// An object of this resource as it is stored.
-    pub fn stored(&self, object: Value) -> Value {
-        let Some(face) = self.face else { return object };
-        let mut stored = (face.to_storage)(object);
-        let (group, version, kind) = face.stored_as;
-        if let Some(ty) = schema().by_kind(group, version, kind) {
-            complete(&mut stored, ty);
+    pub async fn stored(&self, object: Value) -> Result<Value, ApiError> {
+        match &self.converter {
+            Some(converter) => converter.stored(object).await,
+            None => Ok(object),
         }
-        stored
     }
 
-    /// Adds what Go's encoder would have written although it is empty.
-    pub fn complete(&self, object: &mut Value) {
-        if let Some(ty) = self.ty {
-            complete(object, ty);
-        }
+    /// Adds what is written although nobody gave it: Go's empty fields, defaults of a schema.
+    pub fn complete(&self, object: &mut Value) -> Result<(), ApiError> {
+        self.ty.complete(object).map_err(|e| ApiError::bad_request(e.to_string()))
     }
 
     /// Whether a field selector may use this path.
     pub fn selects(&self, path: &str) -> bool {
-        path == "metadata.name" || (path == "metadata.namespace" && self.namespaced) || self.selectable.contains(&path)
+        path == "metadata.name"
+            || (path == "metadata.namespace" && self.namespaced)
+            || self.selectable.iter().any(|known| known == path)
+    }
+
+    /// The kind, for rules about a kind of the core group; a definition's kind may have any name.
+    pub fn core_kind(&self) -> &str {
+        if self.group.is_empty() { &self.kind } else { "" }
+    }
+
+    /// The kind of lists.
+    pub fn list_kind(&self) -> String {
+        self.custom.as_ref().map_or_else(|| format!("{}List", self.kind), |custom| custom.list_kind.clone())
+    }
+
+    /// Whether nothing new is taken any more.
+    pub fn is_terminating(&self) -> bool {
+        self.custom.as_ref().is_some_and(|custom| custom.terminating.load(Ordering::Relaxed))
     }
 }
 
@@ -121,6 +178,18 @@ type Key = (String, String, String);
 
 /// All resources that are served now.
 pub struct Registry(ArcSwap<Served>);
+
+/// The minor version that first served a resource in this version by default, for what a server may emulate
+/// (upstream's `APILifecycleIntroduced`).
+fn introduced(descriptor: &Descriptor) -> Minor {
+    match (descriptor.group.as_str(), descriptor.version.as_str(), descriptor.plural.as_str()) {
+        ("admissionregistration.k8s.io", "v1", "mutatingadmissionpolicies" | "mutatingadmissionpolicybindings") => {
+            Minor(36)
+        }
+        ("resource.k8s.io", "v1", _) | ("storage.k8s.io", "v1", "volumeattributesclasses") => Minor(34),
+        _ => Minor(0),
+    }
+}
 
 /// All resources at one time.
 #[derive(Default, Clone)]
@@ -136,9 +205,28 @@ impl Registry {
         Self(ArcSwap::from_pointee(Served::of(order)))
     }
 
+    /// The built-in resources of an earlier minor version.
+    pub fn builtin_of(emulated: Minor) -> Self {
+        let mut all = super::table::builtin();
+        all.retain(|descriptor| introduced(descriptor) <= emulated);
+        Self(ArcSwap::from_pointee(Served::of(all.into_iter().map(Arc::new).collect())))
+    }
+
     /// What is served now; another value whenever that changes.
     pub fn served(&self) -> Arc<Served> {
         self.0.load_full()
+    }
+
+    /// Sets the custom resources; they come after the built-in ones and never in the place of one.
+    pub fn set_custom(&self, custom: Vec<Arc<Descriptor>>) {
+        let mut order: Vec<Arc<Descriptor>> =
+            self.0.load().order.iter().filter(|d| d.custom.is_none()).cloned().collect();
+        let taken = |d: &Descriptor| {
+            order.iter().any(|b| (&b.group, &b.version, &b.plural) == (&d.group, &d.version, &d.plural))
+        };
+        let custom: Vec<_> = custom.into_iter().filter(|d| !taken(d)).collect();
+        order.extend(custom);
+        self.0.store(Arc::new(Served::of(order)));
     }
 
     /// A resource by group, version and plural.

@@ -1,43 +1,96 @@
 //! Kinds with two faces: events in two groups, autoscalers in two versions. One form is stored, the other is made on
 //! the way.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use kinit_apimachinery::ApiError;
+use kinit_apimachinery::complete::complete;
+use kinit_apimachinery::typed::Typed;
 use serde_json::{Map, Value};
 
+use super::convert::Converter;
 use super::hpa;
 
-/// Conversion between what a resource shows and what is stored.
-#[derive(Debug)]
-pub struct Face {
+/// Conversion by a pair of functions.
+struct Face {
     /// Shown to stored.
-    pub to_storage: fn(Value) -> Value,
-    /// Group, version and kind of what is stored.
-    pub stored_as: (&'static str, &'static str, &'static str),
+    to_storage: fn(Value) -> Value,
+    /// What is stored.
+    stored: Typed,
+    /// Its group and version.
+    stored_as: (&'static str, &'static str),
     /// Carries what travels in annotations over an update that must not touch it: (new, old, subresource).
-    pub keep: fn(&mut Value, &Value, &str),
+    keep: fn(&mut Value, &Value, &str),
     /// Stored to shown.
-    pub from_storage: fn(Value) -> Value,
+    from_storage: fn(Value) -> Value,
+    /// What is shown.
+    shown: Typed,
 }
 
-static EVENTS: Face = Face {
-    to_storage: event_to_core,
-    stored_as: ("", "v1", "Event"),
-    keep: |_, _, _| {},
-    from_storage: event_from_core,
-};
-static HPA_V1: Face = Face {
-    to_storage: hpa::to_v2,
-    stored_as: ("autoscaling", "v2", "HorizontalPodAutoscaler"),
-    keep: hpa::keep,
-    from_storage: hpa::from_v2,
-};
+#[async_trait]
+impl Converter for Face {
+    async fn shown(&self, stored: Vec<Value>) -> Result<Vec<Value>, ApiError> {
+        let one = |object| completed((self.from_storage)(object), &self.shown);
+        stored.into_iter().map(one).collect()
+    }
+
+    async fn stored(&self, object: Value) -> Result<Value, ApiError> {
+        completed((self.to_storage)(object), &self.stored)
+    }
+
+    fn keep(&self, new: &mut Value, old: &Value, sub: &str) {
+        (self.keep)(new, old, sub);
+    }
+}
+
+fn completed(mut object: Value, ty: &Typed) -> Result<Value, ApiError> {
+    ty.complete(&mut object).map_err(ApiError::internal)?;
+    Ok(object)
+}
 
 /// The face of a resource, if it is not what is stored.
-pub fn of(group: &str, version: &str, kind: &str) -> Option<&'static Face> {
+pub fn of(group: &str, version: &str, kind: &str) -> Option<Arc<dyn Converter>> {
+    face(group, version, kind).map(|face| Arc::new(face) as Arc<dyn Converter>)
+}
+
+fn face(group: &str, version: &str, kind: &str) -> Option<Face> {
+    let shown = Typed::of_kind(group, version, kind);
     match (group, version, kind) {
-        ("events.k8s.io", "v1", "Event") => Some(&EVENTS),
-        ("autoscaling", "v1", "HorizontalPodAutoscaler") => Some(&HPA_V1),
+        ("events.k8s.io", "v1", "Event") => Some(Face {
+            to_storage: event_to_core,
+            stored: Typed::of_kind("", "v1", "Event"),
+            stored_as: ("", "v1"),
+            keep: |_, _, _| {},
+            from_storage: event_from_core,
+            shown,
+        }),
+        ("autoscaling", "v1", "HorizontalPodAutoscaler") => Some(Face {
+            to_storage: hpa::to_v2,
+            stored: Typed::of_kind("autoscaling", "v2", "HorizontalPodAutoscaler"),
+            stored_as: ("autoscaling", "v2"),
+            keep: hpa::keep,
+            from_storage: hpa::from_v2,
+            shown,
+        }),
         _ => None,
     }
+}
+
+/// An object of a kind with two faces as the other one shows it, and its type.
+pub fn converted(object: &Value, from: &str, kind: &str, to: &str) -> Option<(Value, usize)> {
+    let split = |api_version| <str>::split_once(api_version, '/').unwrap_or(("", api_version));
+    let ((group, version), other) = (split(from), split(to));
+    let (mut converted, ty) = match face(group, version, kind).filter(|face| face.stored_as == other) {
+        Some(face) => ((face.to_storage)(object.clone()), face.stored),
+        None => {
+            let face = face(other.0, other.1, kind).filter(|face| face.stored_as == (group, version))?;
+            ((face.from_storage)(object.clone()), face.shown)
+        }
+    };
+    let ty = ty.built_in()?;
+    complete(&mut converted, ty);
+    Some((converted, ty))
 }
 
 const EVENT_NAMES: &[(&str, &str)] = &[

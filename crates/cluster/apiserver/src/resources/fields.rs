@@ -1,5 +1,6 @@
 //! Selectable fields (upstream's `AddFieldLabelConversionFunc` and `GetAttrs`).
 
+use kinit_storage::Reading;
 use serde_json::Value;
 
 const POD: &[&str] = &[
@@ -58,9 +59,15 @@ pub fn selectable(group: &str, kind: &str) -> &'static [&'static str] {
     }
 }
 
+/// How objects below a storage prefix are read.
+pub fn reading(prefix: &str) -> Reading {
+    let values = of(prefix);
+    Reading::new(move |object| values(object).into_iter().map(|(path, value)| (path.into(), value)).collect())
+}
+
 /// The values of the selectable fields of a stored object, by storage prefix, as Go prints them: a field that is absent
 /// is `""`, `false` or `0`, as its type has it. A path that is not among them is `""` to a selector.
-pub fn of(prefix: &str) -> fn(&Value) -> Vec<(&'static str, String)> {
+fn of(prefix: &str) -> fn(&Value) -> Vec<(&'static str, String)> {
     match prefix {
         "pods/" => pod,
         "events/" => event,
@@ -72,6 +79,10 @@ pub fn of(prefix: &str) -> fn(&Value) -> Vec<(&'static str, String)> {
         "certificatesigningrequests/" => |v| vec![text(v, "spec.signerName")],
         "resourceslices/" => |v| vec![text(v, "spec.nodeName"), text(v, "spec.driver")],
         "jobs/" => |v| vec![("status.successful", integer(v, "status.succeeded").1)],
+        // Not for selectors: the server itself asks for those that extension servers answer.
+        "apiregistration.k8s.io/apiservices/" => {
+            |v| vec![("spec.service", found(v, "spec.service").is_some_and(Value::is_object).to_string())]
+        }
         _ => |_| Vec::new(),
     }
 }

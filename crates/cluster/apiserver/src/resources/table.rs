@@ -1,7 +1,7 @@
 //! The built-in resources of v1.36, one line each.
 
 use kinit_apimachinery::names::NameRule;
-use kinit_apimachinery::schema::schema;
+use kinit_apimachinery::typed::Typed;
 
 use super::descriptor::{Descriptor, Sub};
 use super::{faces, fields};
@@ -172,7 +172,7 @@ fn prefix(row: &Row) -> String {
 
 fn name_rule(row: &Row) -> NameRule {
     match (row.group, row.plural) {
-        (RBAC, _) => NameRule::PathSegment,
+        (RBAC | "apiregistration.k8s.io", _) => NameRule::PathSegment,
         ("", "namespaces") => NameRule::Label,
         (NET, "ipaddresses") => NameRule::Address,
         ("", "services") => NameRule::Dns1035,
@@ -196,11 +196,12 @@ pub fn builtin() -> Vec<Descriptor> {
             verbs: row.verbs.to_vec(),
             subresources: row.subs.to_vec(),
             prefix: prefix(row),
-            ty: schema().by_kind(row.group, row.version, row.kind),
+            ty: Typed::of_kind(row.group, row.version, row.kind),
             names: name_rule(row),
-            selectable: fields::selectable(row.group, row.kind),
+            selectable: fields::selectable(row.group, row.kind).iter().map(|path| (*path).into()).collect(),
             strategy: strategy::of(row.group, row.kind),
-            face: faces::of(row.group, row.version, row.kind),
+            converter: faces::of(row.group, row.version, row.kind),
+            custom: None,
         })
         .collect()
 }
@@ -210,10 +211,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_built_in_kind_has_a_schema_but_the_two_stored_only() {
+    fn every_built_in_kind_has_a_schema() {
         for d in builtin() {
-            let schemaless = matches!(d.group.as_str(), "apiextensions.k8s.io" | "apiregistration.k8s.io");
-            assert_eq!(d.ty.is_none(), schemaless, "{} {}", d.group, d.kind);
+            assert!(!d.ty.is_unknown(), "{} {}", d.group, d.kind);
         }
     }
 }

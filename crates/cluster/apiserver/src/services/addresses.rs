@@ -12,6 +12,7 @@ use rand::Rng;
 use serde_json::{Value, json};
 
 use super::{Claim, Taking};
+use crate::registry::ownership::record_own;
 use crate::registry::{Request, storage_error};
 use crate::server::Server;
 
@@ -204,12 +205,13 @@ async fn claim(server: &Server, service: &Value, address: &IpAddr, taking: &mut 
     if taking.dry_run {
         return Ok(server.store.get(PREFIX, &address.to_string()).await.map_err(failed)?.is_none());
     }
-    let object = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
+    let mut object = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress",
         "metadata": {"name": address.to_string(), "uid": uuid::Uuid::new_v4().to_string(),
             "creationTimestamp": time::format(Timestamp::now()), "generation": 1,
             "labels": {"ipaddress.kubernetes.io/ip-family": family(address),
                 "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"}},
         "spec": {"parentRef": {"group": "", "resource": "services", "namespace": service.namespace(), "name": service.name()}}});
+    record_own(&mut object, None, "");
     match server.store.create(PREFIX, &address.to_string(), &object, None).await {
         Ok(_) => {
             taking.took(Claim::Address(address.to_string()));

@@ -1,6 +1,9 @@
 //! What is particular to a kind: defaults, validation, what a write may touch. One small file per family of kinds.
 
 pub mod certificates;
+mod definitions;
+mod flow;
+mod network_policies;
 pub mod nodes;
 mod pod_spec;
 mod pod_status;
@@ -11,19 +14,108 @@ mod quotas;
 mod services;
 mod simple;
 mod tolerations;
-mod tools;
+pub(crate) mod tools;
 mod volumes;
 mod webhooks;
 mod workload_status;
 mod workload_validation;
 mod workloads;
 
+use std::sync::Arc;
+
 use kinit_apimachinery::status::FieldErrors;
 use serde_json::Value;
 
-/// The hooks of a kind, called by the generic registry in this order.
+use crate::admission::policy::{validate as policy, validate_mutating as mutating_policy};
+use crate::aggregation::validate as api_service;
+
+/// What is particular to a kind; the generic registry calls it in this order.
+pub trait Strategy: Send + Sync {
+    /// Fills in defaults, on every decode.
+    fn default(&self, object: &mut Value);
+    /// Before a create is validated.
+    fn prepare_create(&self, object: &mut Value);
+    /// Before an update is validated: (new, old).
+    fn prepare_update(&self, new: &mut Value, old: &Value);
+    /// Checks an object.
+    fn validate(&self, object: &Value, errors: &mut FieldErrors);
+    /// Checks a change, on top of `validate`: (new, old).
+    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors);
+    /// Checks a new object, on top of `validate`.
+    fn validate_create(&self, object: &Value, errors: &mut FieldErrors);
+    /// Checks an update of a subresource: (subresource, new, old).
+    fn validate_sub(&self, sub: &str, new: &Value, old: &Value, errors: &mut FieldErrors);
+    /// Before the first delete of an object is planned: what must be done before it may go.
+    fn prepare_delete(&self, object: &mut Value);
+    /// Facts the registry goes by.
+    fn traits(&self) -> Traits;
+}
+
+/// Facts about a kind.
 #[derive(Debug, Clone, Copy)]
-pub struct Strategy {
+pub struct Traits {
+    /// Whether a PUT creates what is not there.
+    pub create_on_update: bool,
+    /// Whether a PUT may leave the resource version out.
+    pub unconditional_update: bool,
+    /// Whether a delete answers with the object.
+    pub return_deleted: bool,
+    /// Which changes get a new generation.
+    pub generation: Generation,
+    /// What becomes of dependents when a delete does not say (`rest.GarbageCollectionDeleteStrategy`).
+    pub dependents: Dependents,
+}
+
+/// Which changes get a new `metadata.generation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Generation {
+    /// None.
+    Never,
+    /// Those of anything but metadata and status.
+    Spec,
+    /// Those of anything but metadata: the kind has no status of its own.
+    Whole,
+}
+
+impl Strategy for Hooks {
+    fn default(&self, object: &mut Value) {
+        (self.default)(object);
+    }
+    fn prepare_create(&self, object: &mut Value) {
+        (self.prepare_create)(object);
+    }
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        (self.prepare_update)(new, old);
+    }
+    fn validate(&self, object: &Value, errors: &mut FieldErrors) {
+        (self.validate)(object, errors);
+    }
+    fn validate_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        (self.validate_update)(new, old, errors);
+    }
+    fn validate_create(&self, object: &Value, errors: &mut FieldErrors) {
+        (self.validate_create)(object, errors);
+    }
+    fn validate_sub(&self, sub: &str, new: &Value, old: &Value, errors: &mut FieldErrors) {
+        (self.validate_sub)(sub, new, old, errors);
+    }
+    fn prepare_delete(&self, object: &mut Value) {
+        (self.prepare_delete)(object);
+    }
+    fn traits(&self) -> Traits {
+        Traits {
+            create_on_update: self.create_on_update,
+            unconditional_update: self.unconditional_update,
+            return_deleted: self.return_deleted,
+            generation: if self.generation { Generation::Spec } else { Generation::Never },
+            dependents: self.dependents,
+        }
+    }
+}
+
+/// The strategy of a built-in kind: functions, which need nothing but the object.
+#[derive(Debug, Clone, Copy)]
+struct Hooks {
     /// Fills in defaults, on every decode.
     pub default: fn(&mut Value),
     /// Before a create is validated.
@@ -38,6 +130,8 @@ pub struct Strategy {
     pub validate_create: fn(&Value, &mut FieldErrors),
     /// Checks an update of a subresource: (subresource, new, old).
     pub validate_sub: fn(&str, &Value, &Value, &mut FieldErrors),
+    /// Before the first delete.
+    pub prepare_delete: fn(&mut Value),
     /// Whether a PUT creates what is not there.
     pub create_on_update: bool,
     /// Whether a PUT may leave the resource version out.
@@ -59,7 +153,7 @@ pub enum Dependents {
     Orphan,
 }
 
-const PLAIN: Strategy = Strategy {
+const PLAIN: Hooks = Hooks {
     default: |_| {},
     prepare_create: |_| {},
     prepare_update: |_, _| {},
@@ -67,6 +161,7 @@ const PLAIN: Strategy = Strategy {
     validate_update: |_, _, _| {},
     validate_create: |_, _| {},
     validate_sub: |_, _, _, _| {},
+    prepare_delete: |_| {},
     create_on_update: false,
     unconditional_update: true,
     return_deleted: false,
@@ -75,10 +170,10 @@ const PLAIN: Strategy = Strategy {
 };
 
 /// Kinds whose objects have no generation upstream.
-const NO_GENERATION: Strategy = Strategy { generation: false, ..PLAIN };
+const NO_GENERATION: Hooks = Hooks { generation: false, ..PLAIN };
 
 /// The strategy of a built-in kind.
-pub fn of(group: &str, kind: &str) -> Strategy {
+pub fn of(group: &str, kind: &str) -> Arc<dyn Strategy> {
     // Kinds whose updates must name the version they change (`AllowUnconditionalUpdate` is false).
     let versioned = matches!(
         (group, kind),
@@ -88,66 +183,101 @@ pub fn of(group: &str, kind: &str) -> Strategy {
             | ("storage.k8s.io", "CSIDriver" | "CSINode" | "VolumeAttachment")
             | ("admissionregistration.k8s.io" | "apiextensions.k8s.io" | "apiregistration.k8s.io", _)
     );
-    Strategy { unconditional_update: !versioned, ..family(group, kind) }
+    Arc::new(Hooks { unconditional_update: !versioned, ..family(group, kind) })
 }
 
-fn family(group: &str, kind: &str) -> Strategy {
+fn family(group: &str, kind: &str) -> Hooks {
     match (group, kind) {
         ("", _) => core(kind),
         ("apps" | "batch" | "autoscaling", _) => workloads(kind),
         ("certificates.k8s.io", _) => {
-            Strategy { validate: certificates::validate, prepare_update: certificates::prepare_update, ..NO_GENERATION }
+            Hooks { validate: certificates::validate, prepare_update: certificates::prepare_update, ..NO_GENERATION }
         }
         ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => {
-            Strategy { create_on_update: true, validate: simple::validate_role, ..NO_GENERATION }
+            Hooks { create_on_update: true, validate: simple::validate_role, ..NO_GENERATION }
         }
-        ("rbac.authorization.k8s.io", _) => Strategy {
+        ("rbac.authorization.k8s.io", _) => Hooks {
             default: simple::default_binding,
             validate: simple::validate_binding,
             validate_update: simple::validate_binding_update,
             create_on_update: true,
             ..NO_GENERATION
         },
-        ("networking.k8s.io", "NetworkPolicy") => Strategy { default: simple::default_network_policy, ..PLAIN },
-        ("networking.k8s.io", "Ingress") => Strategy { validate: simple::validate_ingress, ..PLAIN },
-        ("discovery.k8s.io", _) => Strategy {
+        ("networking.k8s.io", "NetworkPolicy") => {
+            Hooks { default: simple::default_network_policy, validate: network_policies::validate, ..PLAIN }
+        }
+        ("networking.k8s.io", "Ingress") => Hooks { validate: simple::validate_ingress, ..PLAIN },
+        ("discovery.k8s.io", _) => Hooks {
             default: services::default_slice,
             validate: services::validate_slice,
             validate_update: services::validate_slice_update,
             ..PLAIN
         },
         ("coordination.k8s.io", _) => {
-            Strategy { create_on_update: true, validate: simple::validate_lease, ..NO_GENERATION }
+            Hooks { create_on_update: true, validate: simple::validate_lease, ..NO_GENERATION }
         }
-        ("events.k8s.io", _) => Strategy { create_on_update: true, ..NO_GENERATION },
-        ("policy", "PodDisruptionBudget") => Strategy { validate: simple::validate_budget, ..PLAIN },
-        ("scheduling.k8s.io", _) => Strategy {
+        ("events.k8s.io", _) => Hooks { create_on_update: true, ..NO_GENERATION },
+        ("policy", "PodDisruptionBudget") => Hooks { validate: simple::validate_budget, ..PLAIN },
+        ("scheduling.k8s.io", _) => Hooks {
             default: simple::default_priority_class,
             validate: simple::validate_priority_class,
             validate_update: simple::validate_priority_class_update,
             ..PLAIN
         },
-        ("storage.k8s.io", "StorageClass") => Strategy {
+        ("storage.k8s.io", _) => storage(kind),
+        ("apiextensions.k8s.io", _) => definitions::HOOKS,
+        ("apiregistration.k8s.io", _) => Hooks {
+            default: api_service::default,
+            prepare_create: api_service::prepare_create,
+            validate: api_service::validate,
+            validate_sub: api_service::validate_status,
+            ..NO_GENERATION
+        },
+        ("admissionregistration.k8s.io", _) => admission(kind),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => {
+            Hooks { default: flow::default_schema, validate: flow::validate_schema, ..PLAIN }
+        }
+        ("flowcontrol.apiserver.k8s.io", _) => {
+            Hooks { default: flow::default_level, validate: flow::validate_level, ..PLAIN }
+        }
+        _ => PLAIN,
+    }
+}
+
+fn storage(kind: &str) -> Hooks {
+    match kind {
+        "StorageClass" => Hooks {
             default: volumes::default_class,
             validate: volumes::validate_class,
             validate_update: volumes::validate_class_update,
             return_deleted: true,
             ..NO_GENERATION
         },
-        ("storage.k8s.io", "CSIDriver") => {
-            Strategy { default: volumes::default_driver, return_deleted: true, ..NO_GENERATION }
+        "CSIDriver" => Hooks { default: volumes::default_driver, return_deleted: true, ..NO_GENERATION },
+        _ => Hooks { return_deleted: true, ..NO_GENERATION },
+    }
+}
+
+fn admission(kind: &str) -> Hooks {
+    match kind {
+        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => {
+            Hooks { default: webhooks::default, validate: webhooks::validate, ..PLAIN }
         }
-        ("storage.k8s.io", _) => Strategy { return_deleted: true, ..NO_GENERATION },
-        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration") => {
-            Strategy { default: webhooks::default, validate: webhooks::validate, ..PLAIN }
+        "ValidatingAdmissionPolicy" => Hooks { default: policy::default, validate: policy::policy, ..PLAIN },
+        "ValidatingAdmissionPolicyBinding" => Hooks { default: policy::default, validate: policy::binding, ..PLAIN },
+        "MutatingAdmissionPolicy" => {
+            Hooks { default: mutating_policy::default, validate: mutating_policy::policy, ..PLAIN }
+        }
+        "MutatingAdmissionPolicyBinding" => {
+            Hooks { default: mutating_policy::default, validate: mutating_policy::binding, ..PLAIN }
         }
         _ => PLAIN,
     }
 }
 
-fn core(kind: &str) -> Strategy {
+fn core(kind: &str) -> Hooks {
     match kind {
-        "Pod" => Strategy {
+        "Pod" => Hooks {
             default: pods::default,
             prepare_create: pods::prepare_create,
             prepare_update: pods::prepare_update,
@@ -158,15 +288,15 @@ fn core(kind: &str) -> Strategy {
             return_deleted: true,
             ..PLAIN
         },
-        "PodTemplate" => Strategy { default: workloads::default_pod_template, return_deleted: true, ..PLAIN },
-        "ReplicationController" => Strategy {
+        "PodTemplate" => Hooks { default: workloads::default_pod_template, return_deleted: true, ..PLAIN },
+        "ReplicationController" => Hooks {
             default: workloads::default_rc,
             validate: workload_validation::validate_rc,
             validate_sub: workload_status::validate,
             dependents: Dependents::Orphan,
             ..PLAIN
         },
-        "Service" => Strategy {
+        "Service" => Hooks {
             default: services::default,
             prepare_update: services::prepare_update,
             validate: services::validate,
@@ -174,87 +304,87 @@ fn core(kind: &str) -> Strategy {
             return_deleted: true,
             ..NO_GENERATION
         },
-        "Endpoints" => Strategy { default: services::default_endpoints, create_on_update: true, ..NO_GENERATION },
-        "Namespace" => Strategy {
+        "Endpoints" => Hooks { default: services::default_endpoints, create_on_update: true, ..NO_GENERATION },
+        "Namespace" => Hooks {
             default: simple::default_namespace,
             prepare_create: simple::prepare_namespace,
             prepare_update: simple::prepare_namespace_update,
             ..NO_GENERATION
         },
-        "Node" => Strategy {
+        "Node" => Hooks {
             default: nodes::default,
             validate: nodes::validate,
             validate_update: nodes::validate_update,
             ..NO_GENERATION
         },
-        "Secret" => Strategy {
+        "Secret" => Hooks {
             default: simple::default_secret,
             validate: simple::validate_secret,
             validate_update: simple::validate_secret_update,
             ..NO_GENERATION
         },
-        "ConfigMap" => Strategy {
+        "ConfigMap" => Hooks {
             validate: simple::validate_config_map,
             validate_update: simple::validate_immutable_data,
             ..NO_GENERATION
         },
-        "PersistentVolume" => Strategy {
+        "PersistentVolume" => Hooks {
             default: volumes::default_pv,
             validate: volumes::validate_pv,
             return_deleted: true,
             ..NO_GENERATION
         },
-        "PersistentVolumeClaim" => Strategy {
+        "PersistentVolumeClaim" => Hooks {
             default: volumes::default_pvc,
             validate: volumes::validate_pvc,
             validate_update: volumes::validate_pvc_update,
             return_deleted: true,
             ..NO_GENERATION
         },
-        "LimitRange" => Strategy { default: simple::default_limit_range, create_on_update: true, ..NO_GENERATION },
-        "ResourceQuota" => Strategy {
+        "LimitRange" => Hooks { default: simple::default_limit_range, create_on_update: true, ..NO_GENERATION },
+        "ResourceQuota" => Hooks {
             validate: quotas::validate,
             validate_update: quotas::validate_update,
             return_deleted: true,
             ..NO_GENERATION
         },
-        "ServiceAccount" => Strategy { return_deleted: true, ..NO_GENERATION },
-        "Event" => Strategy { create_on_update: true, ..NO_GENERATION },
+        "ServiceAccount" => Hooks { return_deleted: true, ..NO_GENERATION },
+        "Event" => Hooks { create_on_update: true, ..NO_GENERATION },
         _ => NO_GENERATION,
     }
 }
 
-fn workloads(kind: &str) -> Strategy {
+fn workloads(kind: &str) -> Hooks {
     match kind {
-        "Deployment" => Strategy {
+        "Deployment" => Hooks {
             validate_sub: workload_status::validate,
             default: workloads::default_deployment,
             validate: workload_validation::validate_deployment,
             validate_update: workload_validation::validate_selector_update,
             ..PLAIN
         },
-        "ReplicaSet" => Strategy {
+        "ReplicaSet" => Hooks {
             validate_sub: workload_status::validate,
             default: workloads::default_replica_set,
             validate: workload_validation::validate_replica_set,
             validate_update: workload_validation::validate_selector_update,
             ..PLAIN
         },
-        "StatefulSet" => Strategy {
+        "StatefulSet" => Hooks {
             validate_sub: workload_status::validate,
             default: workloads::default_stateful_set,
             validate: workload_validation::validate_stateful_set,
             validate_update: workload_validation::validate_stateful_set_update,
             ..PLAIN
         },
-        "DaemonSet" => Strategy {
+        "DaemonSet" => Hooks {
             validate_sub: workload_status::validate,
             default: workloads::default_daemon_set,
             validate: workload_validation::validate_daemon_set,
             validate_update: workload_validation::validate_selector_update,
             ..PLAIN
         },
-        "Job" => Strategy {
+        "Job" => Hooks {
             default: workloads::default_job,
             prepare_create: workloads::prepare_job,
             validate: workload_validation::validate_job,
@@ -263,11 +393,11 @@ fn workloads(kind: &str) -> Strategy {
             ..PLAIN
         },
         "CronJob" => {
-            Strategy { default: workloads::default_cron_job, validate: workload_validation::validate_cron_job, ..PLAIN }
+            Hooks { default: workloads::default_cron_job, validate: workload_validation::validate_cron_job, ..PLAIN }
         }
-        "HorizontalPodAutoscaler" => Strategy { default: workloads::default_hpa, ..NO_GENERATION },
+        "HorizontalPodAutoscaler" => Hooks { default: workloads::default_hpa, ..NO_GENERATION },
         "ControllerRevision" => {
-            Strategy { validate_update: workload_validation::validate_revision_update, ..NO_GENERATION }
+            Hooks { validate_update: workload_validation::validate_revision_update, ..NO_GENERATION }
         }
         _ => PLAIN,
     }
@@ -311,6 +441,8 @@ pub fn status_update(kind: &str, new: Value, old: &Value) -> Value {
     if let (Some(meta), Some(given)) = (map.get_mut("metadata").and_then(Value::as_object_mut), given.get("metadata")) {
         // Controllers set labels and annotations with the status; the owners of pods stay theirs.
         let keys: &[&str] = match kind {
+            // A custom resource's status is all that is taken.
+            "" => &["managedFields"],
             "Pod" => &["labels", "annotations", "finalizers", "managedFields"],
             _ => &["labels", "annotations", "finalizers", "ownerReferences", "managedFields"],
         };

@@ -48,13 +48,9 @@ pub fn validate(o: &Value, errors: &mut FieldErrors) {
                 check_selector(selector, &format!("{at}.{key}"), errors);
             }
         }
-        check_client(hook, &format!("{at}.clientConfig"), errors);
-        if !items(hook, &["matchConditions"]).is_empty() {
-            errors.forbidden(
-                &format!("{at}.matchConditions"),
-                "this version does not evaluate match conditions (CEL); a webhook that has any would be called for requests it should not see",
-            );
-        }
+        check_client(&hook["clientConfig"], &format!("{at}.clientConfig"), true, errors);
+        let conditions = hook.get("matchConditions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        crate::admission::conditions::validate(conditions, &format!("{at}.matchConditions"), errors);
         check_versions(hook, &format!("{at}.admissionReviewVersions"), errors);
         let name = hook.str_at(&["name"]);
         if !name.is_empty() && !seen.insert(name) {
@@ -160,7 +156,7 @@ fn check_resources(resources: &[String], at: &str, errors: &mut FieldErrors) {
 }
 
 /// `ValidateLabelSelector`.
-fn check_selector(selector: &Value, at: &str, errors: &mut FieldErrors) {
+pub(super) fn check_selector(selector: &Value, at: &str, errors: &mut FieldErrors) {
     for (key, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
         let field = format!("{at}.matchLabels");
         for problem in names::check_qualified_name(key) {
@@ -195,24 +191,30 @@ fn check_selector(selector: &Value, at: &str, errors: &mut FieldErrors) {
     }
 }
 
-fn check_client(hook: &Value, at: &str, errors: &mut FieldErrors) {
-    let given = |key: &str| hook.at(&["clientConfig", key]).filter(|v| !v.is_null());
+/// `ValidateWebhookURL`, `ValidateWebhookService` and, where `bundle` asks for it, `ValidateCABundle`, of a
+/// `WebhookClientConfig`.
+pub(super) fn check_client(config: &Value, at: &str, bundle: bool, errors: &mut FieldErrors) {
+    let given = |key: &str| config.get(key).filter(|v| !v.is_null());
     match (given("url"), given("service")) {
         (Some(url), None) => check_url(url.as_str().unwrap_or_default(), &format!("{at}.url"), errors),
         (None, Some(service)) => check_service(service, &format!("{at}.service"), errors),
         _ => errors.required(at, "exactly one of url or service is required"),
     }
-    if let Some(bundle) = given("caBundle").and_then(Value::as_str).filter(|b| !b.is_empty()) {
-        use base64::Engine;
-        let pem = base64::engine::general_purpose::STANDARD.decode(bundle).unwrap_or_default();
-        if !reqwest::Certificate::from_pem_bundle(&pem).is_ok_and(|certs| !certs.is_empty()) {
-            errors.invalid(
-                &format!("{at}.caBundle"),
-                &bundle.into(),
-                "unable to load root certificates: unable to parse bytes as PEM block",
-            );
-        }
+    if bundle && !is_bundle(Some(config)) {
+        errors.invalid(
+            &format!("{at}.caBundle"),
+            &config["caBundle"],
+            "unable to load root certificates: unable to parse bytes as PEM block",
+        );
     }
+}
+
+/// Whether the certificates of a `WebhookClientConfig` can be read, if it has some.
+pub(super) fn is_bundle(config: Option<&Value>) -> bool {
+    use base64::Engine;
+    let bundle = config.map(|c| c.str_at(&["caBundle"])).unwrap_or_default();
+    let pem = base64::engine::general_purpose::STANDARD.decode(bundle).unwrap_or_default();
+    bundle.is_empty() || reqwest::Certificate::from_pem_bundle(&pem).is_ok_and(|certs| !certs.is_empty())
 }
 
 /// `ValidateWebhookURL`.
@@ -354,9 +356,9 @@ mod tests {
             ("admissionReviewVersions", json!(["v1", "v1"]), "admissionReviewVersions[1]", "duplicate version"),
             (
                 "matchConditions",
-                json!([{"name": "x", "expression": "true"}]),
-                "matchConditions",
-                "does not evaluate match conditions",
+                json!([{"name": "x", "expression": "1"}]),
+                "matchConditions[0].expression",
+                "must evaluate to bool",
             ),
             ("clientConfig", json!({}), "clientConfig", "exactly one of url or service"),
             (

@@ -71,8 +71,22 @@ pub fn validate_rc(o: &Value, errors: &mut FieldErrors) {
     template(o, &["spec", "template"], ALWAYS, errors);
 }
 
+/// The spec of its pods is not looked into, as upstream does not (`ValidatePodTemplateSpecForStatefulSet`): mounts name
+/// claims of `volumeClaimTemplates`, which become volumes with each pod.
 pub fn validate_stateful_set(o: &Value, errors: &mut FieldErrors) {
-    validate_replica_set(o, errors);
+    not_negative(o, &["spec", "replicas"], errors);
+    selector(o, errors);
+    match o.at(&["spec", "template"]) {
+        None => errors.required("spec.template", ""),
+        Some(template) => {
+            let restart = template.at(&["spec", "restartPolicy"]).cloned().unwrap_or_default();
+            one_of(&restart, "spec.template.spec.restartPolicy", ALWAYS, errors);
+            if template.at(&["spec", "activeDeadlineSeconds"]).is_some_and(|v| !v.is_null()) {
+                let at = "spec.template.spec.activeDeadlineSeconds";
+                errors.forbidden(at, "activeDeadlineSeconds in StatefulSet is not Supported");
+            }
+        }
+    }
     let policy = o.at(&["spec", "podManagementPolicy"]).cloned().unwrap_or_default();
     one_of(&policy, "spec.podManagementPolicy", &["OrderedReady", "Parallel"], errors);
     let kind = o.at(&["spec", "updateStrategy", "type"]).cloned().unwrap_or_default();
@@ -186,4 +200,33 @@ pub fn validate_cron_job(o: &Value, errors: &mut FieldErrors) {
 
 pub fn validate_revision_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     immutable(new, old, &["data"], errors);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(set: &Value) -> String {
+        let mut errors = FieldErrors::default();
+        validate_stateful_set(set, &mut errors);
+        errors.into_result("apps", "StatefulSet", "s").err().map_or_else(String::new, |e| e.message)
+    }
+
+    #[test]
+    fn a_stateful_sets_mounts_may_name_its_claims() {
+        let mounts = json!([{"name": "data", "mountPath": "/data"}]);
+        let mut set = json!({"spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}},
+            "podManagementPolicy": "OrderedReady", "updateStrategy": {"type": "RollingUpdate"},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"restartPolicy": "Always",
+                "containers": [{"name": "c", "image": "i", "volumeMounts": mounts}]}},
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}}]}});
+        assert_eq!(told(&set), "");
+        set["spec"]["template"]["spec"]["restartPolicy"] = json!("Never");
+        set["spec"]["template"]["spec"]["activeDeadlineSeconds"] = json!(5);
+        let message = told(&set);
+        assert!(message.contains("restartPolicy: Unsupported value: \"Never\""), "{message}");
+        assert!(message.contains("activeDeadlineSeconds in StatefulSet is not Supported"), "{message}");
+    }
 }

@@ -1,6 +1,7 @@
 //! `meta.k8s.io/v1 Table`: what `kubectl get` prints (upstream's `pkg/printers/internalversion`).
 
 mod columns;
+mod custom;
 mod pod;
 mod values;
 
@@ -8,6 +9,8 @@ use kinit_apimachinery::meta::Meta;
 use serde_json::{Value, json};
 
 use crate::resources::Descriptor;
+
+pub use custom::PrinterColumn;
 
 /// How much of an object each row carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,10 @@ pub(crate) struct Column {
 
 /// A table of these objects. `headers` is off for all but the first event of a watch.
 pub fn table(desc: &Descriptor, objects: &[Value], version: &str, include: Include, headers: bool) -> Value {
+    if let Some(custom) = &desc.custom {
+        let definitions = if headers { custom::definitions(&custom.columns) } else { Vec::new() };
+        return assembled(objects, version, include, definitions, |object| custom::cells(&custom.columns, object));
+    }
     let columns = columns::of(&desc.group, &desc.kind);
     let definitions: Vec<Value> = columns
         .iter()
@@ -39,10 +46,20 @@ pub fn table(desc: &Descriptor, objects: &[Value], version: &str, include: Inclu
             json!({"name": c.name, "type": c.ty, "format": format, "description": "", "priority": c.priority})
         })
         .collect();
+    assembled(objects, version, include, definitions, |object| columns.iter().map(|c| (c.cell)(object)).collect())
+}
+
+fn assembled(
+    objects: &[Value],
+    version: &str,
+    include: Include,
+    definitions: Vec<Value>,
+    cells: impl Fn(&Value) -> Vec<Value>,
+) -> Value {
     let rows: Vec<Value> = objects
         .iter()
         .map(|object| {
-            let cells: Vec<Value> = columns.iter().map(|c| (c.cell)(object)).collect();
+            let cells = cells(object);
             match include {
                 Include::None => json!({"cells": cells}),
                 Include::Metadata => json!({"cells": cells, "object": crate::registry::present::metadata_of(object)}),

@@ -96,7 +96,34 @@ impl Api {
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": user}});
         self.create(&format!("{rbac}/rolebindings"), &binding).await;
         let (server, user) = (&self.server.server, User::authenticated(user, []));
-        until("the binding counts", || !server.rbac.current(&server.store).rules(&user, namespace).is_empty()).await;
+        // Every user has some rules, of the cluster's own bindings.
+        until("the binding counts", || {
+            let now = server.rbac.current(&server.store);
+            now.rules(&user, namespace).len() > now.rules(&user, "").len()
+        })
+        .await;
+    }
+
+    /// Defines two custom kinds and waits until they are served: gadgets, which live in namespaces and have two
+    /// versions and all subresources, and realms, which do not.
+    pub async fn custom_kinds(&self) {
+        let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+        let scale = json!({"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"});
+        let version = |name: &str, storage: bool| {
+            json!({"name": name, "served": true, "storage": storage, "schema": schema,
+                "subresources": {"status": {}, "scale": scale}})
+        };
+        for (plural, kind, scope, versions) in [
+            ("gadgets", "Gadget", "Namespaced", json!([version("v1", true), version("v2", false)])),
+            ("realms", "Realm", "Cluster", json!([version("v1", true)])),
+        ] {
+            let group = "things.example.com";
+            let definition = json!({"metadata": {"name": format!("{plural}.{group}")}, "spec": {"group": group,
+                "scope": scope, "names": {"plural": plural, "kind": kind}, "versions": versions}});
+            self.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition).await;
+            let registry = &self.server.server.registry;
+            until("the custom kind is served", || registry.find(group, "v1", plural).is_some()).await;
+        }
     }
 
     /// Waits until the cache, which authorizers and admission read, has an object as it should be; `None` when it is

@@ -5,6 +5,7 @@
 mod audit;
 mod client;
 mod dry_run;
+mod front_proxy;
 mod nodes;
 mod objects;
 mod rights;

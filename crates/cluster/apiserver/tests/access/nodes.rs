@@ -216,3 +216,47 @@ async fn bindings_count_at_once() {
     api.cached("pods/", "default/p0", |p| p.is_some_and(|p| p["spec"]["ephemeralContainers"].is_array())).await;
     assert_eq!(api.get(N1, &format!("{CORE}/secrets/s")).await.code, 200, "a debugging container's secret");
 }
+
+/// A kubelet finds the volumes that are folders on its disk, and of those that are deleted it may say that the folder
+/// is gone. Nothing else of them is its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_are_let_go_of_by_their_node() {
+    let (api, _) = cluster().await;
+    const VOLUMES: &str = "/api/v1/persistentvolumes";
+    let (own, folder) = (format!("{VOLUMES}/v1"), "kinit.dev/local-path-folder");
+    for node in ["n1", "n2"] {
+        let name = node.replace('n', "v");
+        let volume = json!({"metadata": {"name": name, "labels": {"kinit.dev/local-path-node": node}, "finalizers": [folder]},
+            "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}}});
+        api.create(VOLUMES, &volume).await;
+        api.cached("persistentvolumes/", &name, |v| v.is_some()).await;
+    }
+    let mine = format!("{VOLUMES}?labelSelector=kinit.dev/local-path-node%3Dn1");
+    let listed = api.get(N1, &mine).await;
+    assert_eq!((listed.code, listed.body["items"].as_array().map(Vec::len)), (200, Some(1)), "{}", listed.text);
+    assert_eq!(api.get(N2, &mine).await.code, 403);
+    assert_eq!(api.get(N1, VOLUMES).await.code, 403);
+    // Of two selectors the one that is looked at is the one that counts.
+    let twice = format!("{mine}&labelSelector=");
+    assert!(api.get(N1, &twice).await.body["items"].as_array().is_none_or(|items| items.len() == 1));
+    let bare = json!({"metadata": {"finalizers": null}});
+    assert_eq!(api.merge(N1, &own, &bare).await.code, 403, "it is not deleted");
+    assert_eq!(api.delete(N1, &own).await.code, 403);
+    assert_eq!(api.delete(ADMIN, &own).await.code, 200);
+    let kept = json!({"metadata": {"finalizers": ["kubernetes.io/pv-protection"]}});
+    for (who, path, patch, code) in [
+        (N2, &own, &bare, 403),
+        (N1, &format!("{VOLUMES}/v2"), &bare, 403),
+        (N1, &format!("{own}/status"), &json!({"status": {"phase": "Failed"}}), 403),
+        (N1, &own, &json!({"spec": {"capacity": {"storage": "2Gi"}}}), 403),
+        (N1, &own, &json!({"metadata": {"labels": {"kinit.dev/local-path-node": "n2"}}}), 403),
+        // The protection of volumes in use is not its to lift.
+        (N1, &own, &bare, 403),
+        (N1, &own, &kept, 200),
+        (ADMIN, &own, &bare, 200),
+    ] {
+        let answer = api.merge(who, path, patch).await;
+        assert_eq!(answer.code, code, "{who} {path} {patch}: {}", answer.text);
+    }
+    assert_eq!(api.get(ADMIN, &own).await.code, 404);
+}

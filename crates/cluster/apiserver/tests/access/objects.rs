@@ -32,6 +32,10 @@ pub fn of(desc: &Descriptor, name: &str) -> Value {
 /// A name as the kind takes it: addresses are named by addresses.
 pub fn name(desc: &Descriptor, name: &str) -> String {
     match desc.kind.as_str() {
+        // A definition is named by what it defines.
+        "CustomResourceDefinition" => format!("{}s.example.com", name.replace('-', "")),
+        // And an APIService by its version and its group.
+        "APIService" => format!("v1.{name}.example.com"),
         "IPAddress" => format!("2001:db8::{:x}", name.bytes().map(u32::from).sum::<u32>()),
         _ => name.to_owned(),
     }
@@ -75,6 +79,7 @@ fn other(kind: &str, group: &str, name: &str) -> Value {
         "rules": [{"operations": ["CREATE"], "apiGroups": ["none.example.com"], "apiVersions": ["v1"], "resources": ["nones"]}]}]);
     match kind {
         "Event" => event(group),
+        "Gadget" | "Realm" => json!({"spec": {"replicas": 1}}),
         "Endpoints" => json!({"subsets": []}),
         "Service" => json!({"spec": {"ports": [{"port": 80}]}}),
         "EndpointSlice" => json!({"addressType": "IPv4", "endpoints": []}),
@@ -104,15 +109,27 @@ fn other(kind: &str, group: &str, name: &str) -> Value {
         "ResourceClaimTemplate" => json!({"spec": {"spec": {"devices": {}}}}),
         "ResourceSlice" => json!({"spec": {"driver": "d.example.com", "nodeName": "n", "pool": {"name": name,
             "generation": 1, "resourceSliceCount": 1}}}),
-        "CustomResourceDefinition" => json!({"spec": {"group": "example.com", "scope": "Namespaced",
-            "names": {"plural": "things", "kind": "Thing"}, "versions": [{"name": "v1", "served": true, "storage": true}]}}),
+        "CustomResourceDefinition" => {
+            let name = name.replace('-', "");
+            let schema = json!({"openAPIV3Schema": {"type": "object"}});
+            json!({"spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": format!("{name}s"), "kind": name},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}]}})
+        }
         "APIService" => {
-            json!({"spec": {"group": "example.com", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1}})
+            let group = format!("{name}.example.com");
+            json!({"spec": {"group": group, "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1}})
         }
         "FlowSchema" => json!({"spec": {"priorityLevelConfiguration": {"name": "exempt"}}}),
-        "PriorityLevelConfiguration" => json!({"spec": {"type": "Exempt"}}),
-        "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy" => json!({"spec": {}}),
-        "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding" => json!({"spec": {"policyName": "p"}}),
+        "PriorityLevelConfiguration" => {
+            json!({"spec": {"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}}})
+        }
+        "ValidatingAdmissionPolicy" => json!({"spec": {"validations": [{"expression": "true"}],
+            "matchConstraints": {"resourceRules": hook[0]["rules"]}}}),
+        "ValidatingAdmissionPolicyBinding" => json!({"spec": {"policyName": "p", "validationActions": ["Deny"]}}),
+        "MutatingAdmissionPolicy" => json!({"spec": {"matchConstraints": {"resourceRules": [{"operations": ["CREATE"],
+            "apiGroups": ["example.com"], "apiVersions": ["v1"], "resources": ["nothing"]}]},
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}]}}),
+        "MutatingAdmissionPolicyBinding" => json!({"spec": {"policyName": "p"}}),
         _ => json!({}),
     }
 }

@@ -44,6 +44,7 @@ async fn who_may_watch_one_secret_sees_one() {
 async fn every_kind_is_watched_by_name() {
     let api = Api::start().await;
     api.default_account().await;
+    api.custom_kinds().await;
     let mut watches = Vec::new();
     for desc in api.server.server.registry.all().iter().filter(|d| d.verbs.contains(&"watch")) {
         for name in ["w-one", "w-two"] {

@@ -33,6 +33,7 @@ impl Maker<'_> {
                 Value::Array((0..self.0.random_range(1..3)).map(|_| self.value(inner, name, depth)).collect())
             }
             Ty::Map(inner) => json!({"a": self.value(inner, name, depth)}),
+            Ty::Or(inner, _) => self.value(inner, name, depth),
         }
     }
 
@@ -148,7 +149,7 @@ async fn spoilt_objects_of_every_kind() {
         let path = collection(&desc.group, &desc.version, &desc.plural, desc.namespaced);
         let mut asks: Vec<Ask> = Vec::new();
         for i in 0..PER_KIND {
-            let mut object = match desc.ty {
+            let mut object = match desc.ty.built_in() {
                 Some(ty) => Maker(&mut rng).message(ty, 0),
                 None => {
                     json!({"spec": {"group": "example.com", "names": {"plural": "things", "kind": "Thing"}, "versions": [{"name": "v1"}]}})

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod fairness;
 mod limits;
+mod ownership;
 mod proxy;
 mod stored;
 mod updates;
@@ -58,6 +60,12 @@ impl Api {
         let response = self.request(Method::GET, path).send().await.unwrap();
         let code = response.status().as_u16();
         (code, serde_json::from_str(&response.text().await.unwrap()).unwrap_or_default())
+    }
+
+    /// The code and the answer's text.
+    pub async fn text(&self, path: &str) -> (u16, String) {
+        let response = self.request(Method::GET, path).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
     }
 
     /// A client of etcd, to do what no API server does.

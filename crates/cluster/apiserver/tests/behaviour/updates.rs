@@ -121,6 +121,9 @@ async fn small_rules_of_single_kinds() {
     let mut object = claim("10Gi");
     object["metadata"] = json!({"name": "c"});
     object["spec"]["accessModes"] = json!(["ReadWriteOnce"]);
+    object["spec"]["storageClassName"] = "grows".into();
+    let class = json!({"metadata": {"name": "grows"}, "provisioner": "example.com/p", "allowVolumeExpansion": true});
+    api.create("/apis/storage.k8s.io/v1/storageclasses", class).await;
     api.create(claims, object).await;
     assert_eq!(api.send(Method::PATCH, &format!("{claims}/c"), MERGE, &claim("20Gi")).await.0, 422, "not bound");
     let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "10Gi"}}});
@@ -129,6 +132,18 @@ async fn small_rules_of_single_kinds() {
         let (got, answer) = api.send(Method::PATCH, &format!("{claims}/c"), MERGE, &claim(size)).await;
         assert_eq!(got, code, "{size}: {answer}");
     }
+    // Nor does it grow where nothing would make its volume grow.
+    let mut fixed = claim("10Gi");
+    fixed["metadata"] = json!({"name": "d"});
+    fixed["spec"]["accessModes"] = json!(["ReadWriteOnce"]);
+    api.create(claims, fixed).await;
+    assert_eq!(api.send(Method::PATCH, &format!("{claims}/d/status"), MERGE, &bound).await.0, 200);
+    let (got, answer) = api.send(Method::PATCH, &format!("{claims}/d"), MERGE, &claim("20Gi")).await;
+    assert_eq!(got, 403, "{answer}");
+    assert!(
+        answer["message"].as_str().unwrap().contains("only dynamically provisioned pvc can be resized"),
+        "{answer}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

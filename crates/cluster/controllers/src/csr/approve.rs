@@ -12,7 +12,7 @@ use kinit_client::queue::Queue;
 use kube::api::{Api, PostParams};
 use kube::{Client, ResourceExt};
 
-use super::request::{Request, check_kubelet_client, check_serving_node, parse};
+use super::request::{Request, check_kubelet_client, check_node_component, check_serving_node, parse};
 use super::{ACCOUNT, KUBELET_CLIENT, KUBELET_SERVING, has, is_issued};
 use crate::context::Context;
 use crate::object::now;
@@ -30,6 +30,12 @@ const SELF_CLIENT: Kind = Kind {
 };
 const CLIENT: Kind =
     Kind { subresource: "nodeclient", message: "Auto approving kubelet client certificate after SubjectAccessReview." };
+
+/// kinit's own: who may create this made-up subresource gets certificates of the programs that run on every node.
+const NODE_COMPONENT: Kind = Kind {
+    subresource: "nodecomponentclient",
+    message: "Auto approving client certificate of a node component after SubjectAccessReview.",
+};
 
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<()> {
@@ -75,6 +81,7 @@ impl Approver {
                 Ok(None)
             }
             KUBELET_SERVING => self.serving(&csr).await,
+            super::CLIENT => self.node_component(&csr).await,
             _ => Ok(None),
         }
     }
@@ -89,6 +96,15 @@ impl Approver {
         check_serving_node(&request, &csr.spec, name, &addresses)
             .with_context(|| format!("not approving the serving certificate of {name}"))?;
         self.approve(csr, "Auto approving kubelet serving certificate: its names are those the Node declares.").await
+    }
+
+    /// The service proxy and the pod network of a machine that joins by itself. Other clients' requests are for people.
+    async fn node_component(&self, csr: &CertificateSigningRequest) -> Result<Option<Duration>> {
+        let is_one = parse(&csr.spec.request.0).is_ok_and(|request| check_node_component(&request, &csr.spec).is_ok());
+        if !is_one || !self.authorized(csr, NODE_COMPONENT.subresource).await? {
+            return Ok(None);
+        }
+        self.approve(csr, NODE_COMPONENT.message).await
     }
 
     async fn authorized(&self, csr: &CertificateSigningRequest, subresource: &str) -> Result<bool> {

@@ -14,6 +14,8 @@ use x509_parser::prelude::{FromDer, X509CertificationRequest};
 pub struct Request {
     /// What rcgen signs; its extensions are replaced by ours.
     pub params: CertificateSigningRequestParams,
+    /// The subject in DER: what is signed has it byte for byte.
+    pub subject: Vec<u8>,
     /// The subject's common name.
     pub common_name: String,
     /// The subject's organizations: groups.
@@ -24,6 +26,8 @@ pub struct Request {
     pub ips: Vec<IpAddr>,
     /// Whether there are SANs of other kinds.
     pub other_names: bool,
+    /// How many of the subject's attributes are neither common name nor organization.
+    pub other_attributes: usize,
 }
 
 /// Parses the PEM of `spec.request`.
@@ -36,12 +40,8 @@ pub fn parse(pem: &[u8]) -> Result<Request> {
     let text = |v: &x509_parser::x509::AttributeTypeAndValue<'_>| v.as_str().unwrap_or_default().to_owned();
     let common_names: Vec<String> = subject.iter_common_name().map(text).collect();
     let organizations: Vec<String> = subject.iter_organization().map(text).collect();
-    // What signs keeps one value of each attribute: more must be refused, not shortened.
-    let kinds: BTreeSet<String> = subject.iter_attributes().map(|a| a.attr_type().to_id_string()).collect();
-    ensure!(
-        kinds.len() == subject.iter_attributes().count(),
-        "the subject names an attribute more than once, which this signer cannot reproduce"
-    );
+    // Programs differ in which of several is the user.
+    ensure!(common_names.len() <= 1, "the subject has more than one common name");
     let (mut dns, mut ips, mut other_names) = (Vec::new(), Vec::new(), false);
     for san in &params.params.subject_alt_names {
         match san {
@@ -50,8 +50,12 @@ pub fn parse(pem: &[u8]) -> Result<Request> {
             _ => other_names = true,
         }
     }
+    let known = ["2.5.4.3", "2.5.4.10"];
+    let kinds = subject.iter_attributes().map(|a| a.attr_type().to_id_string());
+    let other_attributes = kinds.filter(|kind| !known.contains(&kind.as_str())).count();
+    let subject = subject.as_raw().to_vec();
     let common_name = common_names.into_iter().next().unwrap_or_default();
-    Ok(Request { params, common_name, organizations, dns, ips, other_names })
+    Ok(Request { params, subject, common_name, organizations, dns, ips, other_names, other_attributes })
 }
 
 fn usages(spec: &CertificateSigningRequestSpec) -> BTreeSet<&str> {
@@ -98,6 +102,23 @@ pub fn check_client(spec: &CertificateSigningRequestSpec) -> Result<()> {
     Ok(())
 }
 
+/// Users of the programs that kinit runs on every node.
+const NODE_COMPONENTS: [&str; 2] = ["system:kube-proxy", "system:kube-netd"];
+
+/// Whether the request is the client certificate of a program that runs on every node, and gives nothing else.
+pub fn check_node_component(request: &Request, spec: &CertificateSigningRequestSpec) -> Result<()> {
+    ensure!(NODE_COMPONENTS.contains(&request.common_name.as_str()), "common name is of no node component");
+    ensure!(
+        request.organizations.is_empty()
+            && request.dns.is_empty()
+            && request.ips.is_empty()
+            && !request.other_names
+            && request.other_attributes == 0,
+        "a node component has a common name and nothing else"
+    );
+    check_client(spec)
+}
+
 /// Whether a serving certificate may be issued to the node: asked for by that node, for names and addresses it has.
 pub fn check_serving_node(
     request: &Request,
@@ -131,7 +152,9 @@ mod tests {
         let mut params = CertificateParams::new(sans).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, cn);
-        params.distinguished_name.push(DnType::OrganizationName, org);
+        if !org.is_empty() {
+            params.distinguished_name.push(DnType::OrganizationName, org);
+        }
         params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap().into_bytes()
     }
 
@@ -142,6 +165,17 @@ mod tests {
             groups: Some(vec!["system:nodes".into()]),
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn several_organizations_and_one_common_name() {
+        let key = KeyPair::generate().unwrap().serialize_pem();
+        let groups = ["system:nodes".to_owned(), "system:masters".to_owned()];
+        let request = parse(kinit_pki::user_request(&key, "system:node:a", &groups).unwrap().as_bytes()).unwrap();
+        assert_eq!(request.organizations, groups);
+        let spec = spec(&["client auth"], "system:node:a");
+        assert!(check_kubelet_client(&request, &spec).is_err(), "a second group is one too many");
+        assert!(check_node_component(&request, &spec).is_err());
     }
 
     #[test]
@@ -158,6 +192,24 @@ mod tests {
         ] {
             let request = parse(&pem(cn, org, sans)).unwrap();
             assert_eq!(check_kubelet_client(&request, &spec(usages, cn)).is_ok(), ok, "{cn} {org} {sans:?} {usages:?}");
+        }
+    }
+
+    #[test]
+    fn node_components_are_two_names_and_nothing_else() {
+        let usages = ["client auth"];
+        for (cn, org, sans, usages, ok) in [
+            ("system:kube-proxy", "", &[][..], &usages[..], true),
+            ("system:kube-netd", "", &[], &["client auth", "digital signature"], true),
+            ("system:kube-proxy", "system:masters", &[], &usages, false),
+            ("system:kube-scheduler", "", &[], &usages, false),
+            ("system:node:a", "", &[], &usages, false),
+            ("system:kube-proxy", "", &["evil.example"], &usages, false),
+            ("system:kube-proxy", "", &[], &["client auth", "server auth"], false),
+        ] {
+            let request = parse(&pem(cn, org, sans)).unwrap();
+            let result = check_node_component(&request, &spec(usages, "system:bootstrap:abcdef"));
+            assert_eq!(result.is_ok(), ok, "{cn} {org} {sans:?} {usages:?}");
         }
     }
 

@@ -143,21 +143,36 @@ fn lifetime(asked: Option<i32>, longest: Duration) -> SignedDuration {
 
 struct Ca {
     issuer: Issuer<'static, KeyPair>,
+    /// Its name in DER.
+    subject: Vec<u8>,
     not_after: Timestamp,
 }
 
 impl Ca {
     /// Read for each request: a rotated CA is used without a restart, and requests are rare.
     fn read((certificate, key): &(std::path::PathBuf, std::path::PathBuf)) -> Result<Self> {
-        let der =
-            CertificateDer::from_pem_file(certificate).with_context(|| format!("read {}", certificate.display()))?;
         let pem = std::fs::read_to_string(key).with_context(|| format!("read {}", key.display()))?;
         let pair = KeyPair::from_pem(&pem).with_context(|| format!("parse the key in {}", key.display()))?;
+        let text = std::fs::read(certificate).with_context(|| format!("read {}", certificate.display()))?;
+        let der = Self::of(&text, &pair).with_context(|| format!("use {}", certificate.display()))?;
         let (_, parsed) = x509_parser::parse_x509_certificate(&der).context("parse the CA certificate")?;
         let not_after = Timestamp::from_second(parsed.validity().not_after.timestamp()).context("read the CA's end")?;
         anyhow::ensure!(parsed.is_ca(), "{} is not a CA certificate", certificate.display());
+        let subject = parsed.subject().as_raw().to_vec();
         let issuer = Issuer::from_ca_cert_der(&der, pair).context("use the CA certificate")?;
-        Ok(Self { issuer, not_after })
+        Ok(Self { issuer, subject, not_after })
+    }
+
+    /// The certificate that belongs to the key: while the CA is being replaced the file holds two.
+    fn of(text: &[u8], pair: &KeyPair) -> Result<CertificateDer<'static>> {
+        for der in CertificateDer::pem_slice_iter(text) {
+            let der = der.context("parse a CA certificate")?;
+            let (_, parsed) = x509_parser::parse_x509_certificate(&der).context("parse a CA certificate")?;
+            if parsed.public_key().subject_public_key.data.as_ref() == pair.public_key_raw() {
+                return Ok(der);
+            }
+        }
+        anyhow::bail!("it has no certificate that belongs to the key")
     }
 
     fn sign(
@@ -182,7 +197,12 @@ impl Ca {
         params.crl_distribution_points.clear();
         params.custom_extensions.clear();
         params.use_authority_key_identifier_extension = true;
-        Ok(request.params.signed_by(&self.issuer).context("sign the certificate")?.pem())
+        let signed = request.params.signed_by(&self.issuer).context("sign the certificate")?;
+        // rcgen keeps one value of a kind: groups would be lost, and so would parts of the CA's own name.
+        let key = self.issuer.key();
+        let der = kinit_pki::certificate_with_names(signed.der(), &request.subject, &self.subject, key)
+            .context("sign the certificate with its whole names")?;
+        Ok(kinit_pki::pem("CERTIFICATE", &der))
     }
 }
 
@@ -212,16 +232,65 @@ mod tests {
         }
     }
 
+    fn authority(key: KeyPair) -> (Ca, Vec<u8>) {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        let issuer = Issuer::from_ca_cert_der(certificate.der(), key).unwrap();
+        let (_, read) = x509_parser::parse_x509_certificate(certificate.der()).unwrap();
+        let subject = read.subject().as_raw().to_vec();
+        let not_after = Timestamp::from_second(2_000_000_000).unwrap();
+        (Ca { issuer, subject, not_after }, certificate.der().to_vec())
+    }
+
+    #[test]
+    fn every_group_of_a_request_is_signed() {
+        let rsa = kinit_pki::new_key(kinit_pki::KeyAlgorithm::Rsa2048).unwrap();
+        for key in [KeyPair::generate().unwrap(), KeyPair::from_pem(&rsa).unwrap()] {
+            let (ca, ca_der) = authority(key);
+            let groups = ["dev".to_owned(), "ops".to_owned(), "dev".to_owned()];
+            let own = KeyPair::generate().unwrap().serialize_pem();
+            let spec = CertificateSigningRequestSpec {
+                request: ByteString(kinit_pki::user_request(&own, "jane", &groups).unwrap().into_bytes()),
+                signer_name: CLIENT.into(),
+                usages: Some(vec!["client auth".into()]),
+                ..Default::default()
+            };
+            let now = Timestamp::from_second(1_800_000_000).unwrap();
+            let signed = ca.sign(checked(&spec).unwrap(), &spec, Duration::from_secs(3600), now).unwrap();
+            let der = CertificateDer::from_pem_slice(signed.as_bytes()).unwrap();
+            let (_, cert) = x509_parser::parse_x509_certificate(&der).unwrap();
+            let (_, ca) = x509_parser::parse_x509_certificate(&ca_der).unwrap();
+            cert.verify_signature(Some(ca.public_key())).unwrap();
+            let texts: Vec<&str> = cert.subject().iter_organization().map(|o| o.as_str().unwrap()).collect();
+            assert_eq!(texts, groups);
+            let names: Vec<&str> = cert.subject().iter_common_name().map(|o| o.as_str().unwrap()).collect();
+            assert_eq!(names, ["jane"]);
+            assert_eq!(cert.issuer(), ca.subject());
+            assert!(cert.extended_key_usage().unwrap().unwrap().value.client_auth);
+        }
+    }
+
+    #[test]
+    fn of_two_authorities_the_one_with_the_key_signs() {
+        let make = || {
+            let key = KeyPair::generate().unwrap();
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            let cert = params.self_signed(&key).unwrap();
+            (cert.pem(), cert.der().clone(), key)
+        };
+        let (old, new, other) = (make(), make(), make());
+        let both = format!("{}{}", old.0, new.0);
+        for own in [&old, &new] {
+            assert_eq!(Ca::of(both.as_bytes(), &own.2).unwrap(), own.1);
+        }
+        assert!(Ca::of(both.as_bytes(), &other.2).is_err());
+    }
+
     #[test]
     fn a_request_for_a_ca_becomes_a_leaf() {
-        let ca_key = KeyPair::generate().unwrap();
-        let mut ca_params = CertificateParams::default();
-        ca_params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let ca_cert = ca_params.self_signed(&ca_key).unwrap();
-        let ca = Ca {
-            issuer: Issuer::from_ca_cert_der(ca_cert.der(), ca_key).unwrap(),
-            not_after: Timestamp::from_second(2_000_000_000).unwrap(),
-        };
+        let (ca, _) = authority(KeyPair::generate().unwrap());
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "system:node:a");
         params.distinguished_name.push(DnType::OrganizationName, "system:nodes");

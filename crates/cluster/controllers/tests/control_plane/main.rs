@@ -8,3 +8,4 @@ mod harness;
 mod job;
 mod metrics;
 mod sets;
+mod storage;

@@ -1,6 +1,6 @@
 //! What a configuration may not say.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::KubeletConfig;
 
@@ -38,6 +38,7 @@ impl KubeletConfig {
             self.tls_cert_file.is_empty() == self.tls_private_key_file.is_empty(),
             "tlsCertFile and tlsPrivateKeyFile belong together"
         );
+        self.tls().server().context("tlsCipherSuites and tlsMinVersion")?;
         ensure!(
             !self.server_tls_bootstrap || self.tls_cert_file.is_empty(),
             "serverTLSBootstrap and tlsCertFile exclude each other"

@@ -41,8 +41,6 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
         ("staticPodURL", vec![]),
         ("staticPodURLHeader", vec![]),
         ("readOnlyPort", vec![]),
-        ("tlsCipherSuites", vec![]),
-        ("tlsMinVersion", vec![json!("VersionTLS12")]),
         ("tlsCurvePreferences", vec![]),
         ("imagePullCredentialsVerificationPolicy", vec![]),
         ("preloadedImagesVerificationAllowlist", vec![]),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use kinit_component_base::ciphers::TlsArgs;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -120,6 +121,10 @@ pub struct KubeletConfig {
     pub tls_private_key_file: String,
     /// Pods a node may run; default 110.
     pub max_pods: i32,
+    /// Cipher suites of TLS 1.2, by Go's names; all that are known when empty.
+    pub tls_cipher_suites: Vec<String>,
+    /// `VersionTLS12` or `VersionTLS13`.
+    pub tls_min_version: String,
     /// Processes a pod may have; default no limit.
     pub pod_pids_limit: Option<i64>,
     /// How often the node's status is computed; default 10s.
@@ -216,6 +221,11 @@ impl KubeletConfig {
         let mut config = Self::default();
         config.fill();
         config
+    }
+
+    /// Versions and suites of TLS that the kubelet's server takes.
+    pub fn tls(&self) -> TlsArgs {
+        TlsArgs { tls_cipher_suites: self.tls_cipher_suites.clone(), tls_min_version: self.tls_min_version.clone() }
     }
 
     /// Reads a file.

@@ -1,7 +1,30 @@
 //! hostPath types (`pkg/volume/hostpath`).
 
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Volume;
+
+use super::Mounted;
+use super::plugin::{Failure, Request, VolumePlugin};
+
+/// hostPath: the host's own path, checked or made.
+pub struct HostPath;
+
+#[async_trait]
+impl VolumePlugin for HostPath {
+    fn serves(&self, volume: &Volume) -> bool {
+        volume.host_path.is_some()
+    }
+
+    async fn set_up(&self, request: Request<'_>) -> Result<Mounted, Failure> {
+        let source = request.volume.host_path.clone().unwrap_or_default();
+        let path = PathBuf::from(source.path);
+        prepare(&path, source.type_.as_deref().unwrap_or(""))?;
+        Ok(Mounted { path, read_only: false })
+    }
+}
 
 /// Checks that the path is what its type says, or makes it.
 pub fn prepare(path: &Path, kind: &str) -> Result<(), String> {

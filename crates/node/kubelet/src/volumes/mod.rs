@@ -6,30 +6,42 @@
 //! configMap, secret,
 //! downwardAPI,        payload (pure bytes) → atomic writer → ..data link; secrets on tmpfs, tokens refreshed
 //! projected
+//! persistentVolume-   claim → its PersistentVolume → hostPath, or local: bound to a directory of the pod
+//! Claim, ephemeral      local_path: folders of the provisioner kinit.dev/local-path, made here and removed here
 //! ```
 //!
-//! Anything else is refused when the pod arrives ([`unsupported`]): the kubelet says so instead of waiting for ever.
+//! Each is a [`plugin::VolumePlugin`]. Anything else is refused when the pod arrives ([`unsupported`]): the kubelet
+//! says so instead of waiting for ever.
 
+mod api_files;
 pub mod atomic;
+mod claim;
+mod empty_dir;
 pub mod files;
+pub mod folders;
 pub mod hostpath;
 pub mod limit;
+mod local;
+mod local_path;
 pub mod mounts;
 pub mod payload;
+mod plugin;
+mod remove;
 pub mod subpath;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, ProjectedVolumeSource, Volume};
+use k8s_openapi::api::core::v1::{Pod, Volume};
+use serde::{Deserialize, Serialize};
 
 use crate::downward::Place;
 use crate::kubelet::Kubelet;
 use crate::names::PodKey;
-use crate::quantity;
+use plugin::{Request, plugin_of, setup_failed};
 
 /// A volume that is in place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mounted {
     /// Where.
     pub path: PathBuf,
@@ -43,35 +55,8 @@ pub type Volumes = BTreeMap<String, Mounted>;
 /// Names the first volume whose source this kubelet does not serve.
 pub fn unsupported(pod: &Pod) -> Option<String> {
     let mut volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
-    let strange = |v: &&Volume| plugin(v).is_none() || v.projected.as_ref().is_some_and(has_strange_source);
-    let found = volumes.find(strange)?;
+    let found = volumes.find(|v: &&Volume| plugin_of(v).is_none())?;
     Some(format!("volume {:?} has a source that this kubelet does not support", found.name))
-}
-
-fn has_strange_source(projected: &ProjectedVolumeSource) -> bool {
-    projected.sources.iter().flatten().any(|s| {
-        s.config_map.is_none() && s.secret.is_none() && s.downward_api.is_none() && s.service_account_token.is_none()
-    })
-}
-
-/// The plugin's name, as directories under the pod carry it.
-fn plugin(volume: &Volume) -> Option<&'static str> {
-    let v = volume;
-    if v.config_map.is_some() {
-        Some("kubernetes.io/configmap")
-    } else if v.secret.is_some() {
-        Some("kubernetes.io/secret")
-    } else if v.projected.is_some() {
-        Some("kubernetes.io/projected")
-    } else if v.downward_api.is_some() {
-        Some("kubernetes.io/downward-api")
-    } else if v.host_path.is_some() {
-        Some("kubernetes.io/host-path")
-    } else if let Some(empty) = &v.empty_dir {
-        matches!(empty.medium.as_deref(), None | Some("" | "Memory")).then_some("kubernetes.io/empty-dir")
-    } else {
-        None
-    }
 }
 
 /// Sets up all volumes of a pod, or brings them up to date; idempotent. `tokens` keeps service account tokens between
@@ -87,62 +72,13 @@ pub async fn set_up(
     make_directory(&directory, 0o750)?;
     let mut out = Volumes::new();
     for volume in pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
-        let mounted = one(kubelet, pod, key, volume, place, tokens)
-            .await
-            .map_err(|e| format!("MountVolume.SetUp failed for volume \"{}\" : {e}", volume.name))?;
+        let plugin = plugin_of(volume)
+            .ok_or_else(|| setup_failed(&volume.name, "its source is not supported by this kubelet"))?;
+        let request = Request { kubelet, pod, key, volume, place, tokens };
+        let mounted = plugin.set_up(request).await.map_err(|failure| failure.message(&volume.name))?;
         out.insert(volume.name.clone(), mounted);
     }
     Ok(out)
-}
-
-async fn one(
-    kubelet: &Kubelet,
-    pod: &Pod,
-    key: &PodKey,
-    volume: &Volume,
-    place: &Place,
-    tokens: &mut payload::Tokens,
-) -> Result<Mounted, String> {
-    if let Some(source) = &volume.host_path {
-        let path = PathBuf::from(&source.path);
-        hostpath::prepare(&path, source.type_.as_deref().unwrap_or(""))?;
-        return Ok(Mounted { path, read_only: false });
-    }
-    let plugin = plugin(volume).ok_or("its source is not supported by this kubelet")?;
-    let path = kubelet.paths.volume(&key.uid, plugin, &volume.name);
-    let group = pod.spec.as_ref().and_then(|s| s.security_context.as_ref()).and_then(|c| c.fs_group);
-    if let Some(source) = &volume.empty_dir {
-        empty_dir(&path, source, pod, group)?;
-        return Ok(Mounted { path, read_only: false });
-    }
-    let files = payload::of(kubelet, pod, key, volume, place, tokens).await?;
-    make_directory(&path, 0o777)?;
-    // Secrets never touch a disk; ConfigMaps do, as upstream's.
-    if volume.config_map.is_none() {
-        mounts::tmpfs(&path, None, 0o1777)?;
-    }
-    atomic::write(&path, &files, group).map_err(|e| format!("write {}: {e}", path.display()))?;
-    // The kubelet alone writes there, whatever the mount says (upstream's `GetAttributes().ReadOnly` of these four).
-    Ok(Mounted { path, read_only: true })
-}
-
-fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, pod: &Pod, group: Option<i64>) -> Result<(), String> {
-    let fresh = !path.exists();
-    make_directory(path, 0o777)?;
-    if source.medium.as_deref() == Some("Memory") {
-        let own = source.size_limit.as_ref().and_then(|q| quantity::units(&q.0)).filter(|s| *s > 0);
-        let pod = crate::resources::pod(pod).memory;
-        let size = match (own, pod) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        mounts::tmpfs(path, size, 0o1777)?;
-    }
-    if fresh && let Some(group) = group {
-        atomic::give_to_group(path, group, atomic::Access::Write)
-            .map_err(|e| format!("set the group of {}: {e}", path.display()))?;
-    }
-    Ok(())
 }
 
 /// Makes a directory and its parents; the last one gets exactly `mode`.
@@ -163,5 +99,14 @@ pub fn tear_down(kubelet_pod: &Path) -> Result<(), String> {
         return Ok(());
     }
     mounts::unmount_below(kubelet_pod)?;
-    std::fs::remove_dir_all(kubelet_pod).map_err(|e| format!("remove {}: {e}", kubelet_pod.display()))
+    remove::tree(kubelet_pod)
+}
+
+/// Unmounts a pod's volumes and removes what the kubelet made for them; the rest of its directory stays.
+pub fn take_down(kubelet_pod: &Path) -> Result<(), String> {
+    mounts::unmount_below(kubelet_pod)?;
+    for part in ["volumes", "volume-subpaths", claim::RECORDS] {
+        remove::tree(&kubelet_pod.join(part))?;
+    }
+    Ok(())
 }

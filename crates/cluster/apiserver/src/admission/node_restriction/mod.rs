@@ -2,6 +2,7 @@
 
 mod node;
 mod pod;
+mod volume;
 
 use kinit_apimachinery::ApiError;
 use kinit_apimachinery::meta::Meta;
@@ -28,6 +29,7 @@ pub fn check(attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiError
         ("", "Pod") => pod::check(attributes, object, node),
         ("", "Node") => node::check(attributes, object, node),
         ("", "PersistentVolumeClaim") => claim(attributes, object, node),
+        ("", "PersistentVolume") => volume::check(attributes, object, node),
         ("resource.k8s.io", "ResourceSlice") => slice(attributes, object, node),
         ("coordination.k8s.io", "Lease") if object.namespace() != "kube-node-lease" => {
             refused("can only access leases in the \"kube-node-lease\" system namespace")

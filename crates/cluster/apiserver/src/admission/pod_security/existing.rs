@@ -97,7 +97,9 @@ mod tests {
             meta["ownerReferences"] = json!([{"uid": "other"}, {"uid": owner, "controller": true}]);
         }
         let text = json!({"metadata": meta, "spec": spec}).to_string();
-        Arc::new(Entry::from_stored(&format!("n/{name}"), text.as_bytes(), 1, |_| Vec::new()).unwrap())
+        Arc::new(
+            Entry::from_stored(&format!("n/{name}"), text.as_bytes(), 1, &kinit_storage::Reading::default()).unwrap(),
+        )
     }
 
     fn baseline() -> Standard {

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ResourceQuota;
+use kinit_apimachinery::ApiError;
 use kinit_apimachinery::meta::Meta;
-use kinit_apimachinery::{ApiError, apply, time};
 use kinit_component_helpers::requests::Amounts;
 use kinit_storage::Updated;
 use parking_lot::Mutex;
@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::check::{Ask, Quota};
 use crate::registry::create::with_version;
+use crate::registry::ownership::record_own;
 use crate::registry::storage_error;
 use crate::resources::Descriptor;
 use crate::server::Server;
@@ -94,7 +95,7 @@ async fn swap_all(server: &Server, namespace: &str, ask: &Ask, latest: &mut Late
         for (name, used) in charges {
             let key = desc.key(namespace, &name);
             let Some((revision, object)) = now.remove(&key) else { continue };
-            let swapped = swap(server, &desc, &key, revision, charged(&desc, object, &used)).await;
+            let swapped = swap(server, &desc, &key, revision, charged(object, &used)).await;
             match swapped.map_err(Failure::Other)? {
                 Swapped::Done(state) => {
                     latest.insert(key, state);
@@ -145,15 +146,14 @@ async fn swap(server: &Server, desc: &Descriptor, key: &str, at: u64, object: Va
 }
 
 /// The quota with its new use, owned by the server where somebody keeps track of owners.
-fn charged(desc: &Descriptor, old: Value, used: &Amounts) -> Value {
+fn charged(old: Value, used: &Amounts) -> Value {
     let mut new = old.clone();
     if let Some(map) = new.object_at(&["status", "used"]) {
         for (name, amount) in used {
             map.insert(name.clone(), amount.to_string().into());
         }
     }
-    let now = time::format(jiff::Timestamp::now());
-    apply::track(&mut new, &old, desc.ty, "kube-apiserver", &desc.api_version(), "status", &now);
+    record_own(&mut new, Some(&old), "status");
     if let Some(meta) = new.object_at(&["metadata"]) {
         meta.shift_remove("resourceVersion");
     }

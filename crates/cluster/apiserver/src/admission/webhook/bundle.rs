@@ -19,6 +19,15 @@ struct Bundle {
 
 /// A client's TLS with the certificates of a PEM text, and no others, as roots.
 pub fn client_config(pem: &[u8]) -> Result<ClientConfig, String> {
+    let verifier = verifier(pem)?;
+    let mut config =
+        ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Believes what the certificates of a PEM text signed, and them.
+pub fn verifier(pem: &[u8]) -> Result<Arc<dyn ServerCertVerifier>, String> {
     const NOTHING: &str = "unable to load root certificates: unable to parse bytes as PEM block";
     let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let roots = roots.map_err(|e| format!("{NOTHING}: {e}"))?;
@@ -30,12 +39,7 @@ pub fn client_config(pem: &[u8]) -> Result<ClientConfig, String> {
         store.add(root.clone()).map_err(|e| format!("unable to load root certificates: {e}"))?;
     }
     let chains = WebPkiServerVerifier::builder(Arc::new(store)).build().map_err(|e| e.to_string())?;
-    let mut config = ClientConfig::builder()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Bundle { roots, chains }))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    Ok(Arc::new(Bundle { roots, chains }))
 }
 
 impl ServerCertVerifier for Bundle {

@@ -59,18 +59,22 @@ impl Asking<'_> {
     /// Asks a validating webhook.
     pub async fn validate(&self, object: &Value) -> Result<(), ApiError> {
         let started = Instant::now();
-        let shown = self.shown(object);
-        let result = self.ask(shown.as_ref()).await;
+        let result = match self.shown(object).await {
+            Ok(shown) => self.ask(shown.as_ref()).await,
+            Err(problem) => Err(problem),
+        };
         self.settle(started, result.map(Some)).map(|_| ())
     }
 
-    fn shown(&self, object: &Value) -> Option<Value> {
-        let deleted = self.subject.operation() == "DELETE";
-        (!deleted).then(|| self.subject.shown(&self.form, object))
+    async fn shown(&self, object: &Value) -> Result<Option<Value>, Problem> {
+        match self.subject.operation() {
+            "DELETE" => Ok(None),
+            _ => self.subject.shown(&self.form, object).await.map(Some).map_err(Problem::Unfit),
+        }
     }
 
     async fn change(&self, object: &mut Value) -> Result<bool, Problem> {
-        let shown = self.shown(object);
+        let shown = self.shown(object).await?;
         let answer = self.ask(shown.as_ref()).await?;
         if answer.patch.is_empty() {
             return Ok(false);
@@ -86,6 +90,7 @@ impl Asking<'_> {
         let changed = self
             .subject
             .patched(&self.form, sent, answer.patch, object)
+            .await
             .map_err(|e| Problem::Unfit(ApiError::internal(e)))?;
         self.note(crate::audit::PATCHES, patch.to_string());
         Ok(changed)
@@ -93,9 +98,6 @@ impl Asking<'_> {
 
     async fn ask(&self, shown: Option<&Value>) -> Result<Answer, Problem> {
         let (hook, request) = (self.hook, self.request());
-        if hook.conditions {
-            return Err(Problem::Failed("its matchConditions cannot be evaluated by this version".into()));
-        }
         if self.subject.attributes.dry_run && !hook.dry_run {
             let text = format!("admission webhook {:?} does not support dry run", hook.name);
             return Err(Problem::Unfit(ApiError::bad_request(text)));
@@ -105,7 +107,7 @@ impl Asking<'_> {
             return Err(Problem::Unfit(out_of_time()));
         }
         let uid = uuid::Uuid::new_v4().to_string();
-        let review = self.subject.review(&uid, &self.form, shown);
+        let review = self.subject.review(&uid, &self.form, shown).await.map_err(Problem::Unfit)?;
         let reply = hook.client.post(&review, hook.timeout.min(left)).await.map_err(Problem::Failed)?;
         let answer = answer::verify(&reply, &uid, self.mutating)
             .map_err(|e| Problem::Failed(format!("received invalid webhook response: {e}")))?;

@@ -79,9 +79,22 @@ impl Client {
     /// Sends a review and gives the answer's JSON; the error is upstream's text, after `failed calling webhook "name":
     /// `.
     pub async fn post(&self, review: &Value, patience: Duration) -> Result<Value, String> {
-        let mut url = self.url.clone().map_err(|e| format!("could not get REST client: {e}"))?;
+        let mut url = self.url()?;
         url.query_pairs_mut().append_pair("timeout", &format!("{}s", patience.as_millis().div_ceil(1000)));
-        let failed = |cause: String| format!("failed to call webhook: Post \"{url}\": {cause}");
+        self.send(url, review, patience).await.map_err(|cause| format!("failed to call webhook: {cause}"))
+    }
+
+    /// The same for a conversion, whose webhooks are not told how long they have.
+    pub async fn convert(&self, review: &Value, patience: Duration) -> Result<Value, String> {
+        self.send(self.url()?, review, patience).await
+    }
+
+    fn url(&self) -> Result<Url, String> {
+        self.url.clone().map_err(|e| format!("could not get REST client: {e}"))
+    }
+
+    async fn send(&self, url: Url, review: &Value, patience: Duration) -> Result<Value, String> {
+        let failed = |cause: String| format!("Post \"{url}\": {cause}");
         if let Some(service) = &self.service {
             service.address().map_err(&failed)?;
         }
@@ -94,7 +107,7 @@ impl Client {
     }
 
     async fn exchange(&self, url: Url, review: &Value) -> Result<Value, Failure> {
-        let other = |text: String| Failure::Other(format!("failed to call webhook: {text}"));
+        let other = Failure::Other;
         let http = self.http().map_err(Failure::Other)?;
         let request = http.post(url).header("accept", "application/json").json(review);
         let mut response = request.send().await.map_err(|e| Failure::Transport(chain(&e.without_url())))?;

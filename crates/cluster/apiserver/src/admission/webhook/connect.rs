@@ -19,7 +19,7 @@ pub async fn connect(request: &Request, query: &str) -> Result<String, ApiError>
     };
     let path = (subresource == "proxy").then_some(request.info.rest.as_str());
     let mut options = options(&crate::resources::descriptor::api_version(group, version), kind, query, path);
-    let changed = super::mutate(&attributes, &mut options).await?;
+    let changed = super::super::rounds::mutate(&attributes, &mut options).await?;
     super::validate(&attributes, &options).await?;
     match (changed, path) {
         (false, _) => Ok(query.to_owned()),

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::client::Client;
 use super::matching::Rule;
+use crate::admission::conditions::Conditions;
 
 /// One webhook of a configuration.
 pub struct Hook {
@@ -36,8 +37,8 @@ pub struct Hook {
     pub timeout: Duration,
     /// Whether it is asked again when others change the object after it.
     pub reinvoke: bool,
-    /// Whether it has conditions, which nobody here can evaluate; new configurations with such are refused.
-    pub conditions: bool,
+    /// Which of these requests are meant.
+    pub conditions: Conditions,
     /// How it is reached.
     pub client: Client,
 }
@@ -100,7 +101,7 @@ fn hook(configuration: &str, index: usize, hook: &Value, store: &Store) -> Hook 
         dry_run: matches!(hook.str_at(&["sideEffects"]), "None" | "NoneOnDryRun"),
         timeout: Duration::from_secs(hook.get("timeoutSeconds").and_then(Value::as_u64).unwrap_or(10).clamp(1, 30)),
         reinvoke: hook.str_at(&["reinvocationPolicy"]) == "IfNeeded",
-        conditions: !list("matchConditions").is_empty(),
+        conditions: Conditions::of(list("matchConditions")),
         client: Client::of(hook.get("clientConfig").unwrap_or(&Value::Null), store),
         name,
     }

@@ -68,6 +68,44 @@ impl Rule {
     }
 }
 
+/// What a policy or a binding is about (`MatchResources`).
+#[derive(Debug, Default)]
+pub struct Match {
+    /// What it is about; everything where there are none.
+    pub rules: Vec<(Rule, Vec<String>)>,
+    /// What it is not about.
+    pub excluded: Vec<(Rule, Vec<String>)>,
+    /// Whether other versions of it are meant, too.
+    pub equivalent: bool,
+    /// Namespaces.
+    pub namespaces: LabelSelector,
+    /// Objects.
+    pub objects: LabelSelector,
+}
+
+impl Match {
+    /// From a policy or a binding.
+    pub fn of(value: &Value) -> Self {
+        let rules = |key: &str| {
+            let list = value.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+            list.iter().map(|rule| (Rule::of(rule), strings(rule.get("resourceNames")))).collect()
+        };
+        let selector = |key: &str| LabelSelector::from_object(value.get(key)).unwrap_or_default();
+        Self {
+            rules: rules("resourceRules"),
+            excluded: rules("excludeResourceRules"),
+            equivalent: value.str_at(&["matchPolicy"]) != "Exact",
+            namespaces: selector("namespaceSelector"),
+            objects: selector("objectSelector"),
+        }
+    }
+}
+
+/// Whether a request is of one of the rules, and its object's name one of the rule's names.
+pub fn any_rule(rules: &[(Rule, Vec<String>)], target: &Target<'_>, name: &str) -> bool {
+    rules.iter().any(|(rule, names)| rule.matches(target) && (names.is_empty() || names.iter().any(|n| n == name)))
+}
+
 /// Whether the request is about namespaces themselves.
 pub fn is_namespace(target: &Target<'_>) -> bool {
     target.group.is_empty() && target.resource == "namespaces"

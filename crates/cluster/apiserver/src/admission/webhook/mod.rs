@@ -6,18 +6,18 @@
 //!                  once      concerns    in its form <── JSON patch ── answer <──────┘
 //! ```
 //! Mutating ones are asked one after the other, in the order of their configurations' names, and those that want it
-//! again when the object changed after them; validating ones all at the same time. All run inside the request's own
-//! task: they end with it, and with its deadline.
+//! again when the object changed after them (`admission/rounds.rs`); validating ones all at the same time. All run
+//! inside the request's own task: they end with it, and with its deadline.
 
 mod answer;
-mod bundle;
+pub(crate) mod bundle;
 mod call;
 mod client;
 mod connect;
 mod hooks;
-mod matching;
+pub(super) mod matching;
 mod metrics;
-mod subject;
+pub(super) mod subject;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -31,6 +31,7 @@ use self::call::Asking;
 use self::hooks::{Hook, Source};
 use self::subject::Subject;
 use super::{Attributes, Operation};
+pub(crate) use client::Client;
 pub use connect::connect;
 
 /// What webhooks need beyond a request.
@@ -72,7 +73,7 @@ fn is_inner(attributes: &Attributes<'_>) -> bool {
 
 /// The webhooks of a kind, for a request that may be sent to some. Before the first configurations are known nothing
 /// is let through unseen (`Webhook.WaitForReady`).
-async fn asked(attributes: &Attributes<'_>, mutating: bool) -> Result<Vec<Arc<Hook>>, ApiError> {
+pub(super) async fn asked(attributes: &Attributes<'_>, mutating: bool) -> Result<Vec<Arc<Hook>>, ApiError> {
     let server = &attributes.request.server;
     let (plugin, source) = match mutating {
         true => ("MutatingAdmissionWebhook", &server.webhooks.mutating),
@@ -90,39 +91,20 @@ async fn asked(attributes: &Attributes<'_>, mutating: bool) -> Result<Vec<Arc<Ho
 
 /// Which webhooks are asked again.
 #[derive(Default)]
-struct Again {
+pub(super) struct Again {
     asked: HashSet<String>,
     wanted: HashSet<String>,
 }
 
 impl Again {
     /// The object changed: whoever was asked before and cares is to see it.
-    fn changed(&mut self) {
+    pub(super) fn changed(&mut self) {
         self.wanted.extend(self.asked.drain());
     }
 }
 
-/// Asks the mutating webhooks, and after a change the built-in plugins and the willing ones among them once more
-/// (`reinvocationPolicy`); whether the object changed.
-pub(super) async fn mutate(attributes: &Attributes<'_>, object: &mut Value) -> Result<bool, ApiError> {
-    let hooks = asked(attributes, true).await?;
-    if hooks.is_empty() {
-        return Ok(false);
-    }
-    let mut again = Again::default();
-    if !round(attributes, &hooks, object, &mut again, 0).await? {
-        return Ok(false);
-    }
-    let output = object.clone();
-    attributes.mutate_built_in(object).await?;
-    if *object != output {
-        again.changed();
-    }
-    round(attributes, &hooks, object, &mut again, 1).await?;
-    Ok(true)
-}
-
-async fn round(
+/// Asks the mutating webhooks, in the second round those that want it again; whether the object changed.
+pub(super) async fn round(
     attributes: &Attributes<'_>,
     hooks: &[Arc<Hook>],
     object: &mut Value,
@@ -154,7 +136,7 @@ async fn round(
 /// to the mutating ones before, who can only refuse it.
 pub(super) async fn validate(attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiError> {
     if attributes.operation == Operation::Delete {
-        mutate(attributes, &mut object.clone()).await?;
+        super::rounds::mutate(attributes, &mut object.clone()).await?;
     }
     let hooks = asked(attributes, false).await?;
     let mut asking = Vec::new();
@@ -175,6 +157,6 @@ pub async fn virtual_create(
 ) -> Result<(), ApiError> {
     let subresource = request.info.subresource.as_str();
     let attributes = Attributes { request, operation: Operation::Create, old: None, dry_run, subresource };
-    mutate(&attributes, object).await?;
+    super::rounds::mutate(&attributes, object).await?;
     validate(&attributes, object).await
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! node <- pod <- secret, configmap, service account, resource claim, claim <- volume <- secret
-//! node <- volume attachment, resource slice
+//! node <- volume attachment, resource slice, volume that is a folder on its disk
 //! ```
 //!
 //! Changes are taken from the caches' events; a question first takes those that are there. So the picture is as fresh
@@ -11,6 +11,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use kinit_apimachinery::meta::Meta;
+use kinit_component_helpers::storage::LocalPath;
 use serde_json::Value;
 
 use crate::references::{self, Kind, MIRROR, PersistentVolume, Reference};
@@ -33,6 +34,8 @@ pub struct Graph {
     volumes: HashMap<String, PersistentVolume>,
     /// The volumes that are mounted with a secret.
     mounted_with: HashMap<Place, BTreeSet<String>>,
+    /// The volumes that are folders on a node's disk, with the node.
+    folders: HashMap<String, String>,
     attachments: HashMap<String, String>,
     slices: HashMap<String, String>,
 }
@@ -62,6 +65,11 @@ impl Graph {
     pub fn mounts(&self, node: &str, volume: &str) -> bool {
         let Some(volume) = self.volumes.get(volume) else { return false };
         self.nodes.get(&(Kind::Claim, volume.claim.clone())).is_some_and(|nodes| nodes.contains_key(node))
+    }
+
+    /// Whether a volume is a folder on a node's disk.
+    pub fn holds(&self, node: &str, volume: &str) -> bool {
+        self.folders.get(volume).is_some_and(|n| n == node)
     }
 
     /// Whether a VolumeAttachment is a node's.
@@ -114,6 +122,7 @@ impl Graph {
     /// A PersistentVolume is there, or changed.
     pub fn put_volume(&mut self, name: &str, volume: &Value) {
         self.delete_volume(name);
+        set(&mut self.folders, name, volume.label(LocalPath::NODE).unwrap_or(""));
         let Some(volume) = references::of_persistent_volume(volume) else { return };
         for secret in &volume.secrets {
             self.mounted_with.entry(secret.clone()).or_default().insert(name.to_owned());
@@ -123,6 +132,7 @@ impl Graph {
 
     /// A PersistentVolume is gone.
     pub fn delete_volume(&mut self, name: &str) {
+        self.folders.remove(name);
         let Some(volume) = self.volumes.remove(name) else { return };
         for secret in volume.secrets {
             if let Some(volumes) = self.mounted_with.get_mut(&secret) {

@@ -4,7 +4,8 @@ mod graph;
 mod live;
 
 use kinit_apimachinery::meta::Meta;
-use kinit_apimachinery::selector::FieldSelector;
+use kinit_apimachinery::selector::{FieldSelector, LabelSelector, Op};
+use kinit_component_helpers::storage::LocalPath;
 
 use self::graph::Graph;
 pub use self::live::Live;
@@ -52,7 +53,7 @@ fn rule(node: &str, ask: &Ask, related: Related<'_>, listed: &dyn Fn() -> bool) 
         (true, "", "secrets") => asker.read(Kind::Secret),
         (true, "", "configmaps") => asker.read(Kind::ConfigMap),
         (true, "", "persistentvolumeclaims") => asker.claim(),
-        (true, "", "persistentvolumes") => asker.get(&|g| g.mounts(node, &ask.name)),
+        (true, "", "persistentvolumes") => asker.volume(),
         (true, "", "serviceaccounts") => asker.service_account(),
         (true, "", "nodes") => asker.node(),
         (true, "", "pods") => asker.pod(),
@@ -126,6 +127,27 @@ impl Asker<'_> {
             return no("can only get/update/patch this type");
         }
         self.related(&|g| self.needs(g, Kind::Claim))
+    }
+
+    /// A kubelet reads the volumes of its pods. It finds those that are folders on its disk by their label, and lets
+    /// them go; what else it changes of them is NodeRestriction's to refuse.
+    fn volume(&self) -> Verdict {
+        match self.ask.verb.as_str() {
+            "list" | "watch" if self.ask.name.is_empty() && self.ask.subresource.is_empty() => {
+                let selector = LabelSelector::parse(&self.ask.label_selector).unwrap_or_default();
+                let own = Op::In(vec![self.node.to_owned()]);
+                if selector.0.iter().any(|term| term.key == LocalPath::NODE && term.op == own) {
+                    return Verdict::Allow;
+                }
+                no(format!(
+                    "can only list/watch persistentvolumes with label selector {}={}",
+                    LocalPath::NODE,
+                    self.node
+                ))
+            }
+            "patch" if self.ask.subresource.is_empty() => self.related(&|g| g.holds(self.node, &self.ask.name)),
+            _ => self.get(&|g| g.mounts(self.node, &self.ask.name)),
+        }
     }
 
     /// A kubelet reads the accounts of its pods and gets tokens for them.

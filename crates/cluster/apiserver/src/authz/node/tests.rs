@@ -22,13 +22,14 @@ fn graph() -> Graph {
         let volume = json!({"spec": {"claimRef": {"namespace": "ns", "name": name("claim")},
             "iscsi": {"secretRef": {"namespace": "ns", "name": name("chap")}}}});
         graph.put_volume(&name("volume"), &volume);
+        graph.put_volume(&name("folder"), &json!({"metadata": {"labels": {LocalPath::NODE: name("node")}}}));
         graph.set_attachment(&name("attachment"), &name("node"));
         graph.set_slice(&name("slice"), &name("node"));
     }
     graph
 }
 
-/// `verb group/resource[/sub] [ns/]name [field selector]`, as node1.
+/// `verb group/resource[/sub] [ns/]name [field selector | l:label selector]`, as node1.
 fn asked(graph: &Graph, text: &str) -> Verdict {
     let mut words = text.split_whitespace();
     let (verb, what, place) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
@@ -37,7 +38,11 @@ fn asked(graph: &Graph, text: &str) -> Verdict {
     let (namespace, name) = place.split_once('/').unwrap_or(("", place));
     let dash = |t: &str| if t == "-" { String::new() } else { t.to_owned() };
     let mut ask = Ask::resource(verb, &dash(group), "v1", resource, sub, &dash(namespace), &dash(name));
-    ask.field_selector = words.next().unwrap_or("").to_owned();
+    let selector = words.next().unwrap_or("");
+    match selector.strip_prefix("l:") {
+        Some(labels) => ask.label_selector = labels.replace('_', " "),
+        None => ask.field_selector = selector.to_owned(),
+    }
     rule("node1", &ask, &|question| question(graph), &|| LISTED)
 }
 
@@ -55,6 +60,9 @@ fn what_a_node_may() {
         "patch -/persistentvolumeclaims/status ns/claim1",
         "update -/persistentvolumeclaims/status ns/claim1",
         "get -/persistentvolumes volume1",
+        "list -/persistentvolumes - l:kinit.dev/local-path-node=node1",
+        "watch -/persistentvolumes - l:a!=b,kinit.dev/local-path-node=node1",
+        "patch -/persistentvolumes folder1",
         "get -/serviceaccounts ns/account1",
         "create -/serviceaccounts/token ns/account1",
         "get resource.k8s.io/resourceclaims ns/devices1",
@@ -122,6 +130,17 @@ const DENIED: &[&str] = &[
     "watch -/configmaps ns/-",
     "create -/serviceaccounts/token ns/-",
     "list -/persistentvolumes -",
+    "list -/persistentvolumes - l:kinit.dev/local-path-node=node2",
+    "list -/persistentvolumes - l:kinit.dev/local-path-node!=node1",
+    "watch -/persistentvolumes - l:kinit.dev/local-path-node",
+    "list -/persistentvolumes - l:((",
+    "watch -/persistentvolumes - l:kinit.dev/local-path-node_in_(node1,node2)",
+    "deletecollection -/persistentvolumes - l:kinit.dev/local-path-node=node1",
+    "get -/persistentvolumes folder1",
+    "patch -/persistentvolumes folder2",
+    "update -/persistentvolumes folder1",
+    "delete -/persistentvolumes folder1",
+    "patch -/persistentvolumes/status folder1",
     "list -/nodes -",
     "list -/pods ns/-",
     "list storage.k8s.io/csinodes -",

@@ -60,3 +60,18 @@ pub(super) static BINDING: &[Column] = &[
 ];
 
 pub(super) static CRD: &[Column] = &[NAME, col("Created At", |o| text(o, &["metadata", "creationTimestamp"], ""))];
+
+/// The columns of `pkg/registry/apiservice`'s `ConvertToTable`.
+pub(super) static API_SERVICE: &[Column] = &[
+    NAME,
+    col("Service", |o| match o.at(&["spec", "service"]).filter(|s| s.is_object()) {
+        None => "Local".into(),
+        Some(service) => format!("{}/{}", service.str_at(&["namespace"]), service.str_at(&["name"])).into(),
+    }),
+    col("Available", |o| match condition(o, "Available") {
+        None => "Unknown".into(),
+        Some(c) if c.str_at(&["status"]) == "True" => "True".into(),
+        Some(c) => format!("{} ({})", c.str_at(&["status"]), c.str_at(&["reason"])).into(),
+    }),
+    AGE,
+];

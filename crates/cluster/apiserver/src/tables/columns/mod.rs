@@ -2,6 +2,7 @@
 
 mod access;
 mod core;
+mod flow;
 mod network;
 mod storage;
 mod workloads;
@@ -65,6 +66,9 @@ pub(super) fn of(group: &str, kind: &str) -> &'static [Column] {
         ("scheduling.k8s.io", "PriorityClass") => network::PRIORITY,
         ("storage.k8s.io", "StorageClass") => storage::STORAGE_CLASS,
         ("apiextensions.k8s.io", "CustomResourceDefinition") => access::CRD,
+        ("apiregistration.k8s.io", "APIService") => access::API_SERVICE,
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => flow::SCHEMA,
+        ("flowcontrol.apiserver.k8s.io", _) => flow::LEVEL,
         _ => GENERIC,
     }
 }

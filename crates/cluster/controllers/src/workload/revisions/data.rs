@@ -6,23 +6,40 @@
 use k8s_openapi::DeepMerge;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
+use kinit_apimachinery::complete::complete;
 use kinit_apimachinery::encode::to_vec;
+use kinit_apimachinery::schema::schema;
 use serde_json::{Map, Value, json};
 
 use crate::workload::deployment::safe_encode;
 
+/// The type of what is kept.
+const TEMPLATE: &str = "core.v1.PodTemplateSpec";
+/// Up to here a `float64` holds every integer.
+const EXACT: u64 = 1 << 53;
+
 /// The patch.
 pub fn data(template: &PodTemplateSpec) -> Value {
     let mut value = serde_json::to_value(template).unwrap_or_default();
+    // What Go writes although it is empty; types that leave out what is null have lost it.
+    if let Some(ty) = schema().by_name(TEMPLATE) {
+        complete(&mut value, ty);
+    }
     if let Some(object) = value.as_object_mut() {
         object.insert("$patch".into(), json!("replace"));
     }
     in_order(json!({"spec": {"template": value}}))
 }
 
-/// Objects with their keys in order, as Go writes maps.
+/// Objects with their keys in order, as Go writes maps, and numbers as they are after they have been a `float64`, which
+/// every number in a Go map of anything is.
 fn in_order(value: Value) -> Value {
     match value {
+        Value::Number(number) => match number.as_u64().filter(|n| *n > EXACT) {
+            // The shortest digits that mean the same float, then zeros: Go's format and Rust's agree.
+            Some(large) => format!("{}", large as f64).parse::<u64>().map_or(Value::Number(number), Value::from),
+            None => Value::Number(number),
+        },
         Value::Object(map) => {
             let mut entries: Vec<(String, Value)> = map.into_iter().collect();
             entries.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -83,6 +100,62 @@ pub mod tests {
         let expected = r#"{"spec":{"template":{"$patch":"replace","metadata":{"annotations":{"test":"value"},"labels":{"app":"foo"}},"spec":{"containers":[{"image":"test","imagePullPolicy":"Always","name":"test","resources":{},"terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File"}],"dnsPolicy":"ClusterFirst","restartPolicy":"Always","schedulerName":"default-scheduler","securityContext":{},"terminationGracePeriodSeconds":30}}}}"#;
         assert_eq!(String::from_utf8(to_vec(&data(&template)).unwrap()).unwrap(), expected);
         assert_eq!(hash(&data(&template), 0), "776999688b");
+    }
+
+    /// What `json.Marshal` makes of parts of a template, by the tags of k8s.io/api v0.36: keys in order, structs in
+    /// spite of `omitempty`, nil slices without it as null, pointers to empty strings, numbers that were a float64.
+    #[test]
+    fn parts_are_written_as_go_writes_them() {
+        for (spec, want) in [
+            (
+                json!({"volumes": [{"name": "v", "projected": {"defaultMode": 420}}]}),
+                r#""volumes":[{"name":"v","projected":{"defaultMode":420,"sources":null}}]"#,
+            ),
+            (
+                json!({"volumes": [{"name": "v", "hostPath": {"path": "/x", "type": ""}}, {"name": "e", "emptyDir": {}}]}),
+                r#""volumes":[{"hostPath":{"path":"/x","type":""},"name":"v"},{"emptyDir":{},"name":"e"}]"#,
+            ),
+            (
+                json!({"volumes": [{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"]}}}}]}),
+                r#""volumes":[{"ephemeral":{"volumeClaimTemplate":{"metadata":{},"spec":{"accessModes":["ReadWriteOnce"],"resources":{}}}},"name":"v"}]"#,
+            ),
+            (
+                json!({"initContainers": [{"name": "i", "env": [{"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName", "apiVersion": "v1"}}},
+                {"name": "E"}, {"name": "L", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}]}]}),
+                r#""initContainers":[{"env":[{"name":"N","valueFrom":{"fieldRef":{"apiVersion":"v1","fieldPath":"spec.nodeName"}}},{"name":"E"},{"name":"L","valueFrom":{"resourceFieldRef":{"divisor":"0","resource":"limits.cpu"}}}],"name":"i","resources":{}}]"#,
+            ),
+            (
+                json!({"initContainers": [{"name": "i", "livenessProbe": {"httpGet": {"path": "/h?a=1&b=<2>", "port": "web"}, "periodSeconds": 10},
+                "ports": [{"containerPort": 80, "protocol": "TCP", "name": "web"}]}]}),
+                r#""initContainers":[{"livenessProbe":{"httpGet":{"path":"/h?a=1\u0026b=\u003c2\u003e","port":"web"},"periodSeconds":10},"name":"i","ports":[{"containerPort":80,"name":"web","protocol":"TCP"}],"resources":{}}]"#,
+            ),
+            (
+                json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": {}}]}}}),
+                r#""affinity":{"nodeAffinity":{"preferredDuringSchedulingIgnoredDuringExecution":[{"preference":{},"weight":1}]}}"#,
+            ),
+            (
+                json!({"tolerations": [{"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 0}]}),
+                r#""tolerations":[{"effect":"NoExecute","operator":"Exists","tolerationSeconds":0}]"#,
+            ),
+            (
+                json!({"securityContext": {"runAsUser": 1000660000, "fsGroup": 9007199254740993i64}}),
+                r#""securityContext":{"fsGroup":9007199254740992,"runAsUser":1000660000}"#,
+            ),
+            (
+                json!({"terminationGracePeriodSeconds": i64::MAX}),
+                r#""terminationGracePeriodSeconds":9223372036854776000"#,
+            ),
+            (
+                json!({"hostNetwork": false, "priority": 0, "priorityClassName": ""}),
+                r#""hostNetwork":false,"priority":0,"priorityClassName":"""#,
+            ),
+        ] {
+            let mut full = json!({"containers": []});
+            full.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+            let template: PodTemplateSpec = serde_json::from_value(json!({"spec": full})).unwrap();
+            let text = String::from_utf8(to_vec(&data(&template)).unwrap()).unwrap();
+            assert!(text.contains(want), "{want}\n{text}");
+        }
     }
 
     #[test]

@@ -80,7 +80,7 @@ fn pod_spec() -> Vec<(&'static str, Fate)> {
         tolerations: By("admit::placement"),
         topology_spread_constraints: Not,
         volumes: Refused(
-            with(json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "x"}}]})),
+            with(json!({"volumes": [{"name": "v", "csi": {"driver": "d"}}]})),
             "volume \"v\" has a source"
         ),
     })
@@ -145,8 +145,7 @@ fn contexts() -> Vec<(&'static str, Fate)> {
             "AppArmor is not enabled"
         ),
         fs_group: By("volumes"),
-        // No volume here is larger than what a pod put there itself: its group is set once.
-        fs_group_change_policy: Not,
+        fs_group_change_policy: By("volumes::local"),
         run_as_group: By("make::security"),
         run_as_non_root: By("make::security"),
         run_as_user: By("make::security"),
@@ -250,7 +249,8 @@ fn volumes_that_are_not_served_are_refused() {
         (json!({"emptyDir": {"medium": "HugePages"}}), false),
         (json!({"image": {"reference": "i"}}), false),
         (json!({"csi": {"driver": "d"}}), false),
-        (json!({"ephemeral": {}}), false),
+        (json!({"ephemeral": {}}), true),
+        (json!({"persistentVolumeClaim": {"claimName": "x"}}), true),
         (json!({"nfs": {"server": "s", "path": "/"}}), false),
         (json!({"projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}), true),
         (json!({"projected": {"sources": [{"clusterTrustBundle": {"path": "t"}}]}}), false),

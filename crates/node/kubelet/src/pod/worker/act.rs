@@ -107,19 +107,10 @@ impl Worker {
         let (kubelet, key, pod, done) = (self.kubelet.clone(), self.key.clone(), pod.clone(), self.done.0.clone());
         perform(done, |lost| Done::TornDown(Err(lost)), async move {
             let directory = kubelet.paths.pod(&key.uid);
-            let result = tokio::task::spawn_blocking(move || {
-                // Last words of containers stay readable until the pod is gone.
-                crate::volumes::mounts::unmount_below(&directory)?;
-                for part in ["volumes", "volume-subpaths"] {
-                    let path = directory.join(part);
-                    if path.exists() {
-                        std::fs::remove_dir_all(&path).map_err(|e| format!("remove {}: {e}", path.display()))?;
-                    }
-                }
-                Ok(())
-            })
-            .await
-            .unwrap_or_else(|e| Err(e.to_string()));
+            // Last words of containers stay readable until the pod is gone.
+            let result = tokio::task::spawn_blocking(move || crate::volumes::take_down(&directory))
+                .await
+                .unwrap_or_else(|e| Err(e.to_string()));
             if let Err(error) = kubelet.cgroups.remove(&pod, &key).await {
                 tracing::debug!(pod = %key, error = format!("{error:#}"), "remove the pod's cgroup");
             }

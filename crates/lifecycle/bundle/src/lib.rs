@@ -1,0 +1,23 @@
+//! Bundles: what kinit installs on hosts, as a folder or one file. See docs/bundles.md.
+//!
+//! ```text
+//! DIR/bundle.yaml       what is in it: version, components, images, every file with its SHA-256
+//! DIR/bundle.yaml.sig   who vouches for it (Ed25519), where it is signed
+//! DIR/hyperkube, DIR/kinit, DIR/images/*.tar
+//!   ─ tar ─ zstd ─►  kinit-bundle-VERSION.tar.zst
+//! store                 $XDG_DATA_HOME/kinit/bundles/VERSION: several side by side on the desk
+//! ```
+
+mod archive;
+mod error;
+mod folder;
+mod manifest;
+mod sign;
+mod store;
+
+pub use archive::{EXTENSION, pack, unpack};
+pub use error::Error;
+pub use folder::{digest, read_manifest, verify, write_manifest};
+pub use manifest::{COMPONENTS, Component, FileEntry, Image, MANIFEST, Manifest, OPTIONAL};
+pub use sign::{Trust, TrustedKey, new_key, sign};
+pub use store::Store;
