@@ -8,12 +8,16 @@
 //!     └─ taken down when the test process ends, however it ends
 //! ```
 
+mod dice;
 mod follow;
+mod interrupt;
 mod kubectl;
 mod lab;
 pub mod traffic;
 
+pub use dice::Dice;
 pub use follow::Follow;
+pub use interrupt::{Interrupted, Interruption};
 pub use kubectl::Kubectl;
 pub use lab::{Lab, Ran, eventually};
 pub use traffic::Traffic;

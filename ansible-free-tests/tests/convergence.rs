@@ -4,25 +4,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::process::Stdio;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use ansible_free_tests::Lab;
+use ansible_free_tests::{Dice, Lab};
 
 /// A sample; `KINIT_KILLS` takes a larger one.
-const KILLS: usize = 8;
+const KILLS: usize = 4;
 /// Rounds that begin on hosts without packages; the rest find them installed, and leave them.
-const BARE: usize = 2;
+const BARE: usize = 1;
 
-/// `KINIT_SEED` repeats a run that failed, as far as machines repeat themselves.
 #[test]
 fn a_killed_init_is_finished_by_the_next() {
-    let seed = std::env::var("KINIT_SEED").map_or_else(
-        |_| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(),
-        |seed| seed.parse().expect("KINIT_SEED is a number"),
-    );
-    println!("KINIT_SEED={seed}");
     let kills = std::env::var("KINIT_KILLS").map_or(KILLS, |kills| kills.parse().expect("KINIT_KILLS is a number"));
-    let mut dice = Dice(seed);
+    let mut dice = Dice::from_environment();
     let lab = Lab::up("kill", 1, 3, 1).unwrap();
     let mut length = Duration::from_secs(30);
     for round in 0..kills {
@@ -92,18 +86,4 @@ fn install_packages(lab: &Lab) {
 fn hosts_have_their_own_back(lab: &Lab) {
     let look = "systemctl is-active etcd haproxy containerd; ls /var/lib/etcd; ctr -n k8s.io images ls -q | grep -c kinit; true";
     assert_eq!(lab.ssh("cp2", look).unwrap(), "active\nactive\nactive\ndefault\n0\n");
-}
-
-/// xorshift64*: enough to pick moments, and the same everywhere.
-struct Dice(u64);
-
-impl Dice {
-    /// In [0, 1).
-    fn roll(&mut self) -> f64 {
-        self.0 = self.0.max(1);
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 / (1u64 << 53) as f64
-    }
 }

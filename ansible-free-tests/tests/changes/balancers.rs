@@ -35,6 +35,7 @@ fn load_balancers_fail_over_and_change_their_form() {
     cluster.write(&nodes[..1]);
     cluster.change("apply", &["--force"]);
     joins_by_itself(&cluster);
+    control_plane_joins_by_itself(&cluster);
     certificates::end_and_are_renewed(&cluster);
     cluster.run("reset", &["--force"]).ok("kinit reset").unwrap();
     lab.down().unwrap();
@@ -114,4 +115,54 @@ fn joins_by_itself(cluster: &Changing<'_>) {
     cluster.write(&[("cp1", "control-plane"), ("w1", "worker")]);
     cluster.change("apply", &[]);
     println!("-- w1 joined by itself, and is the desk's");
+}
+
+/// A second control plane, with the cluster's secrets from the API; then the desk knows it, and takes it away again.
+fn control_plane_joins_by_itself(cluster: &Changing<'_>) {
+    let lab = cluster.lab;
+    let admin = lab.dir.join("admin.conf").display().to_string();
+    let early = ["token", "create", "--print-join-command", "--certificate-key", "12", "--kubeconfig", &admin];
+    let early = lab.kinit(&early).unwrap();
+    assert!(early.code == 2 && early.err.contains("64 hexadecimal digits"), "{}", early.err);
+    let key = "0f".repeat(32);
+    let token = ["token", "create", "--print-join-command", "--certificate-key", &key, "--kubeconfig", &admin];
+    let not_uploaded = lab.kinit(&token).unwrap().ok("kinit token create").unwrap();
+    lab.copy_bundle("lb1", "/root/bundle").unwrap();
+    let on_machine = |command: &str| {
+        let ran = lab.playground("ssh", &["lb1", &format!("/root/bundle/{} --yes", command.trim())]).unwrap();
+        (ran.code, format!("{}{}", ran.out, ran.err))
+    };
+    let (code, said) = on_machine(&not_uploaded);
+    assert!(code != 0 && said.contains("kinit certs upload"), "{said}");
+    let uploaded = lab.kinit(&["certs", "upload", "-f", &cluster.file]).unwrap().ok("kinit certs upload").unwrap();
+    // The key of another upload.
+    let (code, said) = on_machine(&not_uploaded);
+    assert!(code != 0 && said.contains("another upload's"), "{said}");
+    assert_eq!(lab.ssh("lb1", "ls -d /etc/kubernetes 2>/dev/null; true").unwrap(), "", "nothing was changed");
+    let command = not_uploaded.replace(&key, uploaded.trim());
+    let begun = Instant::now();
+    let (code, said) = on_machine(&command);
+    assert!(code == 0 && said.contains("this machine is a node now"), "{said}");
+    println!("-- lb1 joined by itself as a control plane in {:.0} s", begun.elapsed().as_secs_f64());
+    let (code, said) = on_machine(&command);
+    assert!(code == 0 && said.contains("0 changes"), "{said}");
+    let nodes = [("cp1", "control-plane"), ("lb1", "control-plane"), ("w1", "worker")];
+    cluster.write(&nodes);
+    cluster.change("apply", &[]);
+    cluster.has_members(&["cp1", "lb1"]);
+    // Two hours after the upload nothing of it is left, nor when somebody deletes what it belongs to.
+    let owner =
+        ["get", "secret", "kubeadm-certs", "-n", "kube-system", "-o", "jsonpath={.metadata.ownerReferences[0].name}"];
+    let owner = lab.kubectl(&owner).unwrap().ok("kubectl get secret").unwrap();
+    lab.kubectl(&["delete", "secret", &owner, "-n", "kube-system"]).unwrap().ok("kubectl delete secret").unwrap();
+    eventually(Duration::from_secs(30), || {
+        let left = lab.kubectl(&["get", "secret", "kubeadm-certs", "-n", "kube-system", "--ignore-not-found"])?;
+        let left = left.ok("kubectl get secret")?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    })
+    .unwrap();
+    cluster.write(&[nodes[0], nodes[2]]);
+    cluster.change("apply", &[]);
+    cluster.has_members(&["cp1"]);
 }

@@ -70,6 +70,9 @@ fn a_cluster_is_known_by_its_authority() {
     refused(lab, &[&reset[..], &["--kubeconfig", &conf_b]].concat(), 6, &["cp1 belongs to another cluster"]);
     // All addresses are another cluster's.
     refused(lab, &["reset", "--force", "-f", &b, "--kubeconfig", &conf_a], 6, &["w1 belongs to another cluster"]);
+    // Nobody but the hosts themselves says which cluster it is: an address may be wrong.
+    let unnamed = ["no", "admin.conf", "authority is sha256:", "--ca-cert-hash", "nothing was changed"];
+    refused(lab, &["reset", "--force", "-f", &b], 6, &unnamed);
     refused(lab, &["reset", "--force", "-f", &a, "--ca-cert-hash", "sha256:12"], 2, &["64 hexadecimal digits"]);
     refused(lab, &["init", "-f", &both], 5, &["failed: w1: OtherCluster: w1 belongs to another cluster"]);
 

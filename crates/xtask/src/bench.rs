@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Subcommand, ValueEnum};
 use serde_json::Value;
 
-use crate::run::run as start;
+use crate::run::{cargo, run as start};
 use crate::{bundle, programs, setup};
 
 /// What can be measured.
@@ -15,6 +15,8 @@ use crate::{bundle, programs, setup};
 pub enum Bench {
     /// `kinit init` on a fresh playground whose hosts have their packages already
     Init,
+    /// Each verb of a cluster's life: time, round trips and bytes per host, and what clients notice meanwhile
+    Lifecycle,
     /// One API server's operations, beside those of etcd alone
     Apiserver(Programs),
     /// A ReplicaSet of 1,000 pods: created, bound, deleted
@@ -43,9 +45,20 @@ enum Profile {
 pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Init => init(),
+        Bench::Lifecycle => lifecycle(),
         Bench::Apiserver(programs) => control_plane("apiserver", programs),
         Bench::Pods(programs) => control_plane("pods", programs),
     }
+}
+
+/// On hosts of a playground, by the program of end-to-end tests that does nothing else.
+fn lifecycle() -> Result<()> {
+    setup::run()?;
+    let bundle = bundle::for_tests()?;
+    start(Command::new(bundle.join("kinit")).args(["playground", "cache"]).stdout(std::process::Stdio::null()))?;
+    let mut command = cargo();
+    command.args(["test", "--quiet", "--workspace", "--test", "lifecycle", "--", "--ignored", "--nocapture"]);
+    start(command.env("KINIT_BUNDLE", bundle))
 }
 
 /// Measures components without hosts: etcd and they are processes on this machine.

@@ -14,6 +14,7 @@ mod demo;
 mod docs;
 mod image;
 mod images;
+mod panics;
 mod programs;
 mod run;
 mod schema;

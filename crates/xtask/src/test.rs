@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 
+use crate::panics::Panics;
 use crate::run::{cargo, root};
 use crate::{bundle, programs, setup, tidy};
 
@@ -21,6 +22,7 @@ struct Count {
     passed: u64,
     failed: u64,
     skipped: u64,
+    panics: Panics,
 }
 
 /// Runs everything and closes with one plain line.
@@ -32,6 +34,11 @@ pub fn run(args: &Args) -> ExitCode {
             eprintln!("{name}: {error:#}");
             count.failed += 1;
         }
+    }
+    // A long output is searched from its end.
+    let panics = count.panics.text();
+    if !panics.is_empty() {
+        println!("=== what failed tests said\n{panics}");
     }
     println!("{} passed, {} failed, {} skipped", count.passed, count.failed, count.skipped);
     if count.failed == 0 && count.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -48,6 +55,7 @@ fn steps(args: &Args) -> Vec<(&'static str, Check)> {
             crate::run::run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
         }),
     ];
+    steps.push(("advisories", advisories));
     if !args.quick {
         steps.push(("programs and hosts", |_| programs_and_hosts().map(drop)));
     }
@@ -60,6 +68,18 @@ fn steps(args: &Args) -> Vec<(&'static str, Check)> {
         steps.push(("end-to-end tests", end_to_end));
     }
     steps
+}
+
+/// Known vulnerabilities of dependencies, and where these may come from. The RustSec database is on the internet, which
+/// a machine may not have: then the step is skipped, and counted as that.
+fn advisories(count: &mut Count) -> Result<()> {
+    let there = Command::new("cargo-deny").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !there.is_ok_and(|status| status.success()) {
+        println!("advisories: skipped, because cargo-deny is not installed (`cargo install cargo-deny`)");
+        count.skipped += 1;
+        return Ok(());
+    }
+    crate::run::run(cargo().args(["deny", "--locked", "check", "advisories", "bans", "sources"]))
 }
 
 /// The programs under test, and what playground hosts are made of; the API server's tests take their etcd from there.
@@ -96,12 +116,24 @@ fn end_to_end_names() -> Result<Vec<String>> {
 
 /// Runs cargo's test runner and adds up its closing lines.
 fn test(count: &mut Count, command: &mut Command) -> Result<()> {
-    let mut child = command.stdout(Stdio::piped()).spawn().context("start cargo test")?;
+    // What a test says when it fails is enough; a backtrace buries it.
+    command.env("RUST_BACKTRACE", "0");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("start cargo test")?;
     let output = child.stdout.take().context("cargo test has no output")?;
+    let errors = child.stderr.take().context("cargo test has no standard error")?;
+    let errors = std::thread::spawn(move || {
+        let mut panics = Panics::default();
+        for line in BufReader::new(errors).lines().map_while(Result::ok) {
+            eprintln!("{line}");
+            panics.hear(&line);
+        }
+        panics
+    });
     let failed_before = count.failed;
     for line in BufReader::new(output).lines() {
         let line = line?;
         println!("{line}");
+        count.panics.hear(&line);
         if let Some((passed, failed, ignored)) = result_line(&line) {
             count.passed += passed;
             count.failed += failed;
@@ -109,6 +141,7 @@ fn test(count: &mut Count, command: &mut Command) -> Result<()> {
         }
     }
     let status = child.wait()?;
+    count.panics.extend(errors.join().unwrap_or_default());
     // A test program that did not compile, or died, prints no closing line.
     anyhow::ensure!(status.success() || count.failed > failed_before, "cargo test failed with {status}");
     Ok(())

@@ -142,6 +142,30 @@ impl Etcd {
     }
 }
 
+/// A client of one endpoint with credentials that are in no file (PEM); it asks a member that has no leader too. It does
+/// not notice when they are replaced.
+pub async fn client_with(endpoint: &str, authority: &str, certificate: &str, key: &str) -> Result<Client, Error> {
+    let identity = Identity::from_pem(certificate, key);
+    let tls = TlsOptions::new().ca_certificate(Certificate::from_pem(authority)).identity(identity);
+    open(endpoint, Some(tls), true).await
+}
+
+async fn open(endpoint: &str, tls: Option<TlsOptions>, without_leader: bool) -> Result<Client, Error> {
+    let mut options = ConnectOptions::new()
+        .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
+        .with_keep_alive_while_idle(true)
+        .with_connect_timeout(Duration::from_secs(3))
+        .with_tcp_keepalive(Duration::from_secs(15));
+    if let Some(tls) = tls {
+        options = options.with_tls(tls);
+    }
+    // A member that has lost its quorum ends its streams instead of keeping them silent.
+    options = options.with_require_leader(!without_leader);
+    Client::connect([endpoint], Some(options))
+        .await
+        .map_err(|source| Error::Connect { endpoints: endpoint.to_owned(), source })
+}
+
 impl Options {
     fn times(&self) -> Vec<Option<SystemTime>> {
         [&self.ca_file, &self.cert_file, &self.key_file]
@@ -151,19 +175,7 @@ impl Options {
     }
 
     async fn client(&self, endpoint: &str) -> Result<Client, Error> {
-        let mut options = ConnectOptions::new()
-            .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
-            .with_keep_alive_while_idle(true)
-            .with_connect_timeout(Duration::from_secs(3))
-            .with_tcp_keepalive(Duration::from_secs(15));
-        if let Some(tls) = self.tls()? {
-            options = options.with_tls(tls);
-        }
-        // A member that has lost its quorum ends its streams instead of keeping them silent.
-        options = options.with_require_leader(!self.without_leader);
-        Client::connect([endpoint], Some(options))
-            .await
-            .map_err(|source| Error::Connect { endpoints: endpoint.to_owned(), source })
+        open(endpoint, self.tls()?, self.without_leader).await
     }
 
     fn tls(&self) -> Result<Option<TlsOptions>, Error> {

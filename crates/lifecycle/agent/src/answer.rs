@@ -69,6 +69,7 @@ impl Request {
             | Self::Reach(_)
             | Self::Evidence { .. }
             | Self::EtcdStatus
+            | Self::EtcdStatusAt { .. }
             | Self::EtcdSnapshot
             | Self::Logs(_)
             | Self::ResetPlan
@@ -159,6 +160,9 @@ async fn plain(request: Request, state: &mut State) -> Result<Reply> {
             Reply::Done
         }
         Request::EtcdStatus => Reply::EtcdStatus(Box::new(etcd::status().await?)),
+        Request::EtcdStatusAt { endpoints, authority } => {
+            Reply::EtcdStatus(Box::new(etcd::status_at(&endpoints, &authority).await?))
+        }
         Request::Etcd(request) => {
             etcd::perform(request).await?;
             Reply::Done

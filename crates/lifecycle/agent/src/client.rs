@@ -1,30 +1,24 @@
 //! The desk's end.
 
+mod requests;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use kinit_backup::Manifest;
-use kinit_pki::{Authority, KeyAlgorithm, Pair, Subject};
 use kinit_remote::{Process, Transport};
-use kinit_resource::{EtcdStatus, Evidence, Facts, LeafSpec, Observed, Resource, Shared, sha256};
+use kinit_resource::sha256;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 
-use crate::backup::{BackupRequest, Create, LastBackup, Look, Looked, Marker, Restore};
-use crate::certificates::HostCertificate;
-use crate::etcd::EtcdRequest;
-use crate::journal::History;
 use crate::lock;
-use crate::logs::LogRequest;
 use crate::opening::{Held, Opening};
-use crate::reach::Reached;
-use crate::rotation::RotationRequest;
 use crate::wire::{
     ApplyItem, Frame, HEARTBEAT, Progress, Reply, Request, await_hello, receive, receive_message, send, send_bytes,
     send_heartbeat,
 };
+use crate::wire_use::{Counted, WireCounters, WireUse};
 
 /// A conversation with one host's agent. Requests queue; the agent does one at a time.
 pub struct Agent {
@@ -32,6 +26,7 @@ pub struct Agent {
     process: Mutex<Process>,
     stdin: Stdin,
     note: OnNote,
+    wire: Arc<WireCounters>,
     // Goes on as long as the conversation.
     _heartbeat: Heartbeat,
     // The connection lives as long as the conversation.
@@ -52,6 +47,7 @@ struct Connected {
     process: Process,
     stdin: Stdin,
     heartbeat: Heartbeat,
+    wire: Arc<WireCounters>,
 }
 
 /// Tells the agent that this desk is there, until it is dropped.
@@ -140,10 +136,10 @@ impl Agent {
             }
             Err(refusal) => return Err(refusal.into_error()),
         };
-        let Connected { process, stdin, heartbeat } = connected;
+        let Connected { process, stdin, heartbeat, wire } = connected;
         let process = Mutex::new(process);
         let note: OnNote = Arc::new(|_, _| ());
-        Ok(Self { host: host.to_owned(), process, stdin, note, _heartbeat: heartbeat, _transport: transport })
+        Ok(Self { host: host.to_owned(), process, stdin, note, wire, _heartbeat: heartbeat, _transport: transport })
     }
 
     async fn exec(
@@ -154,7 +150,11 @@ impl Agent {
     ) -> Result<Connected, Refusal> {
         let mut process =
             transport.exec(&format!("{path} host-agent {}", opening.to_argument())).await.map_err(Refusal::Other)?;
-        let stdin: Stdin = Arc::new(Mutex::new(std::mem::replace(&mut process.stdin, Box::new(tokio::io::sink()))));
+        let wire = Arc::new(WireCounters::default());
+        let inner = std::mem::replace(&mut process.stdin, Box::new(tokio::io::sink()));
+        let stdin: Stdin = Arc::new(Mutex::new(Box::new(Counted { inner, counters: wire.clone() })));
+        let inner = std::mem::replace(&mut process.stdout, Box::new(tokio::io::empty()));
+        process.stdout = Box::new(Counted { inner, counters: wire.clone() });
         let heartbeat = Heartbeat::start(stdin.clone());
         let hear = async {
             if !await_hello(&mut process.stdout).await? {
@@ -170,7 +170,7 @@ impl Agent {
         };
         let hello = tokio::time::timeout(START, hear).await;
         match hello.map_err(|_| Refusal::Other(anyhow!("the agent did not start within {} s", START.as_secs())))? {
-            Ok(Some(Reply::Ready)) => Ok(Connected { process, stdin, heartbeat }),
+            Ok(Some(Reply::Ready)) => Ok(Connected { process, stdin, heartbeat, wire }),
             Ok(Some(Reply::Busy(held))) => Err(Refusal::Other(Busy(held).into())),
             Ok(Some(Reply::Failed(why))) => Err(Refusal::Other(anyhow!("the agent did not start: {why}"))),
             other => {
@@ -202,8 +202,14 @@ impl Agent {
         &self.host
     }
 
+    /// What the conversation has cost the line so far.
+    pub fn wire_use(&self) -> WireUse {
+        self.wire.read()
+    }
+
     async fn ask(&self, request: &Request) -> Result<Reply> {
         let mut process = self.process.lock().await;
+        self.wire.ask();
         send(&mut *self.stdin.lock().await, request).await.context("send to the agent")?;
         self.reply(&mut process).await
     }
@@ -225,42 +231,10 @@ impl Agent {
         }
     }
 
-    /// The certificates in these files, as far as they are there.
-    pub async fn certificates(&self, paths: Vec<String>) -> Result<Vec<HostCertificate>> {
-        match self.ask(&Request::Certificates(paths)).await? {
-            Reply::Certificates(found) => Ok(found),
-            _ => bail!("the agent sent an unexpected reply"),
-        }
-    }
-
-    /// The host's IPv4 addresses, as they are now.
-    pub async fn addresses(&self) -> Result<Vec<String>> {
-        match self.ask(&Request::Addresses).await? {
-            Reply::Names(addresses) => Ok(addresses),
-            _ => bail!("the agent sent an unexpected reply"),
-        }
-    }
-
-    /// Facts about the host; `etcd_data` is where etcd's data would be.
-    pub async fn facts(&self, etcd_data: &str) -> Result<Facts> {
-        match self.ask(&Request::Facts { etcd_data: etcd_data.to_owned() }).await? {
-            Reply::Facts(facts) => Ok(*facts),
-            _ => bail!("the agent sent an unexpected reply"),
-        }
-    }
-
-    /// What is there of these resources, in their order.
-    pub async fn observe(&self, resources: Vec<Resource>) -> Result<Vec<Observed>> {
-        let wanted = resources.len();
-        match self.ask(&Request::Observe(resources)).await? {
-            Reply::Observed(observed) if observed.len() == wanted => Ok(observed),
-            _ => bail!("the agent sent an unexpected reply"),
-        }
-    }
-
     /// Brings resources about, in order, until one fails; `progress` hears of each.
     pub async fn apply(&self, items: Vec<ApplyItem>, progress: impl Fn(Progress) + Send) -> Result<()> {
         let mut process = self.process.lock().await;
+        self.wire.ask();
         send(&mut *self.stdin.lock().await, &Request::Apply(items)).await.context("send to the agent")?;
         let mut failed = None;
         loop {
@@ -286,6 +260,7 @@ impl Agent {
         let mut sent = 0;
         for upload in uploads.iter().filter(|u| missing.contains(&u.sha256)) {
             let mut process = self.process.lock().await;
+            self.wire.ask();
             send(&mut *self.stdin.lock().await, &Request::Blob { sha256: upload.sha256.clone() })
                 .await
                 .context("send to the agent")?;
@@ -300,111 +275,6 @@ impl Agent {
         Ok(sent)
     }
 
-    /// Makes a shared secret on this host.
-    pub async fn generate(&self, shared: Shared, algorithm: KeyAlgorithm, days: u32) -> Result<()> {
-        self.done(&Request::Generate { shared, algorithm, days }).await
-    }
-
-    /// Reads a shared secret into this process's memory.
-    pub async fn read_shared(&self, shared: Shared) -> Result<Pair> {
-        self.pair(shared, false).await
-    }
-
-    /// Reads the public half of a shared secret; the pair's key is empty.
-    pub async fn read_public(&self, shared: Shared) -> Result<Pair> {
-        self.pair(shared, true).await
-    }
-
-    async fn pair(&self, shared: Shared, public_only: bool) -> Result<Pair> {
-        match self.ask(&Request::Read { shared, public_only }).await? {
-            Reply::Pair(pair) => Ok(pair),
-            _ => bail!("the agent sent an unexpected reply"),
-        }
-    }
-
-    /// Writes a shared secret, or its public half alone.
-    pub async fn write_shared(&self, shared: Shared, pair: Pair, public_only: bool) -> Result<()> {
-        self.done(&Request::Write { shared, pair, public_only }).await
-    }
-
-    /// Makes a key on this host and returns the request for its certificate.
-    pub async fn request_leaf(&self, leaf: &LeafSpec) -> Result<String> {
-        self.text(&Request::MakeKey(Box::new(leaf.clone()))).await
-    }
-
-    /// Signs a request with this host's authority.
-    pub async fn sign(&self, authority: Authority, request: String, subject: Subject) -> Result<String> {
-        self.text(&Request::Sign { authority, request, subject }).await
-    }
-
-    /// Puts the certificate in place beside the key that was made for it.
-    pub async fn install_leaf(&self, leaf: &LeafSpec, certificate: String) -> Result<()> {
-        self.done(&Request::Install { leaf: Box::new(leaf.clone()), certificate }).await
-    }
-
-    /// Reads a file below /etc/kubernetes.
-    pub async fn read_file(&self, path: &str) -> Result<String> {
-        self.text(&Request::ReadFile { path: path.to_owned() }).await
-    }
-
-    /// Whether this host gets through to these addresses (`192.0.2.11:2380`).
-    pub async fn reach(&self, addresses: Vec<String>) -> Result<Vec<Reached>> {
-        match self.ask(&Request::Reach(addresses)).await? {
-            Reply::Reached(reached) => Ok(reached),
-            _ => bail!("the agent sent an unexpected reply"),
-        }
-    }
-
-    /// Modes and owners of these files and of what is in these folders, and flags of these programs.
-    pub async fn evidence(&self, paths: Vec<String>, programs: &[&str]) -> Result<Evidence> {
-        let programs = programs.iter().map(ToString::to_string).collect();
-        match self.ask(&Request::Evidence { paths, programs }).await? {
-            Reply::Evidence(evidence) => Ok(*evidence),
-            _ => bail!("the agent sent an unexpected reply"),
-        }
-    }
-
-    /// Remembers what is at these paths, for [`Agent::put_back`].
-    pub async fn keep(&self, paths: Vec<String>) -> Result<()> {
-        self.done(&Request::Keep { paths }).await
-    }
-
-    /// Makes the paths what they were, starts these units again, and waits until these checks pass.
-    pub async fn put_back(&self, units: Vec<String>, healthy: Vec<Resource>) -> Result<()> {
-        self.done(&Request::PutBack { units, healthy }).await
-    }
-
-    /// What this host's etcd says.
-    pub async fn etcd_status(&self) -> Result<EtcdStatus> {
-        match self.ask(&Request::EtcdStatus).await? {
-            Reply::EtcdStatus(status) => Ok(*status),
-            _ => bail!("the agent gave an answer to another question"),
-        }
-    }
-
-    /// Changes etcd, through this host's member.
-    pub async fn etcd(&self, request: EtcdRequest) -> Result<()> {
-        self.done(&Request::Etcd(request)).await
-    }
-
-    /// Writes a snapshot of this host's etcd to `to`; returns its length.
-    pub async fn etcd_snapshot(&self, to: &mut (impl AsyncWrite + Unpin)) -> Result<u64> {
-        let (length, reply) = self.stream(&Request::EtcdSnapshot, Some(ANSWER), to).await?;
-        match reply {
-            Reply::Done => Ok(length),
-            _ => bail!("the agent gave an answer to another question"),
-        }
-    }
-
-    /// Writes a unit's log to `to`, until its end, or for ever when it is followed.
-    pub async fn logs(&self, request: LogRequest, to: &mut (impl AsyncWrite + Unpin)) -> Result<()> {
-        let patience = (!request.follow).then_some(ANSWER);
-        match self.stream(&Request::Logs(request), patience, to).await? {
-            (_, Reply::Done) => Ok(()),
-            _ => bail!("the agent gave an answer to another question"),
-        }
-    }
-
     /// Asks for something that comes in byte frames before its reply.
     async fn stream(
         &self,
@@ -413,6 +283,7 @@ impl Agent {
         to: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(u64, Reply)> {
         let mut process = self.process.lock().await;
+        self.wire.ask();
         send(&mut *self.stdin.lock().await, request).await.context("send to the agent")?;
         let mut length = 0;
         loop {
@@ -439,6 +310,7 @@ impl Agent {
     /// Sends a request, the pieces that belong to it, and their end; returns the reply.
     async fn pour(&self, request: &Request, pieces: &mut Pieces) -> Result<Reply> {
         let mut process = self.process.lock().await;
+        self.wire.ask();
         send(&mut *self.stdin.lock().await, request).await.context("send to the agent")?;
         let sending = async {
             while let Some(piece) = pieces.recv().await {
@@ -452,96 +324,6 @@ impl Agent {
         // What the agent says is the cause of what the sender met.
         let reply = self.reply(&mut process).await?;
         sent.map(|()| reply)
-    }
-
-    /// Makes a backup on this host and writes it to `to`; returns its length and its manifest.
-    pub async fn backup(&self, create: Create, to: &mut (impl AsyncWrite + Unpin)) -> Result<(u64, Manifest)> {
-        let (length, reply) = self.stream(&Request::Backup(BackupRequest::Create(create)), Some(ANSWER), to).await?;
-        let Reply::Text(text) = reply else { bail!("the agent gave an answer to another question") };
-        Ok((length, serde_json::from_str(&text).context("decode the backup's manifest")?))
-    }
-
-    /// Looks into a snapshot, which is restored into a scratch etcd on this host.
-    pub async fn look_into(&self, look: Look, snapshot: &mut Pieces) -> Result<Looked> {
-        match self.pour(&Request::Backup(BackupRequest::Look(look)), snapshot).await? {
-            Reply::Text(text) => serde_json::from_str(&text).context("decode what was found"),
-            _ => bail!("the agent gave an answer to another question"),
-        }
-    }
-
-    /// Makes etcd's data folder on this host, from a snapshot where one is given.
-    pub async fn restore(&self, restore: Restore, snapshot: Option<&mut Pieces>) -> Result<()> {
-        let request = Request::Backup(BackupRequest::Restore(restore));
-        let reply = match snapshot {
-            Some(pieces) => self.pour(&request, pieces).await?,
-            None => self.ask(&request).await?,
-        };
-        match reply {
-            Reply::Done => Ok(()),
-            _ => bail!("the agent gave an answer to another question"),
-        }
-    }
-
-    /// Puts this host's data of etcd aside.
-    pub async fn put_data_aside(&self, data_dir: &str) -> Result<()> {
-        self.done(&Request::Backup(BackupRequest::PutAside { data_dir: data_dir.to_owned() })).await
-    }
-
-    /// The last scheduled backup.
-    pub async fn last_backup(&self) -> Result<Option<LastBackup>> {
-        let text = self.text(&Request::Backup(BackupRequest::Last)).await?;
-        if text.is_empty() { Ok(None) } else { serde_json::from_str(&text).map(Some).context("decode the last backup") }
-    }
-
-    /// The restore that is under way on this host.
-    pub async fn restore_marker(&self) -> Result<Option<Marker>> {
-        let text = self.text(&Request::Backup(BackupRequest::Marker)).await?;
-        if text.is_empty() { Ok(None) } else { serde_json::from_str(&text).map(Some).context("decode the marker") }
-    }
-
-    /// Says that the restore has been carried out.
-    pub async fn finish_restore(&self) -> Result<()> {
-        self.done(&Request::Backup(BackupRequest::Finish)).await
-    }
-
-    /// Asks for something of a rotation; the answer is JSON.
-    pub async fn rotation(&self, request: RotationRequest) -> Result<String> {
-        self.text(&Request::Rotation(request)).await
-    }
-
-    /// What reset would undo, a line each.
-    pub async fn reset_plan(&self) -> Result<Vec<String>> {
-        match self.ask(&Request::ResetPlan).await? {
-            Reply::Names(lines) => Ok(lines),
-            _ => bail!("the agent sent an unexpected reply"),
-        }
-    }
-
-    /// Tells which plan the steps that follow belong to; for the journal.
-    pub async fn begin(&self, plan: &str) -> Result<()> {
-        self.done(&Request::Begin { plan: plan.to_owned() }).await
-    }
-
-    /// Tells that the run has ended as a whole, and why it failed if it did; for the journal.
-    pub async fn end(&self, error: Option<&str>) -> Result<()> {
-        self.done(&Request::End { error: error.map(str::to_owned) }).await
-    }
-
-    /// What was done on this host, oldest first.
-    pub async fn history(&self) -> Result<History> {
-        match self.ask(&Request::History).await? {
-            Reply::History(history) => Ok(history),
-            _ => bail!("the agent sent an unexpected reply"),
-        }
-    }
-
-    /// Gives the host back as it was; returns what is left all the same. A host of a cluster with another authority
-    /// than the given one (`sha256:...` of its public key) refuses.
-    pub async fn reset(&self, authority: Option<&str>) -> Result<Vec<String>> {
-        match self.ask(&Request::Reset { authority: authority.map(str::to_owned) }).await? {
-            Reply::Names(residue) => Ok(residue),
-            _ => bail!("the agent sent an unexpected reply"),
-        }
     }
 
     async fn text(&self, request: &Request) -> Result<String> {

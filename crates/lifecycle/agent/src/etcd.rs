@@ -10,6 +10,7 @@ use kinit_etcd_connect::etcd_client::{
     AlarmAction, AlarmType, Client, CompactionOptions, Error, GetOptions, Member, MemberAddOptions,
 };
 use kinit_etcd_connect::{Etcd, Options};
+use kinit_pki::{KeyAlgorithm, Pair, Subject, Usage};
 use kinit_resource::{EtcdMember, EtcdStatus};
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +54,13 @@ pub enum EtcdRequest {
         /// `https://IP:2380`.
         peer_url: String,
     },
+    /// A change of the membership, asked of the first of these members that answers: this host's own is none yet.
+    At {
+        /// `https://IP:2379`.
+        endpoints: Vec<String>,
+        /// What they are asked.
+        request: Box<EtcdRequest>,
+    },
     /// Hand the leadership over; asked of the leader alone.
     MoveLeader {
         /// To the member with this ID.
@@ -73,6 +81,7 @@ impl std::fmt::Display for EtcdRequest {
             Self::Promote { peer_url, .. } => write!(f, "promote etcd learner {peer_url}"),
             Self::Remove { id, peer_url } => write!(f, "remove etcd member {id:x} ({peer_url})"),
             Self::Disconnect { peer_url } => write!(f, "end connections to etcd member {peer_url}"),
+            Self::At { request, .. } => request.fmt(f),
             Self::MoveLeader { to } => write!(f, "move etcd leadership to {to:x}"),
             Self::Defragment => write!(f, "defragment etcd"),
             Self::Compact => write!(f, "compact etcd"),
@@ -83,9 +92,13 @@ impl std::fmt::Display for EtcdRequest {
 
 /// A client of this host's member.
 pub(crate) async fn client() -> Result<Client> {
+    client_at(ENDPOINT).await
+}
+
+async fn client_at(endpoint: &str) -> Result<Client> {
     let file = |name: &str| Some(PathBuf::from(format!("{PKI}/{name}")));
     let options = Options {
-        endpoints: vec![ENDPOINT.to_owned()],
+        endpoints: vec![endpoint.to_owned()],
         ca_file: file("ca.crt"),
         cert_file: file("healthcheck-client.crt"),
         key_file: file("healthcheck-client.key"),
@@ -125,9 +138,43 @@ async fn members(client: &mut Client) -> Result<Vec<EtcdMember>> {
 
 /// What this host's member says.
 pub(crate) async fn status() -> Result<EtcdStatus> {
-    let mut client = client().await?;
+    status_of(&mut client().await?).await
+}
+
+/// What the first of these members says that answers and has a leader. The credential is made for the question, with
+/// etcd's authority, and is never written down.
+pub(crate) async fn status_at(endpoints: &[String], authority: &Pair) -> Result<EtcdStatus> {
+    let subject = Subject {
+        common_name: "kinit-join".to_owned(),
+        organization: None,
+        usages: vec![Usage::Client],
+        dns: Vec::new(),
+        ips: Vec::new(),
+        days: 1,
+    };
+    let key = kinit_pki::new_key(KeyAlgorithm::EcdsaP256).context("make a key for etcd's client port")?;
+    let request = kinit_pki::request(&key, &subject).context("request a certificate for etcd's client port")?;
+    let certificate = kinit_pki::issue(authority, &request, &subject, time::OffsetDateTime::now_utc())
+        .context("sign a certificate for etcd's client port")?;
+    let mut why = Vec::new();
+    for endpoint in endpoints {
+        let asked = async {
+            let mut client = kinit_etcd_connect::client_with(endpoint, &authority.cert, &certificate, &key).await?;
+            let status = status_of(&mut client).await?;
+            ensure!(status.leader != 0, "it has no leader");
+            anyhow::Ok(status)
+        };
+        match asked.await {
+            Ok(status) => return Ok(status),
+            Err(error) => why.push(format!("{endpoint}: {error:#}")),
+        }
+    }
+    bail!("no member of etcd answers: {}", why.join("; "))
+}
+
+async fn status_of(client: &mut Client) -> Result<EtcdStatus> {
     let status = call("ask etcd for its status", CALL, client.status()).await?;
-    let members = members(&mut client).await?;
+    let members = members(client).await?;
     // Alarms need a quorum; without one there is worse to say.
     let alarms = match status.leader() {
         0 => Vec::new(),
@@ -204,11 +251,12 @@ fn sealed_with(value: &[u8]) -> String {
 /// Does it. Each request may be made again: what is done already is success.
 pub(crate) async fn perform(request: EtcdRequest) -> Result<()> {
     match request {
-        EtcdRequest::AddLearner { peer_url } => add_learner(&mut client().await?, &peer_url).await,
-        EtcdRequest::Promote { peer_url, seconds } => {
-            promote(&mut client().await?, &peer_url, Duration::from_secs(seconds.into())).await
+        EtcdRequest::AddLearner { .. } | EtcdRequest::Promote { .. } | EtcdRequest::Remove { .. } => {
+            change_members(&mut client().await?, request).await
         }
-        EtcdRequest::Remove { id, peer_url } => remove(&mut client().await?, id, &peer_url).await,
+        EtcdRequest::At { endpoints, request } => {
+            change_members(&mut first_that_answers(&endpoints).await?, *request).await
+        }
         EtcdRequest::Disconnect { peer_url } => disconnect(&peer_url).await,
         EtcdRequest::MoveLeader { to } => {
             call("move etcd's leadership", CALL, client().await?.move_leader(to)).await.map(drop)
@@ -226,6 +274,30 @@ pub(crate) async fn perform(request: EtcdRequest) -> Result<()> {
         }
         EtcdRequest::DisarmAlarms => disarm(&mut client().await?).await,
     }
+}
+
+async fn change_members(client: &mut Client, request: EtcdRequest) -> Result<()> {
+    match request {
+        EtcdRequest::AddLearner { peer_url } => add_learner(client, &peer_url).await,
+        EtcdRequest::Promote { peer_url, seconds } => {
+            promote(client, &peer_url, Duration::from_secs(seconds.into())).await
+        }
+        EtcdRequest::Remove { id, peer_url } => remove(client, id, &peer_url).await,
+        other => bail!("{other}: not asked of another host's member"),
+    }
+}
+
+async fn first_that_answers(endpoints: &[String]) -> Result<Client> {
+    let mut why = Vec::new();
+    for endpoint in endpoints {
+        let mut client = client_at(endpoint).await?;
+        match call("ask etcd for its status", CALL, client.status()).await {
+            Ok(status) if status.leader() != 0 => return Ok(client),
+            Ok(_) => why.push(format!("{endpoint} has no leader")),
+            Err(error) => why.push(format!("{endpoint}: {error:#}")),
+        }
+    }
+    bail!("no member of etcd answers: {}", why.join("; "))
 }
 
 async fn disconnect(peer_url: &str) -> Result<()> {

@@ -81,14 +81,24 @@ mod tests {
         let key = dir.path().join("pki/a.key");
         std::fs::write(&key, "secret").unwrap();
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).unwrap();
-        let mut child = std::process::Command::new("sleep").arg("77").spawn().unwrap();
-        let paths = [dir.path().display().to_string(), "/nowhere".to_owned()];
-        let seen = gather(&paths, &["sleep".to_owned()]).unwrap();
+        // A name that no other process of this machine has.
+        let program = dir.path().join(format!("evidence-{}", std::process::id()));
+        std::os::unix::fs::symlink("/bin/sleep", &program).unwrap();
+        let mut child = std::process::Command::new(&program).arg("77").spawn().unwrap();
+        let paths = [dir.path().join("pki").display().to_string(), "/nowhere".to_owned()];
+        let name = program.file_name().unwrap().to_str().unwrap().to_owned();
+        let mut seen = gather(&paths, std::slice::from_ref(&name)).unwrap();
+        // A process has no command line yet for a moment after `exec`.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while seen.commands.is_empty() && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+            seen = gather(&paths, std::slice::from_ref(&name)).unwrap();
+        }
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(seen.files.len(), 3);
+        assert_eq!(seen.files.len(), 2);
         let file = seen.files.iter().find(|file| file.path.ends_with("a.key")).unwrap();
         assert_eq!((file.mode, file.folder), (0o640, false));
-        assert!(seen.commands["sleep"].len() == 1, "{:?}", seen.commands);
+        assert_eq!(seen.commands.get(&name).map(Vec::as_slice), Some(&["77".to_owned()][..]));
     }
 }

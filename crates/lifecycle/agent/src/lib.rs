@@ -56,6 +56,7 @@ mod sockets;
 mod surroundings;
 mod systemd;
 mod wire;
+mod wire_use;
 
 pub use backup::{
     BackupRequest, Create, LastBackup, Look, Looked, MARKER, Marker, Restore, RestoreFrom, Scheduled, Target,
@@ -72,3 +73,4 @@ pub use renewal::{Renewing, run_renewal};
 pub use rotation::RotationRequest;
 pub use serve::serve;
 pub use wire::{ApplyItem, Progress};
+pub use wire_use::WireUse;

@@ -73,6 +73,8 @@ pub(crate) enum Request {
     ReadFile { path: String },
     /// What this host's etcd says.
     EtcdStatus,
+    /// What members of etcd on other hosts say, asked with a credential of this authority.
+    EtcdStatusAt { endpoints: Vec<String>, authority: Pair },
     /// Change etcd.
     Etcd(EtcdRequest),
     /// A snapshot of etcd, as byte frames before the reply.

@@ -7,13 +7,14 @@ use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
-use kinit_phases::{CertificateStatus, Renewal, Request};
+use kinit_phases::{CertificateKey, CertificateStatus, Renewal, Request, UPLOAD_LIFE};
 use kinit_pki::Leaf;
+use serde_json::json;
 
 use crate::change::ChangeArgs;
 use crate::cluster::{Common, Lock, connect};
 use crate::config;
-use crate::desk::read;
+use crate::desk::{known_authority, read};
 use crate::errors::Usage;
 use crate::progress::Output;
 use crate::rotate::CertsRotateArgs;
@@ -25,6 +26,9 @@ pub enum Verb {
     Check(CheckArgs),
     /// Issue certificates anew, one host after the other where something serves; works when all have ended
     Renew(RenewArgs),
+    /// Put the cluster's secrets, encrypted, into the API for two hours, for control planes that join by themselves
+    /// (`kinit join --control-plane`), and print the key
+    Upload(UploadArgs),
     /// Replace an authority, or the key of service-account tokens, stage by stage, while everything works
     Rotate(CertsRotateArgs),
 }
@@ -37,6 +41,16 @@ pub struct CheckArgs {
     /// How many days before its end a certificate is a problem
     #[arg(long, default_value_t = 7, value_name = "DAYS")]
     days: u32,
+}
+
+/// Flags of `kinit certs upload`.
+#[derive(Args, Debug)]
+pub struct UploadArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// The key that encrypts them, 64 hexadecimal digits [default: a new one]
+    #[arg(long, value_name = "KEY")]
+    certificate_key: Option<String>,
 }
 
 /// Flags of `kinit certs renew`.
@@ -57,6 +71,7 @@ impl Verb {
         match self {
             Self::Check(args) => args.common.is_jsonl(),
             Self::Renew(args) => args.change.is_jsonl(),
+            Self::Upload(args) => args.common.is_jsonl(),
             Self::Rotate(args) => args.rotate.change.is_jsonl(),
         }
     }
@@ -67,6 +82,7 @@ pub async fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Check(args) => check(args).await,
         Verb::Renew(args) => renew(args).await.map(|()| ExitCode::SUCCESS),
+        Verb::Upload(args) => upload(args).await.map(|()| ExitCode::SUCCESS),
         Verb::Rotate(args) => crate::rotate::certs(args).await.map(|()| ExitCode::SUCCESS),
     }
 }
@@ -146,6 +162,33 @@ fn of_desk(args: &CheckArgs, now: i64) -> Result<Option<CertificateStatus>> {
     let certificate = pem.and_then(|pem| kinit_pki::inspect(&pem).into_iter().next());
     let certificate = certificate.with_context(|| format!("{} has no certificate that can be read", path.display()))?;
     Ok(Some(kinit_phases::desk_certificate(path.display().to_string(), certificate, now)))
+}
+
+async fn upload(args: UploadArgs) -> Result<()> {
+    let key = match &args.certificate_key {
+        Some(key) => CertificateKey::parse(key).map_err(|error| Usage(format!("--certificate-key: {error}")))?,
+        None => CertificateKey::generate()?,
+    };
+    let cluster = config::load(&args.common.file)?;
+    let known = known_authority(&args.common.file.with_file_name("admin.conf"), &cluster.metadata.name, None)?;
+    let lock = if args.common.dry_run { Lock::Look } else { Lock::Take };
+    let hosts = connect(&cluster, &args.common, "certs upload", lock).await?;
+    kinit_phases::upload_certificates(&hosts, &cluster, known.as_deref(), &key, args.common.dry_run).await?;
+    match (args.common.dry_run, args.common.output) {
+        (true, Output::Text) => say!("1 change: Secret kube-system/kubeadm-certs"),
+        (true, Output::Jsonl) => say!("{}", json!({ "event": "done", "changes": 1, "dryRun": true })),
+        (false, Output::Text) => {
+            tell!(
+                "uploaded for {} h; whoever has this key and a bootstrap token has the cluster's keys",
+                UPLOAD_LIFE.as_secs() / 3600
+            );
+            say!("{key}");
+        }
+        (false, Output::Jsonl) => {
+            say!("{}", json!({ "event": "done", "changes": 1, "certificateKey": key.to_string() }));
+        }
+    }
+    Ok(())
 }
 
 async fn renew(args: RenewArgs) -> Result<()> {

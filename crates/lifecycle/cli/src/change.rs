@@ -168,7 +168,7 @@ impl ChangeArgs {
         let (listener, timing) = listeners(output, self.common.verbose);
         run.execute(plan, listener.as_ref()).await?;
         self.follow(run).await?;
-        finished(plan, started, &timing, output, None);
+        finished(plan, &run.hosts().wire_use(), started, &timing, output, None);
         for host in run.not_cleaned() {
             tell!(
                 "warning: {host} could not be reached: its disk holds the cluster's keys still. Erase it, or reset it (`kinit reset`) before it joins anything"

@@ -1,5 +1,6 @@
 //! `kinit init` and `kinit reset`.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -8,17 +9,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use kinit_agent::WireUse;
 use kinit_bundle::{Trust, TrustedKey};
 use kinit_config::{Bundles, Cluster, HostSpec};
 use kinit_manifests::Phase;
-use kinit_phases::{BundleSource, ConnectOptions, DrainOptions, Hosts, KubeconfigFile, LocalBundle, Request, Run};
-use kinit_planner::{Finding, Plan};
+use kinit_phases::{
+    BundleSource, ConnectOptions, DrainOptions, Hosts, KubeconfigFile, LocalBundle, Request, Reset, Run,
+};
+use kinit_planner::{Finding, Operation, Plan};
 use kinit_remote::OnUnknown;
 use serde_json::json;
 
 use crate::config;
 use crate::desk::{forget, known_authority, merge, opening, read};
-use crate::errors::{PreflightFailed, Usage};
+use crate::errors::{PreflightFailed, Unidentified, Usage};
 use crate::login::LoginArgs;
 use crate::progress::{Output, Timing, listeners};
 
@@ -84,7 +88,7 @@ fn checks_help() -> String {
 }
 
 fn phases_help() -> String {
-    format!("Phases to skip, by name: {}", Phase::ALL.map(Phase::name).join(", "))
+    format!("Phases to skip, by name: {}", Operation::Init.names())
 }
 
 /// Flags of `kinit reset`.
@@ -154,7 +158,14 @@ pub async fn init(args: InitArgs) -> Result<()> {
     };
     result?;
     let kubeconfig = std::path::absolute(&kubeconfig).unwrap_or(kubeconfig);
-    finished(&plan, started, &timing, args.common.output, written.then_some(kubeconfig.as_path()));
+    finished(
+        &plan,
+        &run.hosts().wire_use(),
+        started,
+        &timing,
+        args.common.output,
+        written.then_some(kubeconfig.as_path()),
+    );
     Ok(())
 }
 
@@ -170,13 +181,19 @@ fn unclaimed(kubeconfig: &Path, name: &str, known: Option<&str>, ours: Option<&s
     )
 }
 
-/// Says how a run ended.
-pub(crate) fn finished(plan: &Plan, started: Instant, timing: &Timing, output: Output, kubeconfig: Option<&Path>) {
+/// Says how a run ended; to programs also what it cost each host's line.
+pub(crate) fn finished(
+    plan: &Plan,
+    wire: &BTreeMap<String, WireUse>,
+    started: Instant,
+    timing: &Timing,
+    output: Output,
+    kubeconfig: Option<&Path>,
+) {
     let changes = plan.changes();
     if output == Output::Jsonl {
         let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let done =
-            json!({ "event": "done", "changes": changes, "milliseconds": milliseconds, "kubeconfig": kubeconfig });
+        let done = json!({ "event": "done", "changes": changes, "milliseconds": milliseconds, "kubeconfig": kubeconfig, "wire": wire });
         say!("{done}");
         return;
     }
@@ -284,34 +301,31 @@ pub async fn reset(args: ResetArgs) -> Result<()> {
     let look = if args.common.dry_run { Lock::Look } else { Lock::Take };
     let hosts = connect(&cluster, &args.common, "reset", look).await?;
     hosts.need_all()?;
-    let (plan, authority) = kinit_phases::reset_plan(&hosts, &cluster, known.as_deref()).await?;
-    let changes: usize = plan.values().map(Vec::len).sum();
-    for (host, lines) in plan.iter().filter(|_| args.common.dry_run || args.common.verbose || !args.force) {
-        lines.iter().for_each(|line| match args.common.output {
-            Output::Text => say!("{host:<10} {line}"),
-            Output::Jsonl => say!("{}", json!({ "event": "planned", "host": host, "step": line })),
-        });
-    }
+    let reset = Reset::begin(hosts, &cluster, known.as_deref()).await?;
+    let plan = reset.plan();
     if args.common.dry_run {
-        match args.common.output {
-            Output::Text => say!("{changes} changes"),
-            Output::Jsonl => say!("{}", json!({ "event": "done", "changes": changes, "dryRun": true })),
-        }
+        show_plan(plan, args.common.output);
         return Ok(());
     }
-    if changes > 0 && !args.force && !confirmed(&cluster)? {
-        bail!("nothing was changed");
+    // Wrong addresses alone must never delete a cluster: a person names it, or the desk knows it.
+    if let (true, None, Some(authority)) = (args.force, &known, reset.authority()) {
+        let (kubeconfig, authority) = (kubeconfig.display().to_string(), authority.to_owned());
+        return Err(Unidentified { kubeconfig, authority }.into());
     }
-    let report = kinit_phases::reset(&hosts, authority.as_deref()).await;
-    let left: Vec<String> =
-        report.iter().flat_map(|(host, lines)| lines.iter().map(move |l| format!("{host}: {l}"))).collect();
-    if !left.is_empty() {
-        bail!("the reset is not complete; this is left on the hosts:\n{}", left.join("\n"));
+    if plan.changes() > 0 && !args.force {
+        show_plan(plan, args.common.output);
+        if !confirmed(&cluster)? {
+            bail!("nothing was changed");
+        }
     }
-    forget(&kubeconfig, &cluster.metadata.name, authority.as_deref())?;
+    let (listener, _) = listeners(args.common.output, args.common.verbose);
+    reset.execute(listener.as_ref()).await?;
+    forget(&kubeconfig, &cluster.metadata.name, reset.authority())?;
+    let (hosts, undone) = (cluster.spec.hosts.len(), plan.steps().filter_map(|s| s.change.diff.as_deref()));
+    let undone: usize = undone.map(|lines| lines.lines().count()).sum();
     match args.common.output {
-        Output::Text => say!("{} hosts reset, {changes} changes undone, no residue", report.len()),
-        Output::Jsonl => say!("{}", json!({ "event": "done", "changes": changes, "hosts": report.len() })),
+        Output::Text => say!("{hosts} hosts reset, {undone} changes undone, no residue"),
+        Output::Jsonl => say!("{}", json!({ "event": "done", "changes": undone, "hosts": hosts })),
     }
     Ok(())
 }
@@ -425,16 +439,12 @@ pub(crate) fn judge(findings: &[Finding], ignored: &[String], output: Output) ->
 }
 
 fn skipped(names: &[String]) -> Result<Vec<Phase>> {
-    let find = |name: &String| Phase::ALL.into_iter().find(|p| p.name() == name);
-    let known = || Phase::ALL.map(Phase::name).join(", ");
-    names
-        .iter()
-        .map(|name| {
-            find(name).ok_or_else(|| {
-                Usage(format!("--skip-phases: there is no phase {name:?}; there are {}", known())).into()
-            })
-        })
-        .collect()
+    let find = |name: &String| {
+        let missing =
+            || Usage(format!("--skip-phases: init has no phase {name:?}; it has {}", Operation::Init.names()));
+        Operation::Init.phase(name).ok_or_else(|| missing().into())
+    };
+    names.iter().map(find).collect()
 }
 
 /// Writes a file that only its owner may read, whole or not at all.

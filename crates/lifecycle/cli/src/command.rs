@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use kinit_agent::Opening;
+use kinit_planner::Operation;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
@@ -23,14 +24,18 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Verb {
     /// Create a new cluster
+    #[command(after_long_help = Operation::Init.describe())]
     Init(cluster::InitArgs),
     /// Bring a cluster to what its file says: hosts added and removed, roles and settings changed
+    #[command(after_long_help = Operation::Apply.describe())]
     Apply(change::ApplyArgs),
     /// Show what `apply` would do; exit code 2 when something differs
     Plan(change::PlanArgs),
     /// Add a host to a cluster; on a machine itself, with --token, add that machine
+    #[command(after_long_help = Operation::Join.describe())]
     Join(join::JoinArgs),
     /// Remove hosts from a cluster, alive or dead
+    #[command(after_long_help = Operation::Remove.describe())]
     Remove(change::RemoveArgs),
     /// Show hosts, nodes, etcd and certificates on one screen; exit code 8 when something is wrong
     Status(status::StatusArgs),
@@ -75,8 +80,10 @@ enum Verb {
     #[command(subcommand)]
     Backup(backup::Verb),
     /// Make the hosts of a file the cluster that a backup has
+    #[command(after_long_help = Operation::Restore.describe())]
     Restore(restore::RestoreArgs),
     /// Delete the cluster and all its data, and restore the hosts to their state before kinit
+    #[command(after_long_help = Operation::Reset.describe())]
     Reset(cluster::ResetArgs),
     /// Cluster files: print an example, validate a file, show all defaults
     #[command(subcommand)]

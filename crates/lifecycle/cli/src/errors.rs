@@ -24,6 +24,18 @@ impl std::error::Error for PreflightFailed {}
 #[error("the cluster is not as it was when the plan was made: {0}")]
 pub struct Moved(pub String);
 
+/// A cluster would be deleted of which nothing on this desk says that it is the one that is meant.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "nothing on this desk says that the cluster on these hosts is the one that is meant: there is no {kubeconfig}, and the hosts' authority is {authority}"
+)]
+pub struct Unidentified {
+    /// Where its kubeconfig would be.
+    pub kubeconfig: String,
+    /// The hash of the authority's public key.
+    pub authority: String,
+}
+
 /// Something is not as it should be; what, was printed already.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} is not healthy")]
@@ -88,6 +100,14 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
                 6,
                 Some(
                     "nothing was changed; correct the addresses, or name the cluster that is meant with --ca-cert-hash",
+                ),
+            );
+        }
+        if cause.is::<Unidentified>() {
+            return (
+                6,
+                Some(
+                    "nothing was changed; name the cluster with --kubeconfig or --ca-cert-hash, or confirm its name without --force",
                 ),
             );
         }

@@ -1,5 +1,6 @@
 //! `kinit join`: a host is added from the desk, or a machine adds itself.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use kinit_bundle::Trust;
 use kinit_config::{Cluster, HostSpec, Role};
-use kinit_phases::{JoinOptions, Joining, LocalBundle, Machine, Pin, Request, Token};
+use kinit_phases::{CertificateKey, JoinOptions, Joining, LocalBundle, Machine, Pin, Request, Token};
 
 use crate::change::{ChangeArgs, confirm, rewrite};
 use crate::cluster::{Lock, beside, finished, judge, show_plan};
@@ -43,7 +44,7 @@ pub struct JoinArgs {
 /// How a machine joins by itself.
 #[derive(Args, Debug)]
 pub struct MachineArgs {
-    /// Join this very machine, as a worker, with a bootstrap token of `kinit token create`; `-` reads it from standard
+    /// Join this very machine, as a worker unless --control-plane is given, with a bootstrap token of `kinit token create`; `-` reads it from standard
     /// input
     #[arg(long, value_name = "TOKEN", conflicts_with = "file")]
     token: Option<String>,
@@ -53,6 +54,12 @@ pub struct MachineArgs {
     /// Believe whoever knows the token: anyone who has seen it can pretend to be the cluster
     #[arg(long, requires = "token", conflicts_with = "discovery_token_ca_cert_hash")]
     discovery_token_unsafe_skip_ca_verification: bool,
+    /// Become a control plane; with the key of `kinit certs upload`
+    #[arg(long, requires = "token", requires = "certificate_key")]
+    control_plane: bool,
+    /// What decrypts the cluster's secrets; `-` reads it from standard input, after the token
+    #[arg(long, value_name = "KEY", requires = "control_plane")]
+    certificate_key: Option<String>,
     /// Name of this machine's node [default: its host name]
     #[arg(long, value_name = "NAME", requires = "token")]
     node_name: Option<String>,
@@ -111,11 +118,16 @@ fn wanted(cluster: &Cluster, args: &JoinArgs) -> Result<HostSpec> {
     })
 }
 
-/// This machine becomes a worker.
+/// This machine becomes a node.
 async fn by_itself(args: JoinArgs, token: &str) -> Result<()> {
     let started = Instant::now();
     let output = args.change.common.output;
     let token = Token::parse(given(token)?.trim()).map_err(|error| Usage(format!("--token: {error}")))?;
+    let key = |key| -> Result<CertificateKey> {
+        let key = CertificateKey::parse(given(key)?.trim());
+        Ok(key.map_err(|error| Usage(format!("--certificate-key: {error}")))?)
+    };
+    let control_plane = args.machine.certificate_key.as_deref().map(key).transpose()?;
     let bundle: PathBuf = args.change.bundle.clone().map_or_else(beside, Ok)?;
     let look = if args.change.common.dry_run { Lock::Look } else { Lock::Take };
     let program = Arc::new(std::fs::read("/proc/self/exe").context("read this program")?);
@@ -123,6 +135,7 @@ async fn by_itself(args: JoinArgs, token: &str) -> Result<()> {
         endpoint: &endpoint(&args.target)?,
         token,
         pin: pin(&args.machine)?,
+        control_plane,
         machine: Machine { name: args.machine.node_name.clone(), address: args.address.clone() },
         bundle: LocalBundle::read(&bundle, program.clone(), &Trust::default())?,
         program: &program,
@@ -142,23 +155,28 @@ async fn by_itself(args: JoinArgs, token: &str) -> Result<()> {
     }
     let (listener, timing) = listeners(output, args.change.common.verbose);
     joining.execute(&plan, listener.as_ref()).await?;
-    finished(&plan, started, &timing, output, None);
+    finished(&plan, &BTreeMap::new(), started, &timing, output, None);
     if output == Output::Text {
         let lines = kinit_config::host_lines(joining.host());
+        let also = if joining.host().is(Role::ControlPlane) {
+            " and run `kinit apply`, which tells the load balancer of it too"
+        } else {
+            ""
+        };
         say!(
-            "this machine is a node now; for kinit to look after it, add it to the cluster file on the desk:\n{lines}"
+            "this machine is a node now; for kinit to look after it, add it to the cluster file on the desk{also}:\n{lines}"
         );
     }
     Ok(())
 }
 
-/// What is on standard input, for `-`: a command line can be read by everybody on the machine.
-fn given(token: &str) -> Result<String> {
-    if token != "-" {
-        return Ok(token.to_owned());
+/// The next line of standard input, for `-`: a command line can be read by everybody on the machine.
+fn given(secret: &str) -> Result<String> {
+    if secret != "-" {
+        return Ok(secret.to_owned());
     }
     let mut line = String::new();
-    std::io::stdin().read_line(&mut line).context("read the token from standard input")?;
+    std::io::stdin().read_line(&mut line).context("read a secret from standard input")?;
     Ok(line)
 }
 
@@ -216,6 +234,8 @@ mod tests {
             discovery_token_ca_cert_hash: hashes.iter().map(|h| (*h).to_owned()).collect(),
             discovery_token_unsafe_skip_ca_verification: skip,
             node_name: None,
+            control_plane: false,
+            certificate_key: None,
         };
         let good = format!("sha256:{}", "Ab".repeat(32));
         assert!(matches!(pin(&args(&[&good], false)).unwrap(), Pin::Hashes(h) if h == [good.clone()]));

@@ -24,9 +24,9 @@ With `--output jsonl` standard output is one JSON object per line, each with a f
 | 3 | the cluster file cannot be read, or has mistakes |
 | 4 | hosts were not reached, whether or not another kinit works on the others; nothing was changed |
 | 5 | preflight checks failed, including the one for hosts of another cluster; nothing was changed |
-| 6 | conflict: another kinit works on hosts, and all others were reached; a reset met hosts of another cluster, or what the hosts have contradicts itself or the file (lost keys); nothing was changed |
+| 6 | conflict: another kinit works on hosts, and all others were reached; a reset met hosts of another cluster, or of a cluster that nothing on the desk names; what the hosts have contradicts itself or the file (lost keys); nothing was changed, but for a rotation that stopped, which keeps what it has done |
 | 7 | a step failed; completed steps are kept, and the same command continues from there |
-| 8 | not healthy: what `kinit status` or `kinit etcd status` prints says what |
+| 8 | not healthy: what `kinit status`, `etcd status`, `doctor` or `certs check` prints says what |
 | 9 | a backup cannot be used: truncated, tampered with, wrongly signed, of another cluster, of a newer format, or not to be opened with what was given; nothing was changed |
 | 10 | a bundle cannot be used: none there, damaged, unsigned or signed by somebody else, not of this desk; nothing was changed |
 | 130, 143 | stopped by SIGINT, SIGTERM; each host finishes its current step |
@@ -51,6 +51,9 @@ fn section(verb: &Command, parent: &str, text: &mut String) {
     let about = verb.get_about().map(ToString::to_string).unwrap_or_default();
     // A text is all that `write!` can fail on.
     write!(text, "\n## `{name}`\n\n{about}.\n").unwrap_or_default();
+    if let Some(more) = verb.get_after_long_help() {
+        write!(text, "\n```\n{more}\n```\n").unwrap_or_default();
+    }
     let rows: Vec<String> =
         verb.get_arguments().filter(|a| !a.is_hide_set() && a.get_id() != "help").map(row).collect();
     if !rows.is_empty() {

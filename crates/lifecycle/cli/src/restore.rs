@@ -126,7 +126,7 @@ impl PutBackArgs {
         };
         result?;
         let kubeconfig = std::path::absolute(&kubeconfig).unwrap_or(kubeconfig);
-        finished(&plan, started, &timing, output, written.then_some(kubeconfig.as_path()));
+        finished(&plan, &run.hosts().wire_use(), started, &timing, output, written.then_some(kubeconfig.as_path()));
         Ok(())
     }
 }

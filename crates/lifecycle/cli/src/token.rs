@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use kinit_manifests::TOKENS;
-use kinit_phases::{Token, TokenOptions};
+use kinit_phases::{CertificateKey, Token, TokenOptions};
 
 use crate::desk::Admin;
 use crate::duration::duration;
@@ -68,6 +68,9 @@ pub struct Create {
     /// Print the whole command that joins a machine
     #[arg(long)]
     print_join_command: bool,
+    /// Print the command that joins a control plane; the key is the one that `kinit certs upload` has printed
+    #[arg(long, value_name = "KEY", requires = "print_join_command")]
+    certificate_key: Option<String>,
 }
 
 /// Does it.
@@ -87,11 +90,14 @@ async fn create(args: Create) -> Result<()> {
         None => Token::generate(),
     };
     let options = options(&args)?;
+    let key = args.certificate_key.as_deref().map(CertificateKey::parse).transpose();
+    let key = key.map_err(|error| Usage(format!("--certificate-key: {error}")))?;
     let admin = Admin::read(&args.admin).await?;
     kinit_phases::create_token(&admin.client, &token, &options).await?;
     if args.print_join_command {
         let (endpoint, hash) = (admin.endpoint()?, admin.authority()?);
-        say!("kinit join {endpoint} --token {token} --discovery-token-ca-cert-hash {hash}");
+        let control_plane = key.map(|key| format!(" --control-plane --certificate-key {key}")).unwrap_or_default();
+        say!("kinit join {endpoint} --token {token} --discovery-token-ca-cert-hash {hash}{control_plane}");
     } else {
         say!("{token}");
     }

@@ -209,3 +209,40 @@ pub fn netd(cluster: &Cluster, host: &HostSpec) -> Vec<Arg> {
     ]);
     merge(ours, &cluster.spec.network.extra_args)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// docs/architecture.md shows the command lines: each flag that kinit sets is there, under its component.
+    #[test]
+    fn the_documented_command_lines_have_every_flag() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../docs/architecture.md");
+        let text = std::fs::read_to_string(file).unwrap();
+        let cluster = kinit_config::load(kinit_config::example()).unwrap();
+        let host = &cluster.spec.hosts[1];
+        let (_, block) = text.split_once("### Command lines").unwrap();
+        let of = |component: &str| {
+            let (_, rest) = block.split_once(&format!("\n{component} ")).unwrap();
+            let lines = rest.lines().enumerate().take_while(|(n, line)| *n == 0 || line.starts_with(' '));
+            lines.map(|(_, line)| line).collect::<Vec<_>>().join(" ")
+        };
+        for (component, flags) in [
+            ("kube-apiserver", api_server(&cluster, host)),
+            ("kube-controller-manager", controller_manager(&cluster)),
+            ("kube-scheduler", scheduler(&cluster)),
+            ("cloud-controller-manager", cloud_controller_manager(&cluster)),
+            ("kubelet", kubelet(&cluster, host)),
+            ("kube-proxy", proxy(&cluster, host)),
+            ("kube-netd", netd(&cluster, host)),
+        ] {
+            let shown = of(component);
+            for flag in flags {
+                // Two that go together are shown as one: `--authentication-, --authorization-kubeconfig`.
+                let short = flag.name.replace("authentication-kubeconfig", "authentication-");
+                let there = shown.contains(&format!("--{}", flag.name)) || shown.contains(&format!("--{short}"));
+                assert!(there, "{component}: --{} is missing in {file}: {shown}", flag.name);
+            }
+        }
+    }
+}

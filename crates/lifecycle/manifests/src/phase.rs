@@ -50,11 +50,13 @@ pub enum Phase {
     RemoveEtcdMember,
     /// What a host has no more use for; whole hosts that are removed; their Nodes.
     CleanupNode,
+    /// The cluster file as it was applied, changed last when hosts leave.
+    RecordCluster,
 }
 
 impl Phase {
     /// All of them, in order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Preflight,
         Self::Backup,
         Self::PrepareHosts,
@@ -77,6 +79,7 @@ impl Phase {
         Self::Drain,
         Self::RemoveEtcdMember,
         Self::CleanupNode,
+        Self::RecordCluster,
     ];
 
     /// Its name on the command line and in output.
@@ -104,6 +107,7 @@ impl Phase {
             Self::Drain => "drain",
             Self::RemoveEtcdMember => "remove-etcd-member",
             Self::CleanupNode => "cleanup-node",
+            Self::RecordCluster => "record-cluster",
         }
     }
 }

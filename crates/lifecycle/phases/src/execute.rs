@@ -19,6 +19,7 @@ use crate::backup::Restoration;
 use crate::bundle::LocalBundle;
 use crate::drain::{self, DrainOptions};
 use crate::hosts::Hosts;
+use crate::joining_control_plane::Elsewhere;
 use crate::request::Wanted;
 use crate::token::{self, Token, TokenOptions};
 use crate::upgrade::{Turn, Upgrading};
@@ -44,6 +45,8 @@ pub(crate) struct Steps {
     restoration: Option<Restoration>,
     /// How versions change, if they do.
     upgrade: Option<Upgrading>,
+    /// What a machine that joins by itself has in place of other hosts' agents.
+    elsewhere: Option<Elsewhere>,
     client: OnceCell<Client>,
     token: OnceCell<Token>,
 }
@@ -64,6 +67,7 @@ impl Steps {
             authority,
             restoration: None,
             upgrade: None,
+            elsewhere: None,
             client: OnceCell::new(),
             token: OnceCell::new(),
         }
@@ -77,6 +81,11 @@ impl Steps {
     /// With what an upgrade needs.
     pub(crate) fn upgrading(self, upgrade: Option<Upgrading>) -> Self {
         Self { upgrade, ..self }
+    }
+
+    /// On a machine that reaches no other host.
+    pub(crate) fn without_others(self, elsewhere: Elsewhere) -> Self {
+        Self { elsewhere: Some(elsewhere), ..self }
     }
 
     async fn client(&self) -> Result<&Client> {
@@ -136,13 +145,16 @@ impl Steps {
             }
             Action::Copy { shared, from, place } => {
                 let public_only = *place == kinit_resource::Place::Public;
-                let source = self.hosts.agent(from)?;
-                let pair =
-                    if public_only { source.read_public(*shared).await } else { source.read_shared(*shared).await }?;
+                let pair = match &self.elsewhere {
+                    Some(elsewhere) => elsewhere.secret(*shared, public_only)?,
+                    None if public_only => self.hosts.agent(from)?.read_public(*shared).await?,
+                    None => self.hosts.agent(from)?.read_shared(*shared).await?,
+                };
                 self.hosts.agent(host()?)?.write_shared(*shared, pair, public_only).await
             }
             Action::Issue { leaf, by } => {
                 let agent = self.hosts.agent(host()?)?;
+                let by = self.elsewhere.as_ref().map_or(by.as_str(), Elsewhere::own);
                 let request = agent.request_leaf(leaf).await?;
                 let certificate =
                     self.hosts.agent(by)?.sign(leaf.leaf.authority(), request, leaf.subject.clone()).await?;
@@ -220,11 +232,14 @@ impl Steps {
     async fn etcd(&self, action: &Action) -> Result<()> {
         match action {
             Action::EtcdAdd { peer_url, via } => {
-                self.hosts.agent(via)?.etcd(EtcdRequest::AddLearner { peer_url: peer_url.clone() }).await
+                self.ask_etcd(via, EtcdRequest::AddLearner { peer_url: peer_url.clone() }).await
             }
             Action::EtcdPromote { peer_url, via } => {
                 let request = EtcdRequest::Promote { peer_url: peer_url.clone(), seconds: CATCH_UP };
-                self.hosts.agent(via)?.etcd(request).await
+                self.ask_etcd(via, request).await
+            }
+            Action::EtcdRemove { id, peer_url, via } if self.elsewhere.is_some() => {
+                self.ask_etcd(via, EtcdRequest::Remove { id: *id, peer_url: peer_url.clone() }).await
             }
             Action::EtcdRemove { id, peer_url, via } => {
                 let asked = self.hosts.agent(via)?;
@@ -239,6 +254,14 @@ impl Steps {
                 asked.etcd(EtcdRequest::Remove { id: *id, peer_url: peer_url.clone() }).await
             }
             _ => bail!("a step that is none of etcd's"),
+        }
+    }
+
+    /// Asks the member on `via`, or, where nobody reaches that host, whichever member answers.
+    async fn ask_etcd(&self, via: &str, request: EtcdRequest) -> Result<()> {
+        match &self.elsewhere {
+            Some(elsewhere) => self.hosts.agent(elsewhere.own())?.etcd(elsewhere.ask(request)).await,
+            None => self.hosts.agent(via)?.etcd(request).await,
         }
     }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::stream::{self, StreamExt};
-use kinit_agent::{Agent, Busy, OnNote, OnWaiting, Opening};
-use kinit_config::{Cluster, HostSpec};
-use kinit_remote::{ConfigProblem, Desk, OnUnknown, SudoProblem};
+use kinit_agent::{Agent, Busy, LockMode, OnNote, OnWaiting, Opening, WireUse};
+use kinit_config::{Cluster, HostSpec, Role};
+use kinit_remote::{ConfigProblem, Desk, OnUnknown, SudoProblem, Transport};
 use kinit_resource::Facts;
 
 use crate::PARALLELISM;
@@ -51,6 +51,35 @@ fn is_the_desks(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.is::<SudoProblem>() || cause.is::<ConfigProblem>())
 }
 
+/// Hosts whose state is no fact to plan with.
+#[derive(Default)]
+struct Missed {
+    why: Vec<(String, String)>,
+    by_desk: bool,
+}
+
+impl Missed {
+    fn judged(mut self) -> Result<(), Unreachable> {
+        self.why.sort();
+        if self.why.is_empty() { Ok(()) } else { Err(Unreachable { why: self.why, busy: !self.by_desk }) }
+    }
+}
+
+async fn reach<'a>(
+    cluster: &Cluster,
+    host: &'a HostSpec,
+    options: &ConnectOptions,
+) -> (&'a HostSpec, Result<Box<dyn Transport>>) {
+    let connected = async { options.desk.connect(&target(cluster, host, options)?).await };
+    (host, connected.await)
+}
+
+async fn start(name: &str, transport: Box<dyn Transport>, options: &ConnectOptions) -> Result<Agent> {
+    let waiting = options.waiting.as_ref();
+    let agent = Agent::start(name, transport, &options.program, &options.opening, waiting).await?;
+    Ok(agent.telling(options.note.clone()))
+}
+
 /// An agent on every host that could be reached.
 #[derive(Default)]
 pub struct Hosts {
@@ -71,42 +100,70 @@ impl Hosts {
         Ok(all)
     }
 
-    /// Connects to more hosts.
+    /// One machine alone, which works for itself.
+    pub(crate) fn alone(agent: Arc<Agent>) -> Self {
+        let agents = BTreeMap::from([(agent.host().to_owned(), agent)]);
+        Self { agents, ..Self::default() }
+    }
+
+    /// Connects to more hosts: all at once, but for the lock of the first control plane that is reached. Whoever has that
+    /// one has the cluster: of two kinits that begin at the same moment one waits there, with no other host's lock.
     pub async fn add(
         &mut self,
         cluster: &Cluster,
         hosts: impl IntoIterator<Item = &HostSpec>,
         options: &ConnectOptions,
     ) -> Result<(), Unreachable> {
-        let one = |host: &HostSpec| {
-            let (name, target, options) = (host.name.clone(), target(cluster, host, options), options.clone());
-            async move {
-                let agent = async {
-                    let transport = options.desk.connect(&target?).await?;
-                    let waiting = options.waiting.as_ref();
-                    let agent = Agent::start(&name, transport, &options.program, &options.opening, waiting).await?;
-                    anyhow::Ok(agent.telling(options.note.clone()))
-                };
-                (name.clone(), agent.await)
-            }
-        };
         let known = |name: &str| self.agents.contains_key(name) || self.unreachable.contains_key(name);
-        let tasks: Vec<_> = hosts.into_iter().filter(|host| !known(&host.name)).map(one).collect();
-        let results: Vec<_> = stream::iter(tasks).buffer_unordered(PARALLELISM).collect().await;
-        let (mut why, mut busy) = (Vec::new(), true);
-        for (name, result) in results {
-            match result {
-                Ok(agent) => drop(self.agents.insert(name, Arc::new(agent))),
-                Err(error) if error.is::<Busy>() => why.push((name, format!("{error:#}"))),
-                Err(error) if is_the_desks(&error) => {
-                    busy = false;
-                    why.push((name, format!("{error:#}")));
-                }
-                Err(error) => drop(self.unreachable.insert(name, format!("{error:#}"))),
+        let new: Vec<&HostSpec> = hosts.into_iter().filter(|host| !known(&host.name)).collect();
+        let mut missed = Missed::default();
+        let mut reached = Vec::new();
+        let reach = new.iter().map(|host| reach(cluster, host, options));
+        for (host, transport) in stream::iter(reach.collect::<Vec<_>>()).buffered(PARALLELISM).collect::<Vec<_>>().await
+        {
+            match transport {
+                Ok(transport) => reached.push((host, transport)),
+                Err(error) => self.miss(&host.name, error, &mut missed),
             }
         }
-        why.sort();
-        if why.is_empty() { Ok(()) } else { Err(Unreachable { why, busy }) }
+        while self.agents.is_empty()
+            && options.opening.lock != LockMode::Look
+            && let Some(at) = reached.iter().position(|(host, _)| host.is(Role::ControlPlane))
+        {
+            let (host, transport) = reached.remove(at);
+            match start(&host.name, transport, options).await {
+                Ok(agent) => drop(self.agents.insert(host.name.clone(), Arc::new(agent))),
+                Err(error) if error.is::<Busy>() => {
+                    self.miss(&host.name, error, &mut missed);
+                    return missed.judged();
+                }
+                Err(error) => self.miss(&host.name, error, &mut missed),
+            }
+        }
+        let starts = reached
+            .into_iter()
+            .map(|(host, transport)| async move { (host.name.as_str(), start(&host.name, transport, options).await) });
+        let started: Vec<_> = stream::iter(starts.collect::<Vec<_>>()).buffer_unordered(PARALLELISM).collect().await;
+        for (name, result) in started {
+            match result {
+                Ok(agent) => drop(self.agents.insert(name.to_owned(), Arc::new(agent))),
+                Err(error) => self.miss(name, error, &mut missed),
+            }
+        }
+        missed.judged()
+    }
+
+    /// A host without an agent: a fact, or a reason to stop.
+    fn miss(&mut self, host: &str, error: anyhow::Error, missed: &mut Missed) {
+        let why = format!("{error:#}");
+        if error.is::<Busy>() {
+            missed.why.push((host.to_owned(), why));
+        } else if is_the_desks(&error) {
+            missed.by_desk = true;
+            missed.why.push((host.to_owned(), why));
+        } else {
+            self.unreachable.insert(host.to_owned(), why);
+        }
     }
 
     /// Those that could not be reached, each with the reason.
@@ -144,6 +201,11 @@ impl Hosts {
     /// The names of all hosts with an agent.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.agents.keys().map(String::as_str)
+    }
+
+    /// What the conversation with each host has cost the line so far.
+    pub fn wire_use(&self) -> BTreeMap<String, WireUse> {
+        self.agents.iter().map(|(name, agent)| (name.clone(), agent.wire_use())).collect()
     }
 
     /// Does something on all hosts at once; every failure is told, named by its host.

@@ -1,5 +1,5 @@
-//! A machine that joins by itself (`kinit join ENDPOINT --token`), as `kubeadm join` does for a worker: nobody reaches
-//! it over SSH, and it reaches the API alone.
+//! A machine that joins by itself (`kinit join ENDPOINT --token`), as with `kubeadm join`: nobody reaches it over SSH. A
+//! worker reaches the API alone; a control plane also etcd ([`crate::joining_control_plane`]).
 //!
 //! ```text
 //! discover ─► Cluster (ConfigMap kinit-config) + this machine ─► observe ─► join_plan ─► local agent, and CSRs to the
@@ -7,6 +7,7 @@
 //! ```
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -24,8 +25,10 @@ use kube::{Api, Client};
 use crate::bundle::LocalBundle;
 use crate::discovery::{Discovered, Pin, discover};
 use crate::execute::send_batch;
+use crate::joining_control_plane::ControlPlane;
 use crate::operation::{host_facts, stages};
 use crate::token::Token;
+use crate::uploaded::CertificateKey;
 use crate::{desk_client, record, user, wait};
 
 /// How long the kubelet may take to become Ready.
@@ -52,6 +55,8 @@ pub struct JoinOptions<'a> {
     pub pin: Pin,
     /// What the operator says of the machine.
     pub machine: Machine,
+    /// It becomes a control plane: what decrypts the cluster's secrets.
+    pub control_plane: Option<CertificateKey>,
     /// What is installed.
     pub bundle: LocalBundle,
     /// kinit itself.
@@ -64,9 +69,10 @@ pub struct JoinOptions<'a> {
 pub struct Joining {
     cluster: Cluster,
     host: HostSpec,
-    agent: Agent,
+    agent: Arc<Agent>,
     facts: Facts,
-    bundle: LocalBundle,
+    bundle: Arc<LocalBundle>,
+    control_plane: Option<ControlPlane>,
     found: Discovered,
     token: Token,
     client: Client,
@@ -75,7 +81,7 @@ pub struct Joining {
 impl Joining {
     /// Finds the cluster and learns what a node of it has.
     pub async fn begin(options: JoinOptions<'_>) -> Result<Self> {
-        let JoinOptions { endpoint, token, pin, machine, bundle, program, opening } = options;
+        let JoinOptions { endpoint, token, pin, machine, control_plane, bundle, program, opening } = options;
         let found =
             discover(endpoint, &token, &pin).await.with_context(|| format!("find the cluster at {endpoint}"))?;
         let kubeconfig = kubeconfig_for_token("kinit", &found.server, &found.authority, &token.to_string());
@@ -92,7 +98,8 @@ impl Joining {
         }
         let name = machine.name.map_or_else(hostname, Ok)?.to_lowercase();
         let address = machine.address.map_or_else(|| address_towards(endpoint), Ok)?;
-        let host = member(&mut cluster, &name, &address)?;
+        let role = if control_plane.is_some() { Role::ControlPlane } else { Role::Worker };
+        let host = member(&mut cluster, &name, &address, role)?;
         let waiting = |_: &str, held: &Held| tracing::info!(%held, "another kinit works on this machine");
         let agent = Agent::start(&name, Box::new(Local), program, &opening, &waiting).await?;
         let facts = agent.facts(&cluster.spec.etcd.data_dir).await.context("look at this machine")?;
@@ -102,7 +109,15 @@ impl Joining {
                 "this machine belongs to another cluster already (its authority is {theirs}): `kinit reset` frees it"
             );
         }
-        Ok(Self { cluster, host, agent, facts, bundle, found, token, client })
+        let (agent, bundle) = (Arc::new(agent), Arc::new(bundle));
+        let control_plane = match &control_plane {
+            Some(key) => {
+                let begun = ControlPlane::begin(&client, key, &found.authority, &agent, &cluster, &host);
+                Some(begun.await.context("get what a control plane needs")?)
+            }
+            None => None,
+        };
+        Ok(Self { cluster, host, agent, facts, bundle, control_plane, found, token, client })
     }
 
     /// The machine as the cluster file would have it.
@@ -123,6 +138,9 @@ impl Joining {
         let seen = self.agent.observe(wanted.iter().map(|(_, resource)| resource.clone()).collect()).await?;
         let seen: HostObservation = wanted.into_iter().zip(seen).map(|((p, r), seen)| (p, r, seen)).collect();
         self.unclaimed(&seen).await?;
+        if let Some(control_plane) = &self.control_plane {
+            return control_plane.plan(&self.cluster, &self.host, &self.facts, &self.bundle, &self.agent).await;
+        }
         let authority = kinit_resource::sha256(self.found.authority.as_bytes());
         Ok(join_plan(&self.host.name, &seen, &authority))
     }
@@ -147,10 +165,16 @@ impl Joining {
     pub async fn execute(&self, plan: &Plan, listener: &dyn Listener) -> Result<()> {
         let hash = format!("sha256:{}", kinit_resource::sha256(plan.to_string().as_bytes()));
         self.agent.begin(&hash).await.context("begin the run")?;
-        let done = kinit_workflow::run(&stages(plan), self, listener, 1).await;
+        let done = match &self.control_plane {
+            Some(control_plane) => {
+                let (bundle, agent) = (self.bundle.clone(), self.agent.clone());
+                control_plane.execute(plan, &self.cluster, &self.host, bundle, agent, listener).await
+            }
+            None => kinit_workflow::run(&stages(plan), self, listener, 1).await.map_err(Into::into),
+        };
         let error = done.as_ref().err().map(ToString::to_string);
         self.agent.end(error.as_deref()).await.context("end the run")?;
-        Ok(done?)
+        done
     }
 
     fn secret(&self, resource: &Resource) -> Result<Option<String>> {
@@ -218,8 +242,8 @@ impl Executor<Step> for Joining {
     }
 }
 
-/// The machine as a host of the cluster: as the file knows it, or a new worker.
-fn member(cluster: &mut Cluster, name: &str, address: &str) -> Result<HostSpec> {
+/// The machine as a host of the cluster: as the file knows it, or a new one.
+fn member(cluster: &mut Cluster, name: &str, address: &str, role: Role) -> Result<HostSpec> {
     if let Some(known) = cluster.spec.hosts.iter().find(|host| host.name == name) {
         ensure!(
             known.address == address,
@@ -227,15 +251,16 @@ fn member(cluster: &mut Cluster, name: &str, address: &str) -> Result<HostSpec> 
             known.address
         );
         ensure!(
-            !known.is(Role::ControlPlane),
-            "{name} is a control plane in the cluster file: its desk joins it (`kinit apply`)"
+            role == Role::ControlPlane || !known.is(Role::ControlPlane),
+            "{name} is a control plane in the cluster file: join it as one (--control-plane), or from its desk (`kinit apply`)"
         );
+        ensure!(known.is(role), "{name} is no control plane in the cluster file: change it there");
         return Ok(known.clone());
     }
     let host = HostSpec {
         name: name.to_owned(),
         address: address.to_owned(),
-        roles: vec![Role::Worker],
+        roles: vec![role],
         ssh: None,
         labels: Default::default(),
         taints: Vec::new(),
@@ -267,11 +292,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_is_a_worker_of_a_name_and_address_that_are_free() {
+    fn a_machine_has_a_name_and_an_address_that_are_free() {
         let cluster = || kinit_config::load(kinit_config::example()).unwrap();
-        let host = member(&mut cluster(), "w9", "192.0.2.99").unwrap();
-        assert_eq!((host.name.as_str(), host.roles.as_slice()), ("w9", &[Role::Worker][..]));
-        assert_eq!(member(&mut cluster(), "w1", "192.0.2.21").unwrap().name, "w1");
+        for role in [Role::Worker, Role::ControlPlane] {
+            let host = member(&mut cluster(), "w9", "192.0.2.99", role).unwrap();
+            assert_eq!((host.name.as_str(), host.roles.as_slice()), ("w9", &[role][..]));
+        }
+        assert_eq!(member(&mut cluster(), "w1", "192.0.2.21", Role::Worker).unwrap().name, "w1");
+        assert_eq!(member(&mut cluster(), "cp2", "192.0.2.12", Role::ControlPlane).unwrap().name, "cp2");
+        let error = member(&mut cluster(), "w1", "192.0.2.21", Role::ControlPlane).unwrap_err().to_string();
+        assert!(error.contains("is no control plane"), "{error}");
         for (name, address, words) in [
             ("w1", "192.0.2.99", "give it another name"),
             ("cp2", "192.0.2.12", "is a control plane"),
@@ -279,7 +309,7 @@ mod tests {
             ("w_9", "192.0.2.99", "is not a DNS name"),
             ("w9", "fd00::1", "IPv6"),
         ] {
-            let error = member(&mut cluster(), name, address).unwrap_err().to_string();
+            let error = member(&mut cluster(), name, address, Role::Worker).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
     }

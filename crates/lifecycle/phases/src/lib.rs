@@ -20,6 +20,7 @@ mod execute;
 mod history;
 mod hosts;
 mod joining;
+mod joining_control_plane;
 mod kubeconfig;
 mod nodes;
 mod objects;
@@ -33,6 +34,7 @@ mod route;
 mod status;
 mod token;
 mod upgrade;
+mod uploaded;
 mod user;
 mod wait;
 
@@ -54,11 +56,12 @@ pub use joining::{JoinOptions, Joining, Machine};
 pub use kubeconfig::{Entry, KubeconfigFile};
 pub use operation::{DrainBlocked, Run};
 pub use request::{Impossible, Request};
-pub use reset::{ResetReport, Strangers, reset, reset_plan};
+pub use reset::{Incomplete, Reset, Strangers};
 pub use rotation::{Pods, RotationOptions, RotationStopped};
 pub use status::{Expiry, HostStatus, MemberStatus, NodeStatus, Status, status, units};
 pub use token::{Token, TokenInfo, TokenOptions, create_token, delete_token, list_tokens};
 pub use upgrade::{UpgradeOptions, UpgradeReport, budgets, health, prepare as prepare_upgrade};
+pub use uploaded::{CertificateKey, LIFE as UPLOAD_LIFE, upload_certificates};
 pub use user::{Credentials, NewUser, new_user};
 
 /// Hosts worked on at once.

@@ -14,7 +14,9 @@ use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Node;
 use kinit_config::{Cluster, HostSpec, Role, Version};
 use kinit_manifests::{HostFacts, Phase, desired, retired};
-use kinit_planner::{Finding, HostObservation, Leaving, NodeState, Plan, Scope, Situation, preflight, strangers};
+use kinit_planner::{
+    Finding, HostObservation, Leaving, NodeState, Operation, Plan, Scope, Situation, preflight, strangers,
+};
 use kinit_resource::{Facts, Observed, Place, Resource, Shared};
 use kinit_workflow::{Lane, Listener, Stage};
 use kube::{Api, Client};
@@ -32,6 +34,7 @@ use crate::{PARALLELISM, access, objects, reach, record};
 
 /// An operation that has begun: everything that it works on is connected.
 pub struct Run {
+    operation: Operation,
     pub(crate) wanted: Wanted,
     pub(crate) hosts: Arc<Hosts>,
     bundle: Arc<LocalBundle>,
@@ -101,8 +104,9 @@ impl Run {
         if hosts.names().any(is_new) || data_dir != wanted.cluster.spec.etcd.data_dir {
             facts = hosts.facts(&wanted.cluster).await?;
         }
-        let run =
-            Self { wanted, hosts: Arc::new(hosts), bundle, facts, client, drain, restoration: None, upgrade: None };
+        let operation = request.operation();
+        let hosts = Arc::new(hosts);
+        let run = Self { operation, wanted, hosts, bundle, facts, client, drain, restoration: None, upgrade: None };
         run.versions_fit(request, recorded.flatten())?;
         if let Some(component) = run.bundle.bundle.lacks(&run.wanted.cluster) {
             bail!(
@@ -160,7 +164,7 @@ impl Run {
         };
         let plan = match &self.restoration {
             None => match &self.upgrade {
-                None => kinit_planner::plan(cluster, &seen)?,
+                None => kinit_planner::plan(self.operation, cluster, &seen)?,
                 Some(upgrading) => kinit_planner::upgrade(cluster, &seen, &upgrading.how)?,
             },
             Some(restoration) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kinit_config::{Cluster, FieldError, HostSpec, Version};
 use kinit_pki::Leaf;
-use kinit_planner::{Hop, Scope};
+use kinit_planner::{Hop, Operation, Scope};
 
 use crate::record::Bundles;
 
@@ -166,6 +166,20 @@ impl Request {
     /// Hosts that the file does not have.
     pub(crate) fn named(&self) -> &[HostSpec] {
         if let Self::Join(hosts) = self { hosts } else { &[] }
+    }
+
+    /// Whose phases its plan has. Upgrades and restores order theirs themselves.
+    pub(crate) fn operation(&self) -> Operation {
+        match self {
+            Self::Init => Operation::Init,
+            Self::Apply { .. } => Operation::Apply,
+            Self::Join(_) => Operation::Join,
+            Self::Remove(_) => Operation::Remove,
+            Self::Renew(_) => Operation::Renew,
+            Self::Upgrade { .. } => Operation::Upgrade,
+            Self::Rotate => Operation::Rotate,
+            Self::Restore => Operation::Restore,
+        }
     }
 
     pub(crate) fn is_restore(&self) -> bool {

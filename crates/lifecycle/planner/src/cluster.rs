@@ -7,6 +7,7 @@ use kinit_config::{Cluster, HostSpec, Role};
 use kinit_manifests::{BOOTSTRAP_KUBECONFIG, Phase};
 use kinit_resource::{Change, Content, Observed, Resource};
 
+use crate::operation::Operation;
 use crate::plan::{Action, ObjectId, Plan, Step};
 use crate::refusal::{PlanError, Refused};
 use crate::situation::{Leaving, ObjectState, Situation};
@@ -16,14 +17,14 @@ use crate::{certs, lanes, leaving, members};
 /// hosts do.
 const CLUSTER_FILE: &str = "kinit-config";
 
-/// Makes the plan, or says everything that speaks against it.
-pub fn plan(cluster: &Cluster, seen: &Situation) -> Result<Plan, Refused> {
+/// Makes the plan of an operation, or says everything that speaks against it.
+pub fn plan(operation: Operation, cluster: &Cluster, seen: &Situation) -> Result<Plan, Refused> {
     let mut errors = reachable(cluster, seen);
     let demoted = leaving::demoted(cluster, seen);
     let goes: Vec<&Leaving> = seen.leaving.iter().chain(&demoted).collect();
     members::quorum(members::joining(cluster, seen), &goes, seen, &mut errors);
     let mut plan = Plan::default();
-    for phase in Phase::ALL {
+    for phase in operation.phases() {
         match phase {
             Phase::Certs => {
                 if let Err(error) = certs::steps(cluster, seen, &mut plan) {
@@ -39,13 +40,14 @@ pub fn plan(cluster: &Cluster, seen: &Situation) -> Result<Plan, Refused> {
             }
             Phase::MarkControlPlane => mark(cluster, seen, &mut plan),
             Phase::Verify => verify(cluster, seen, &mut plan),
-            Phase::Drain => leaving::steps(cluster, seen, &demoted, &mut plan),
-            Phase::RemoveEtcdMember | Phase::CleanupNode | Phase::Backup | Phase::UpgradeNode => {}
+            // Members and hosts that leave go in an order of their own.
+            Phase::CleanupNode => leaving::steps(cluster, seen, &demoted, &mut plan),
+            Phase::RecordCluster if leaves(seen) => {
+                plan.push(phase, false, object_steps(seen, |id| id.name == CLUSTER_FILE).collect());
+            }
+            Phase::Drain | Phase::RemoveEtcdMember | Phase::RecordCluster | Phase::Backup | Phase::UpgradeNode => {}
             _ => lanes::steps(cluster, phase, seen, &BTreeSet::new(), &mut plan),
         }
-    }
-    if leaves(seen) {
-        plan.push(Phase::UploadConfig, false, object_steps(seen, |id| id.name == CLUSTER_FILE).collect());
     }
     if errors.is_empty() { Ok(plan) } else { Err(Refused(errors)) }
 }

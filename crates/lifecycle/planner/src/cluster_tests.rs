@@ -31,6 +31,13 @@ fn seen(cluster: &Cluster, see: impl Fn(&str, &Resource) -> Observed) -> BTreeMa
     cluster.spec.hosts.iter().map(|h| (h.name.clone(), observe(h))).collect()
 }
 
+/// The plan of `apply`, in the order of its phases.
+fn plan(cluster: &Cluster, seen: &Situation) -> Result<Plan, Refused> {
+    let plan = super::plan(Operation::Apply, cluster, seen)?;
+    assert!(Operation::Apply.has_order_of(&plan), "{plan}");
+    Ok(plan)
+}
+
 /// A plan from what was seen on hosts alone.
 fn init(
     cluster: &Cluster,
@@ -292,7 +299,7 @@ fn in_order(plan: &Plan, expected: &[&str]) {
 
 #[test]
 fn a_cluster_that_runs_is_left_alone() {
-    let plan = plan(&cluster(), &running(&["cp1", "cp2", "cp3"])).unwrap();
+    let plan = super::tests::plan(&cluster(), &running(&["cp1", "cp2", "cp3"])).unwrap();
     assert_eq!(plan.changes(), 0, "{plan}");
 }
 
@@ -307,7 +314,7 @@ fn hosts_join_etcd_as_learners_one_after_the_other() {
             }
         }
     }
-    let plan = plan(&cluster, &seen).unwrap();
+    let plan = super::tests::plan(&cluster, &seen).unwrap();
     in_order(
         &plan,
         &[
@@ -361,12 +368,12 @@ fn a_member_without_its_data_comes_back_as_a_new_one() {
     let mut seen = running(&["cp1", "cp2", "cp3"]);
     seen.with_data.remove("cp2");
     seen.etcd.remove("cp2");
-    let plan = plan(&cluster, &seen).unwrap();
+    let plan = super::tests::plan(&cluster, &seen).unwrap();
     in_order(&plan, &["cp2 remove etcd member 32 (the host has no data", "cp2 add etcd member cp2", "cp2 promote"]);
     // Data of a member that was removed meanwhile is no use.
     let mut seen = running(&["cp1", "cp2", "cp3"]);
     seen.etcd = etcd(&["cp1", "cp2"]);
-    let plan = super::plan(&cluster, &seen).unwrap();
+    let plan = super::tests::plan(&cluster, &seen).unwrap();
     in_order(
         &plan,
         &["cp3 stop etcd.service", "cp3 remove /var/lib/etcd/member (data of a member", "cp3 add etcd member"],
@@ -447,7 +454,7 @@ fn a_dead_control_plane_is_forgotten_before_another_joins() {
         .unwrap(),
     );
     cluster.spec.hosts.push(new);
-    let plan = plan(&cluster, &seen).unwrap();
+    let plan = super::tests::plan(&cluster, &seen).unwrap();
     in_order(&plan, &["cluster remove etcd member 33 of cp3", "cp4 add etcd member cp4", "cluster delete node cp3"]);
     let text = plan.to_string();
     assert!(!text.contains("drain") && !text.contains("reset the host"), "{text}");
@@ -481,7 +488,7 @@ fn hosts_that_a_run_does_not_need_may_be_down() {
     // A dead worker is removed.
     seen.scope = Scope::Hosts(BTreeSet::new());
     leave(&mut seen, &mut cluster, "w2", false);
-    let plan = super::plan(&cluster, &seen).unwrap();
+    let plan = super::tests::plan(&cluster, &seen).unwrap();
     assert_eq!(lines(&plan), ["cluster wait for the API at the control-plane endpoint", "cluster delete node w2"]);
 }
 
@@ -496,7 +503,7 @@ fn a_control_plane_becomes_a_worker() {
             *observed = Observed::Differs("is left".into());
         }
     }
-    let plan = plan(&cluster, &seen).unwrap();
+    let plan = super::tests::plan(&cluster, &seen).unwrap();
     in_order(
         &plan,
         &[
@@ -512,7 +519,7 @@ fn a_control_plane_becomes_a_worker() {
     let (mut cluster, mut seen) = (super::tests::cluster(), running(&["cp1", "cp2", "cp3"]));
     cluster.spec.hosts.iter_mut().find(|h| h.name == "cp1").unwrap().roles = vec![Role::Worker];
     seen.hosts = super::tests::seen(&cluster, well);
-    let plan = super::plan(&cluster, &seen).unwrap();
+    let plan = super::tests::plan(&cluster, &seen).unwrap();
     let via = plan.steps().find_map(|s| match &s.action {
         Action::EtcdRemove { via, .. } => Some(via.as_str()),
         _ => None,

@@ -96,7 +96,8 @@ mod tests {
             nodes: ["cp1", "cp2", "cp3"].map(node).into(),
             ..Situation::default()
         };
-        let plan = crate::cluster::plan(&cluster, &seen).map_err(|mut refused| refused.0.remove(0))?;
+        let plan = crate::cluster::plan(crate::operation::Operation::Apply, &cluster, &seen)
+            .map_err(|mut refused| refused.0.remove(0))?;
         Ok(plan.to_string())
     }
 

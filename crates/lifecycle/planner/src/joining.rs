@@ -5,6 +5,7 @@ use kinit_manifests::Phase;
 use kinit_resource::{Change, Observed, Resource};
 
 use crate::lanes;
+use crate::operation::Operation;
 use crate::plan::{Action, Plan, Step};
 use crate::situation::HostObservation;
 
@@ -15,7 +16,7 @@ const API: &str = "the API";
 /// the cluster's authority as discovery found it.
 pub fn join_plan(host: &str, seen: &HostObservation, authority: &str) -> Plan {
     let mut plan = Plan::default();
-    for phase in Phase::ALL {
+    for phase in Operation::JoinItself.phases() {
         let own = || seen.iter().filter(|(p, _, _)| *p == phase);
         let copied = own().filter_map(|(_, resource, observed)| shared(host, resource, observed, authority));
         plan.push(phase, false, copied.collect());

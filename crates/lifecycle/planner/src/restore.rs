@@ -19,6 +19,7 @@ use kinit_manifests::{ETCD_START, Phase};
 use kinit_resource::{Change, EtcdMember, EtcdStatus, Observed, Resource, Shared, UnitState};
 
 use crate::cluster::plan;
+use crate::operation::Operation;
 use crate::plan::{Action, Plan, PlanStage, Step};
 use crate::refusal::{PlanError, Refused};
 use crate::situation::{HostObservation, ObjectState, Situation, seen_shared};
@@ -57,8 +58,8 @@ pub fn restore(cluster: &Cluster, seen: &Situation, restoring: &Restoring) -> Re
         place(cluster, seen, seed, restoring, &mut own);
     }
     let later = foreseen(cluster, seen, seed, &new, restoring);
-    let mut whole = plan(cluster, &later)?;
-    let at = whole.stages.iter().position(|stage| stage.phase > Phase::Restore).unwrap_or(whole.stages.len());
+    let mut whole = plan(Operation::Apply, cluster, &later)?;
+    let at = Operation::Restore.place(Phase::Restore, &whole);
     whole.stages.splice(at..at, own.stages);
     finish(cluster, seed, restoring, &mut whole);
     Ok(whole)
@@ -225,8 +226,7 @@ fn finish(cluster: &Cluster, seed: &HostSpec, restoring: &Restoring, plan: &mut 
     let keep = cluster.spec.hosts.iter().filter(|host| host.is_node()).map(|host| host.name.clone()).collect();
     let change = Change::new("delete", "nodes that are no hosts of the file");
     let step = Step::of_cluster(Action::DeleteOtherNodes { keep }, change);
-    let answers = plan.stages.iter().position(|stage| stage.phase > Phase::WaitControlPlane);
-    let at = answers.unwrap_or(plan.stages.len());
+    let at = Operation::Restore.place(Phase::WaitControlPlane, plan);
     plan.stages.insert(at, PlanStage { phase: Phase::WaitControlPlane, serial: false, steps: vec![step] });
     let marked = restoring.markers.keys().map(String::as_str).filter(|host| *host != seed.name);
     let done = |host: &str| Step::on(host, Action::FinishRestore, Change::new("finish", "the restore"));

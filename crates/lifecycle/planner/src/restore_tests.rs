@@ -77,6 +77,7 @@ fn fresh_control_planes_get_the_backups_secrets_and_data() {
 fn a_cluster_that_runs_stops_before_anything_else_and_keeps_its_data() {
     let cluster = cluster();
     let plan = restore(&cluster, &running(&cluster), &backup()).unwrap();
+    assert!(Operation::Restore.has_order_of(&plan), "{plan}");
     let lines = lines(&plan);
     for host in ["cp1", "cp2", "cp3"] {
         let stop = lines.iter().position(|line| line.starts_with(host) && line.contains("stop etcd.service")).unwrap();

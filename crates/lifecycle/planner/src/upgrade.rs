@@ -15,6 +15,7 @@ use kinit_resource::{Change, Resource};
 
 use crate::cluster;
 use crate::lanes::is_unit;
+use crate::operation::Operation;
 use crate::plan::{Action, Plan, PlanStage, Step};
 use crate::refusal::Refused;
 use crate::situation::Situation;
@@ -40,7 +41,7 @@ const STEADY: u32 = 3;
 
 /// Makes the plan, or says everything that speaks against it.
 pub fn upgrade(cluster: &Cluster, seen: &Situation, how: &Upgrade) -> Result<Plan, Refused> {
-    let mut plan = cluster::plan(cluster, seen)?;
+    let mut plan = cluster::plan(Operation::Apply, cluster, seen)?;
     for stage in plan.stages.iter_mut().filter(|stage| stage.phase == Phase::ControlPlane) {
         stage.steps = steadied(std::mem::take(&mut stage.steps));
         // Whatever else: API servers of two versions are side by side for as short as can be, and never all away.
@@ -57,12 +58,12 @@ pub fn upgrade(cluster: &Cluster, seen: &Situation, how: &Upgrade) -> Result<Pla
         nodes.clear();
     }
     let stages = node_stages(cluster, seen, how, nodes);
-    let first = match how.direction {
-        Direction::Up => Phase::UpgradeNode,
-        Direction::Down => Phase::Restore,
+    let operation = match how.direction {
+        Direction::Up => Operation::Upgrade,
+        Direction::Down => Operation::Rollback,
     };
-    let position = plan.stages.iter().position(|stage| stage.phase > first).unwrap_or(plan.stages.len());
-    plan.stages.splice(position..position, stages);
+    let at = operation.place(Phase::UpgradeNode, &plan);
+    plan.stages.splice(at..at, stages);
     if how.backup && plan.changes() > 0 {
         let change = Change::new("make", "a backup, and prove that it can be restored");
         let steps = vec![Step::of_cluster(Action::Backup, change)];

@@ -67,6 +67,7 @@ fn steps_of(plan: &Plan, host: &str, phase: Phase) -> Vec<String> {
 fn control_planes_come_first_and_nodes_in_turns() {
     let cluster = cluster();
     let plan = upgrade(&cluster, &seen(&cluster, &[]), &how(Direction::Up, &["w1"])).unwrap();
+    assert!(Operation::Upgrade.has_order_of(&plan), "{plan}");
     let expected = [
         "backup: cluster",
         "control-plane: cp1 then cp2 then cp3",
@@ -97,6 +98,7 @@ fn workers_are_unavailable_together_as_far_as_that_is_allowed() {
 fn the_way_back_begins_with_the_nodes() {
     let cluster = cluster();
     let plan = upgrade(&cluster, &seen(&cluster, &[]), &how(Direction::Down, &[])).unwrap();
+    assert!(Operation::Rollback.has_order_of(&plan), "{plan}");
     let turns = turns(&plan);
     assert_eq!(turns.first().unwrap(), "backup: cluster");
     assert!(turns.last().unwrap().starts_with("control-plane: "), "{turns:?}");
