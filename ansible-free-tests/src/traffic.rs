@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Config};
 use tokio::runtime::Runtime;
@@ -284,8 +285,24 @@ async fn watched(mut connection: Connection, labels: String, record: Arc<Mutex<R
     }
 }
 
+/// Tries again at once, and then at the same pace for ever: what is measured is how long servers are silent, not how
+/// patient a client library has become after the servers that restarted before.
+struct Steady;
+
+impl Iterator for Steady {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(PAUSE)
+    }
+}
+
+impl Backoff for Steady {
+    fn reset(&mut self) {}
+}
+
 async fn watch_by(api: Api<ConfigMap>, labels: &str, record: &Mutex<Record>) {
-    let mut events = std::pin::pin!(watcher(api, watcher::Config::default().labels(labels)).default_backoff());
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default().labels(labels)).backoff(Steady));
     while let Some(event) = events.next().await {
         if let Ok(Event::Apply(object) | Event::InitApply(object)) = event {
             let name = object.metadata.name.unwrap_or_default();
