@@ -45,9 +45,28 @@ fn shared(host: &str, resource: &Resource, observed: &Observed, authority: &str)
 
 #[cfg(test)]
 mod tests {
+    use kinit_config::{Balancing, Role};
     use kinit_manifests::{Bundle, HostFacts, desired};
 
     use super::*;
+
+    /// In every form of balancer, a node's own among them.
+    #[test]
+    fn nothing_that_a_worker_has_is_left_out() {
+        for form in [Balancing::None, Balancing::NodeLocal] {
+            let mut cluster = kinit_config::load(kinit_config::example()).unwrap();
+            cluster.spec.hosts.retain(|host| !host.is(Role::LoadBalancer));
+            cluster.spec.load_balancer.balancing = Some(form);
+            let worker = cluster.spec.hosts.iter().find(|host| host.name == "w1").unwrap();
+            let list = desired(&cluster, worker, &HostFacts::default(), &Bundle::sample()).unwrap();
+            let seen: HostObservation =
+                list.iter().map(|(phase, resource)| (*phase, resource.clone(), Observed::Missing)).collect();
+            let plan = join_plan("w1", &seen, "f");
+            assert!(Operation::JoinItself.has_order_of(&plan));
+            // Every resource, and the wait for the node.
+            assert_eq!(plan.steps().count(), list.len() + 1, "{plan}");
+        }
+    }
 
     #[test]
     fn a_fresh_machine_does_everything_and_a_node_nothing() {

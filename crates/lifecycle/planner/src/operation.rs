@@ -131,12 +131,13 @@ const CHANGE: [Phase; 20] = [
 ];
 
 /// A machine that adds itself changes nothing but itself.
-const ITSELF: [Phase; 8] = [
+const ITSELF: [Phase; 9] = [
     Phase::Preflight,
     Phase::PrepareHosts,
     Phase::Binaries,
     Phase::Certs,
     Phase::Kubeconfig,
+    Phase::LoadBalancer,
     Phase::KubeletStart,
     Phase::Network,
     Phase::Verify,
