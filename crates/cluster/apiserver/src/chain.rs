@@ -21,10 +21,10 @@ use crate::authz::{self, Ask};
 use crate::http::negotiate::{Forms, negotiate};
 use crate::http::{ApiResponse, RequestInfo, body, info, read_limited, respond};
 use crate::limits::Turn;
-use crate::registry::Request;
+use crate::registry::{Request, cached};
 use crate::resources::Descriptor;
 use crate::server::Server;
-use crate::{aggregation, dispatch, node, paths};
+use crate::{aggregation, definitions, dispatch, node, paths};
 
 /// Answers a request; never fails.
 pub async fn handle(server: Arc<Server>, request: HttpRequest<Incoming>) -> ApiResponse {
@@ -229,7 +229,13 @@ async fn served(server: &Arc<Server>, info: &RequestInfo) -> Result<Arc<Descript
     if find().is_none() && info.group.contains('.') {
         server.definitions.settle(server).await;
     }
-    find().ok_or_else(ApiError::no_such_path)
+    if let Some(desc) = find() {
+        return Ok(desc);
+    }
+    // What is defined by an object that cannot be read is not gone.
+    cached::one(server, definitions::PREFIX, &format!("{}.{}", info.resource, info.group))?;
+    cached::one(server, aggregation::PREFIX, &format!("{}.{}", info.version, info.group))?;
+    Err(ApiError::no_such_path())
 }
 
 /// Whether a method is one of the resource, or of the part of it that the path names.

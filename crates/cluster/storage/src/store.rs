@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kinit_etcd_connect::Etcd;
@@ -56,6 +56,8 @@ pub(crate) struct Inner {
     pub ready: watch::Sender<bool>,
     pub healthy: AtomicBool,
     pub progress: Notify,
+    /// Bytes of events since the histories were last looked at.
+    pub absorbed: AtomicUsize,
     leases: Leases,
 }
 
@@ -102,7 +104,7 @@ impl Store {
         let resources = resources
             .into_iter()
             .map(|spec| {
-                let cache = Arc::new(Cache::new(spec.reading, revision.subscribe()));
+                let cache = Arc::new(Cache::new(&spec.prefix, spec.reading, revision.subscribe()));
                 (spec.prefix, Resource { cache, crypt: spec.crypt })
             })
             .collect();
@@ -113,6 +115,7 @@ impl Store {
             ready: watch::Sender::new(false),
             healthy: AtomicBool::new(false),
             progress: Notify::new(),
+            absorbed: AtomicUsize::new(0),
             leases: Leases::default(),
         }))
     }
@@ -416,8 +419,9 @@ impl Store {
             None => (Reading::default(), Arc::default()),
         };
         let etcd_key = path(prefix, key);
-        let plain = crypt.open(&etcd_key, stored).map_err(|reason| Error::Corrupt { key: key.to_owned(), reason })?;
-        let mut entry = Entry::from_stored(key, &plain, revision, &reading)?;
+        let corrupt = |reason| Error::Corrupt { resource: prefix.to_owned(), key: key.to_owned(), reason };
+        let plain = crypt.open(&etcd_key, stored).map_err(corrupt)?;
+        let mut entry = Entry::from_stored(key, &plain, revision, &reading).map_err(|e| e.of(prefix))?;
         entry.refreshed |= crypt.is_outdated(stored);
         Ok(entry)
     }

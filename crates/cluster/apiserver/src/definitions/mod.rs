@@ -28,6 +28,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
+use kinit_apimachinery::ApiError;
+use kinit_component_base::supervise;
 use kinit_storage::{Cache, Entry, ResourceSpec, Updated};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -38,6 +40,7 @@ use self::model::Definition;
 pub(crate) use self::model::{APPROVAL, FINALIZER};
 pub(crate) use self::names::approval_problem;
 pub(crate) use self::rules::check_rules;
+use crate::registry::cached;
 use crate::resources::Descriptor;
 use crate::server::Server;
 
@@ -131,12 +134,13 @@ struct Follower {
 impl Follower {
     /// Takes over what the cache has; whether all of it could be done.
     async fn sync(&mut self, cache: &Cache) -> bool {
-        let (entries, _) = cache.list("", |_| true);
+        // One that cannot be read is served as it was; nobody else gets its names.
+        let (entries, _) = cache.all_last_known("", |_| true);
         let (gone, changed) = self.read(&entries);
         if self.settled && !changed {
             return true;
         }
-        let mut complete = self.write_status(&entries).await;
+        let mut complete = self.write_status(cache, &entries).await;
         let before: Vec<Arc<Serving>> = self.known.values().filter_map(|k| k.serving.clone()).collect();
         complete &= self.serve(cache).await;
         let after: Vec<Arc<Serving>> = self.known.values().filter_map(|k| k.serving.clone()).collect();
@@ -179,13 +183,18 @@ impl Follower {
     }
 
     /// Writes the conditions and names that follow from all definitions together.
-    async fn write_status(&self, entries: &[Arc<Entry>]) -> bool {
+    async fn write_status(&self, cache: &Cache, entries: &[Arc<Entry>]) -> bool {
+        let unreadable = cache.unreadable();
         let all: Vec<&Definition> = self.known.values().map(|k| &*k.definition).collect();
         let mut complete = true;
         for (name, status) in names::statuses(&all) {
             let Some(entry) = entries.iter().find(|e| *e.key == *name) else { continue };
             let mut object = entry.value();
             if let Some(map) = object.as_object_mut() {
+            if let Some(key) = unreadable.iter().find(|key| group_of(key) == group_of(name)) {
+                tracing::error!(unreadable = %key, name, "a definition gets no names: one of its group cannot be read");
+                continue;
+            }
                 map.insert("status".into(), status);
             }
             match self.server.store.update(PREFIX, name, entry.revision, &object, None).await {
@@ -215,7 +224,7 @@ impl Follower {
                 }
                 // One that is gone by now comes as an event.
                 earlier => {
-                    let entry = cache.get(&known.definition.name);
+                    let entry = cache.last_known(&known.definition.name);
                     fresh.extend(entry.map(|entry| (entry, earlier.clone())));
                 }
             }
@@ -274,6 +283,22 @@ impl Follower {
 /// those of the definition (`OverlappingBuiltInResources`).
 fn is_built_in(served: &[Arc<Descriptor>], definition: &Definition) -> bool {
     let same = |d: &Descriptor| d.group == definition.group && d.plural == definition.accepted.plural;
+/// The group of a definition by its name, `PLURAL.GROUP`.
+pub(crate) fn group_of(name: &str) -> &str {
+    name.split_once('.').map_or("", |(_, group)| group)
+}
+
+/// The definitions that cannot be read, by name: what they define is not gone.
+pub fn unreadable(server: &Server) -> Vec<Box<str>> {
+    server.store.cache(PREFIX).map(|cache| cache.unreadable()).unwrap_or_default()
+}
+
+/// The error of a group of which a definition cannot be read, if so.
+pub fn check_group(server: &Server, group: &str) -> Result<(), ApiError> {
+    let broken = unreadable(server).into_iter().find(|key| group_of(key) == group);
+    broken.map_or(Ok(()), |key| cached::one(server, PREFIX, &key).map(|_| ()))
+}
+
     served.iter().any(|d| d.custom.is_none() && same(d))
 }
 
