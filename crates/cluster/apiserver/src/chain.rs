@@ -151,8 +151,12 @@ async fn timed(
     let work = authorized(server, request, info, user, Deadline { at, long }, record);
     match tokio::time::timeout_at(at, work).await {
         Ok(result) => result,
-        Err(_) => Err(ApiError::timeout("Timeout: request did not complete within the allotted timeout")),
+        Err(_) => Err(late()),
     }
+}
+
+fn late() -> ApiError {
+    ApiError::timeout("Timeout: request did not complete within the allotted timeout")
 }
 
 /// How long a request may take: `?timeout=`, a Go duration, where that is less than the server's own limit
@@ -303,7 +307,11 @@ async fn resource(
     let result = if streaming {
         node::handle(&ours, request).await
     } else {
-        let raw = read_limited(request.into_body()).await?;
+        let limited = !ours.user.in_group(authn::MASTERS);
+        let mut hold = server.bodies.hold(&ours.user.name, limited);
+        // What lasts as long as the client wants ends without a body, too, when that does not come.
+        let body = tokio::time::timeout_at(deadline.at, read_limited(request.into_body(), &mut hold));
+        let raw = body.await.map_err(|_| late())??;
         if let Some(record) = record.as_mut().filter(|r| r.wants_body())
             && let Some(object) = audit::of_request(&ours, &raw)
         {
