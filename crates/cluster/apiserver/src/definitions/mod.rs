@@ -48,6 +48,8 @@ use crate::server::Server;
 pub const PREFIX: &str = "apiextensions.k8s.io/customresourcedefinitions/";
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+/// The longest pause after panics while the objects of a definition are deleted.
+const AFTER_PANIC: Duration = Duration::from_secs(60);
 /// How long a request for an unknown resource waits for definitions to be seen.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Resources whose objects are read at the same time when a server starts.
@@ -189,12 +191,12 @@ impl Follower {
         let mut complete = true;
         for (name, status) in names::statuses(&all) {
             let Some(entry) = entries.iter().find(|e| *e.key == *name) else { continue };
-            let mut object = entry.value();
-            if let Some(map) = object.as_object_mut() {
             if let Some(key) = unreadable.iter().find(|key| group_of(key) == group_of(name)) {
                 tracing::error!(unreadable = %key, name, "a definition gets no names: one of its group cannot be read");
                 continue;
             }
+            let mut object = entry.value();
+            if let Some(map) = object.as_object_mut() {
                 map.insert("status".into(), status);
             }
             match self.server.store.update(PREFIX, name, entry.revision, &object, None).await {
@@ -269,9 +271,11 @@ impl Follower {
             let (server, definition, all) = (self.server.clone(), definition.clone(), self.cleaning.clone());
             let prefix = known.serving.as_ref().map(|s| s.prefix.clone());
             tokio::spawn(async move {
+                // A panic must not leave a definition between being there and not.
+                let cleaned = supervise::persist(AFTER_PANIC, || cleanup::run(&server, &definition, prefix.as_deref()));
                 tokio::select! {
                     () = server.shutdown.cancelled() => {}
-                    () = cleanup::run(&server, &definition, prefix.as_deref()) => {}
+                    () = cleaned => {}
                 }
                 all.lock().remove(&definition.name);
             });
@@ -279,10 +283,6 @@ impl Follower {
     }
 }
 
-/// Whether a definition is of a resource that the server has by itself: it is never served, and its objects are not
-/// those of the definition (`OverlappingBuiltInResources`).
-fn is_built_in(served: &[Arc<Descriptor>], definition: &Definition) -> bool {
-    let same = |d: &Descriptor| d.group == definition.group && d.plural == definition.accepted.plural;
 /// The group of a definition by its name, `PLURAL.GROUP`.
 pub(crate) fn group_of(name: &str) -> &str {
     name.split_once('.').map_or("", |(_, group)| group)
@@ -299,6 +299,10 @@ pub fn check_group(server: &Server, group: &str) -> Result<(), ApiError> {
     broken.map_or(Ok(()), |key| cached::one(server, PREFIX, &key).map(|_| ()))
 }
 
+/// Whether a definition is of a resource that the server has by itself: it is never served, and its objects are not
+/// those of the definition (`OverlappingBuiltInResources`).
+fn is_built_in(served: &[Arc<Descriptor>], definition: &Definition) -> bool {
+    let same = |d: &Descriptor| d.group == definition.group && d.plural == definition.accepted.plural;
     served.iter().any(|d| d.custom.is_none() && same(d))
 }
 
