@@ -158,7 +158,7 @@ impl TestApiServer {
         let shutdown = Shutdown::new();
         let server = Server::build(options, shutdown.clone()).await?;
         tokio::spawn(server.clone().run());
-        let peer = Peer { plane, shutdown };
+        let peer = Peer { plane, server: server.clone(), shutdown };
         wait_ready(&server, Duration::from_secs(20)).await?;
         Ok(peer)
     }
@@ -183,6 +183,8 @@ impl TestApiServer {
 pub struct Peer {
     /// Where it serves.
     pub plane: ControlPlane,
+    /// The server itself.
+    pub server: Arc<Server>,
     shutdown: Shutdown,
 }
 

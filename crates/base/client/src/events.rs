@@ -18,10 +18,14 @@ const QUEUE: usize = 1000;
 const TEXTS: usize = 256;
 
 impl Recorder {
-    /// Publishes as `component` (events' `reportingController`), from `instance` (a host's or pod's name).
+    /// Publishes as `component` (events' `reportingController`), from `instance` (a host's or pod's name; "" for the
+    /// component itself: the API wants one).
     pub fn new(client: Client, component: &str, instance: &str) -> Self {
         let (sender, mut receiver) = mpsc::channel::<(ObjectReference, Event)>(QUEUE);
-        let reporter = Reporter { controller: component.to_owned(), instance: Some(instance.to_owned()) };
+        let reporter = Reporter {
+            controller: component.to_owned(),
+            instance: Some(instance.to_owned()).filter(|i| !i.is_empty()),
+        };
         tokio::spawn(async move {
             // A publisher counts events of one reason as one, whatever they say: with one publisher a text, only what
             // says the same is counted, as upstream's correlator does.

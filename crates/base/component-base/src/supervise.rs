@@ -129,6 +129,11 @@ pub fn fail(failure: String) {
     });
 }
 
+/// What has ended the process, if anything.
+pub fn failure() -> Option<String> {
+    FAILURE.borrow().clone()
+}
+
 /// Waits for the first failure.
 pub(crate) async fn failed() -> String {
     let mut failures = FAILURE.subscribe();

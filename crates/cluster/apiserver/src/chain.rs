@@ -21,10 +21,10 @@ use crate::authz::{self, Ask};
 use crate::http::negotiate::{Forms, negotiate};
 use crate::http::{ApiResponse, RequestInfo, body, info, read_limited, respond};
 use crate::limits::Turn;
-use crate::registry::Request;
+use crate::registry::{Request, cached};
 use crate::resources::Descriptor;
 use crate::server::Server;
-use crate::{aggregation, dispatch, node, paths};
+use crate::{aggregation, definitions, dispatch, node, paths};
 
 /// Answers a request; never fails.
 pub async fn handle(server: Arc<Server>, request: HttpRequest<Incoming>) -> ApiResponse {
@@ -151,8 +151,12 @@ async fn timed(
     let work = authorized(server, request, info, user, Deadline { at, long }, record);
     match tokio::time::timeout_at(at, work).await {
         Ok(result) => result,
-        Err(_) => Err(ApiError::timeout("Timeout: request did not complete within the allotted timeout")),
+        Err(_) => Err(late()),
     }
+}
+
+fn late() -> ApiError {
+    ApiError::timeout("Timeout: request did not complete within the allotted timeout")
 }
 
 /// How long a request may take: `?timeout=`, a Go duration, where that is less than the server's own limit
@@ -229,7 +233,13 @@ async fn served(server: &Arc<Server>, info: &RequestInfo) -> Result<Arc<Descript
     if find().is_none() && info.group.contains('.') {
         server.definitions.settle(server).await;
     }
-    find().ok_or_else(ApiError::no_such_path)
+    if let Some(desc) = find() {
+        return Ok(desc);
+    }
+    // What is defined by an object that cannot be read is not gone.
+    cached::one(server, definitions::PREFIX, &format!("{}.{}", info.resource, info.group))?;
+    cached::one(server, aggregation::PREFIX, &format!("{}.{}", info.version, info.group))?;
+    Err(ApiError::no_such_path())
 }
 
 /// Whether a method is one of the resource, or of the part of it that the path names.
@@ -297,7 +307,11 @@ async fn resource(
     let result = if streaming {
         node::handle(&ours, request).await
     } else {
-        let raw = read_limited(request.into_body()).await?;
+        let limited = !ours.user.in_group(authn::MASTERS);
+        let mut hold = server.bodies.hold(&ours.user.name, limited);
+        // What lasts as long as the client wants ends without a body, too, when that does not come.
+        let body = tokio::time::timeout_at(deadline.at, read_limited(request.into_body(), &mut hold));
+        let raw = body.await.map_err(|_| late())??;
         if let Some(record) = record.as_mut().filter(|r| r.wants_body())
             && let Some(object) = audit::of_request(&ours, &raw)
         {

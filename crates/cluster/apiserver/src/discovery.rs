@@ -1,8 +1,11 @@
 //! Discovery: legacy documents and the aggregated one (`apidiscovery.k8s.io/v2`).
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
-use crate::aggregation::catalog;
+use crate::aggregation::{self, catalog};
+use crate::definitions;
 use crate::http::{ApiResponse, respond};
 use crate::resources::Descriptor;
 use crate::resources::descriptor::api_version;
@@ -108,13 +111,23 @@ fn hash(desc: &Descriptor) -> String {
 fn list(server: &Server, core: bool) -> ApiResponse {
     let mut items = Vec::new();
     let all = server.registry.all();
-    for catalog::Group { name, versions, .. } in groups(server).into_iter().filter(|g| g.name.is_empty() == core) {
+    // Resources of a definition that cannot be read are there and not told of: whoever goes through all that is served,
+    // as for a namespace that ends, must know that something is missing.
+    let unreadable = definitions::unreadable(server);
+    let broken: BTreeSet<&str> = unreadable.iter().map(|name| definitions::group_of(name)).collect();
+    let known = groups(server);
+    if !core {
+        let lost = broken.iter().filter(|group| known.iter().all(|g| g.name != **group));
+        items.extend(lost.filter_map(|group| stale(server, group)));
+    }
+    for catalog::Group { name, versions, .. } in known.into_iter().filter(|g| g.name.is_empty() == core) {
         let version = |version: &catalog::Version| match &version.remote {
             Some(remote) => server.aggregator.discovery(remote),
             None => {
                 let own = all.iter().filter(|d| d.group == name && d.version == version.name);
                 let resources: Vec<Value> = own.map(|d| entry(d)).collect();
-                json!({"version": version.name, "freshness": "Current", "resources": resources})
+                let freshness = if broken.contains(name.as_str()) { "Stale" } else { "Current" };
+                json!({"version": version.name, "freshness": freshness, "resources": resources})
             }
         };
         let versions: Vec<Value> = versions.iter().map(version).collect();
@@ -126,6 +139,17 @@ fn list(server: &Server, core: bool) -> ApiResponse {
     let mut text = value.to_string();
     text.push('\n');
     respond::bytes(200, AGGREGATED, text)
+}
+
+/// A group that is known by its APIServices alone, because none of its definitions can be read.
+fn stale(server: &Server, group: &str) -> Option<Value> {
+    let cache = server.store.cache(aggregation::PREFIX)?;
+    let (services, _) = cache.all_last_known("", |entry| definitions::group_of(entry.name()) == group);
+    let version = |name: &str| json!({"version": name, "freshness": "Stale", "resources": []});
+    let versions: Vec<Value> =
+        services.iter().filter_map(|entry| Some(version(entry.name().split_once('.')?.0))).collect();
+    let metadata = json!({"name": group, "creationTimestamp": null});
+    (!versions.is_empty()).then(|| json!({"metadata": metadata, "versions": versions}))
 }
 
 fn entry(desc: &Descriptor) -> Value {

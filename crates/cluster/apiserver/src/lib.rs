@@ -16,6 +16,7 @@ pub mod aggregation;
 pub mod audit;
 pub mod authn;
 pub mod authz;
+mod bodies;
 pub mod bootstrap;
 mod chain;
 mod component_status;

@@ -28,8 +28,7 @@ pub fn handle(server: &Server, rest: &str, query: &str, headers: &HeaderMap) -> 
     if rest.is_empty() {
         return index(server)?.answer("application/json", headers);
     }
-    let document = all(server)?.into_iter().find(|(path, _)| path == rest).map(|(_, document)| document);
-    let document = document.ok_or_else(ApiError::no_such_path)?;
+    let document = one(server, rest)?.ok_or_else(ApiError::no_such_path)?;
     match query_value(query, "hash") {
         None => document.answer("application/json", headers),
         Some(hash) if hash == document.hash => {
@@ -46,15 +45,36 @@ pub fn handle(server: &Server, rest: &str, query: &str, headers: &HeaderMap) -> 
     }
 }
 
+/// The index, which follows from what is served here and from the documents of extension servers.
 fn index(server: &Server) -> Result<Arc<Published>, ApiError> {
-    let mut paths = Map::new();
-    for (at, document) in all(server)? {
-        let url = url_of(&at, &document);
-        paths.insert(at, json!({"serverRelativeURL": url}));
+    server.documents.index(server.registry.all(), server.aggregator.document_marks(), || {
+        let mut paths = Map::new();
+        for (at, document) in all(server)? {
+            let url = url_of(&at, &document);
+            paths.insert(at, json!({"serverRelativeURL": url}));
+        }
+        server.documents.retain(|name| name.strip_prefix("v3/").is_none_or(|path| paths.contains_key(path)));
+        Ok(json!({"paths": paths}).to_string().into_bytes())
+    })
+}
+
+/// The document at a path; that of an extension server as it was last read.
+fn one(server: &Server, path: &str) -> Result<Option<Arc<Published>>, ApiError> {
+    let (group, version) = match path.split('/').collect::<Vec<_>>()[..] {
+        ["api", version] => ("", version),
+        ["apis", group, version] => (group, version),
+        _ => return Ok(None),
+    };
+    // What is built in is never another's.
+    if !group.is_empty()
+        && catalog::priority(group, version).is_none()
+        && let Some(remote) = server.aggregator.remote(group, version)
+    {
+        return Ok(server.aggregator.document(&remote));
     }
-    server.documents.retain(|name| name.strip_prefix("v3/").is_none_or(|path| paths.contains_key(path)));
-    let index = Published::new(json!({"paths": paths}).to_string().as_bytes());
-    index.map(Arc::new).map_err(|e| ApiError::internal(format!("compress the index: {e}")))
+    let served =
+        server.registry.groups().iter().any(|(g, versions)| g == group && versions.iter().any(|v| v == version));
+    if served { published(server, group, version).map(Some) } else { Ok(None) }
 }
 
 /// The documents of all group versions, those of extension servers as they were last read; by path.

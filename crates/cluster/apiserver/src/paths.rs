@@ -15,7 +15,7 @@ use crate::aggregation::catalog;
 use crate::authn::User;
 use crate::http::{ApiResponse, RequestInfo, respond};
 use crate::server::Server;
-use crate::{discovery, openapi, openid};
+use crate::{definitions, discovery, openapi, openid};
 
 /// Answers.
 pub fn handle(
@@ -52,7 +52,13 @@ fn read(server: &Arc<Server>, request: &HttpRequest<Incoming>, info: &RequestInf
     if let Some(rest) = path.strip_prefix("/openapi/v3") {
         return openapi::handle(server, rest.trim_start_matches('/'), query, request.headers());
     }
-    discovery::handle(server, path, accept).ok_or_else(ApiError::no_such_path)
+    if let Some(response) = discovery::handle(server, path, accept) {
+        return Ok(response);
+    }
+    if let Some(group) = path.strip_prefix("/apis/").and_then(|rest| rest.split('/').next()) {
+        definitions::check_group(server, group)?;
+    }
+    Err(ApiError::no_such_path())
 }
 
 /// What priority and fairness is doing, for people (`/debug/api_priority_and_fairness/`).

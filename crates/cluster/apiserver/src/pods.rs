@@ -12,7 +12,7 @@ use crate::http::{ApiResponse, RequestInfo, respond};
 use crate::registry::decode::{self, Wanted};
 use crate::registry::options::{DeleteOptions, eviction_options, write_options};
 use crate::registry::ownership::Ownership;
-use crate::registry::{Request, delete, update};
+use crate::registry::{Request, cached, delete, update};
 
 /// A request like this one, for a pod.
 fn for_pod(request: &Request, name: &str, subresource: &str) -> Result<Request, ApiError> {
@@ -207,8 +207,7 @@ fn disruption(generation: Option<Value>) -> Value {
 /// Takes one disruption from the pod's budget; 429 when there is none left.
 async fn spend_budget(request: &Request, pod: &Value, dry_run: bool) -> Result<(), ApiError> {
     let within = format!("{}/", pod.namespace());
-    let all =
-        request.server.store.cache("poddisruptionbudgets/").map(|c| c.list(&within, |_| true).0).unwrap_or_default();
+    let all = cached::all(&request.server, "poddisruptionbudgets/", &within)?;
     let mine: Vec<Value> = all
         .iter()
         .map(|e| e.value())

@@ -20,6 +20,7 @@ use crate::authn::anonymous::Anonymous;
 use crate::authn::keys::Keys;
 use crate::authn::token_file::TokenFile;
 use crate::authz::rbac::{Rbac, Rule};
+use crate::bodies::Bodies;
 use crate::definitions::Definitions;
 use crate::flow::{self, Fairness};
 use crate::inflight::Limit;
@@ -88,6 +89,8 @@ pub struct Server {
     pub quotas: crate::admission::quota::Ledger,
     /// Priority and fairness; without it `reads` and `writes` limit requests.
     pub fairness: Option<Fairness>,
+    /// Limits the bytes of bodies.
+    pub(crate) bodies: Bodies,
     /// Limits reading requests.
     pub reads: Limit,
     /// Limits writing requests.
@@ -142,6 +145,7 @@ impl Server {
             deleted_namespaces: Default::default(),
             quotas: crate::admission::quota::Ledger::default(),
             fairness: fairness(&options),
+            bodies: Bodies::new(options.max_requests_inflight.saturating_add(options.max_mutating_requests_inflight)),
             reads: Limit::new(options.max_requests_inflight),
             writes: Limit::new(options.max_mutating_requests_inflight),
             compatibility,

@@ -11,7 +11,7 @@ use crate::authn::service_account::{Bound, issue};
 use crate::authz::node::node_of;
 use crate::http::ApiResponse;
 use crate::registry::decode::{self, Wanted};
-use crate::registry::{Request, options, present};
+use crate::registry::{Request, cached, options, present};
 
 const SHORTEST: i64 = 600;
 const LONGEST: i64 = 1 << 32;
@@ -98,7 +98,7 @@ async fn bound(request: &Request, account: &Value, review: &Value) -> Result<(Op
             return Err(ApiError::forbidden("", "serviceaccounts", account.name(), cause));
         }
         let key = format!("{}/{}", account.namespace(), pod.str_at(&["name"]));
-        let entry = request.server.store.cache("pods/").and_then(|c| c.get(&key));
+        let entry = cached::one(&request.server, "pods/", &key)?;
         if entry.is_none_or(|e| e.field("spec.nodeName") != Some(node)) {
             let cause = format!("node requested token bound to a pod scheduled on a different node: {node}");
             return Err(ApiError::forbidden("", "serviceaccounts", account.name(), &cause));
@@ -130,8 +130,7 @@ async fn bound(request: &Request, account: &Value, review: &Value) -> Result<(Op
     if kind == "Pod" {
         let on = object.str_at(&["spec", "nodeName"]);
         if !on.is_empty() {
-            let uid =
-                request.server.store.cache("minions/").and_then(|c| c.get(on)).map(|e| e.value().uid().to_owned());
+            let uid = cached::one(&request.server, "minions/", on)?.map(|e| e.value().uid().to_owned());
             node = Some((on.to_owned(), uid.unwrap_or_default()));
         }
     }

@@ -53,7 +53,7 @@ pub struct Args {
     /// Range of service addresses; never given to nodes
     #[arg(long)]
     pub service_cluster_ip_range: Option<IpNet>,
-    /// The cluster's name
+    /// The cluster's name; no controller here depends on it (upstream's cloud loops did)
     #[arg(long, default_value = "kubernetes")]
     pub cluster_name: String,
     /// How many terminated pods may stay; 0 turns their collection off

@@ -5,8 +5,9 @@
 //!                                 └─ all listed? ─ gate ────────────────────────▶┘
 //! ```
 //!
-//! Nobody acts before all watches have had their first list: an owner whose dependents are not known yet would be let
-//! go as one that has none.
+//! Nobody acts before all watches have had their first list, or a while has passed: a resource that cannot be listed
+//! must not stop all others. An owner that waits for its dependents, or is to let them go, waits on until every
+//! resource is listed in which it may have some: it would go as one that has none.
 
 mod absent;
 mod collector;
@@ -49,6 +50,24 @@ impl Resources {
     }
 }
 
+/// The watches by resource.
+#[derive(Default)]
+pub struct Watched(Mutex<HashMap<ApiResource, (Arc<Store<Metadata>>, CancellationToken)>>);
+
+impl Watched {
+    /// A resource that has not been listed yet, and of which the owner may own objects.
+    pub fn missing(&self, owner: &ApiResource) -> Option<String> {
+        let watched = self.0.lock();
+        let mut late = watched.iter().filter(|(_, (store, _))| !store.is_synced()).map(|(resource, _)| resource);
+        late.find(|resource| may_own(owner.namespaced, resource.namespaced)).map(ApiResource::qualified)
+    }
+}
+
+/// What is in a namespace owns nothing outside of it.
+fn may_own(owner_namespaced: bool, dependent_namespaced: bool) -> bool {
+    dependent_namespaced || !owner_namespaced
+}
+
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<()> {
     let client = ctx.client("generic-garbage-collector").await?;
@@ -56,9 +75,16 @@ pub async fn run(ctx: Context) -> Result<()> {
     let queue = Queue::new();
     let resources = Arc::new(Resources::default());
     let gate = Gate::closed();
-    let collector = Arc::new(Collector::new(client, graph.clone(), resources.clone(), queue.clone(), gate.clone()));
-    let mut monitors =
-        Monitors { ctx: ctx.clone(), graph, resources, queue: queue.clone(), gate, watched: HashMap::new() };
+    let watched = Arc::new(Watched::default());
+    let collector = Arc::new(Collector {
+        client,
+        graph: graph.clone(),
+        resources: resources.clone(),
+        queue: queue.clone(),
+        gate: gate.clone(),
+        watched: watched.clone(),
+    });
+    let mut monitors = Monitors { ctx: ctx.clone(), graph, resources, queue: queue.clone(), gate, watched };
     let watching = monitors.run();
     let working = queue.run("garbagecollector", 20, ctx.shutdown(), move |uid| collector.clone().sync(uid));
     tokio::join!(watching, working);
@@ -72,7 +98,7 @@ struct Monitors {
     resources: Arc<Resources>,
     queue: Arc<Queue<String>>,
     gate: Gate,
-    watched: HashMap<ApiResource, (Arc<Store<Metadata>>, CancellationToken)>,
+    watched: Arc<Watched>,
 }
 
 impl Monitors {
@@ -95,7 +121,8 @@ impl Monitors {
             if discovered.failures.is_empty() {
                 self.forget_all_but(&wanted);
             }
-            let fresh: Vec<ApiResource> = wanted.into_iter().filter(|r| !self.watched.contains_key(r)).collect();
+            let fresh: Vec<ApiResource> =
+                wanted.into_iter().filter(|r| !self.watched.0.lock().contains_key(r)).collect();
             if !fresh.is_empty() || !self.gate.is_open() {
                 self.gate.close();
                 fresh.into_iter().for_each(|resource| self.watch(resource));
@@ -107,17 +134,21 @@ impl Monitors {
 
     /// Waits for the first lists of all watches.
     async fn listed(&self) {
-        let all = futures::future::join_all(self.watched.values().map(|(store, _)| store.synced()));
+        let watched = self.watched.0.lock();
+        let stores: Vec<_> =
+            watched.iter().map(|(resource, (store, _))| (resource.qualified(), store.clone())).collect();
+        drop(watched);
+        let all = futures::future::join_all(stores.iter().map(|(_, store)| store.synced()));
         if tokio::time::timeout(FIRST_LISTS, all).await.is_err() {
-            let late = self.watched.iter().filter(|(_, (store, _))| !store.is_synced());
-            let late: Vec<String> = late.map(|(resource, _)| resource.qualified()).collect();
+            let late = stores.iter().filter(|(_, store)| !store.is_synced());
+            let late: Vec<&str> = late.map(|(resource, _)| resource.as_str()).collect();
             tracing::warn!(resources = late.join(" "), "collecting without resources that cannot be listed");
         }
     }
 
     fn forget_all_but(&mut self, wanted: &[ApiResource]) {
         let (graph, queue) = (&self.graph, &self.queue);
-        self.watched.retain(|resource, (store, stop)| {
+        self.watched.0.lock().retain(|resource, (store, stop)| {
             let keep = wanted.contains(resource);
             if !keep {
                 stop.cancel();
@@ -143,7 +174,7 @@ impl Monitors {
                 _ => due(&queue, graph.put(Item::of(&kind, &change.object().metadata))),
             }
         });
-        self.watched.insert(resource, (store, stop));
+        self.watched.0.lock().insert(resource, (store, stop));
     }
 }
 
@@ -159,4 +190,18 @@ fn due(queue: &Queue<String>, uids: Vec<String>) {
 fn collectable(resource: &ApiResource) -> bool {
     let event = resource.plural == "events" && (resource.group.is_empty() || resource.group == "events.k8s.io");
     !event && ["list", "watch", "delete"].iter().all(|verb| resource.can(verb))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_are_in_the_same_namespace_or_in_none() {
+        for (owner, dependent, may) in
+            [(true, true, true), (true, false, false), (false, true, true), (false, false, true)]
+        {
+            assert_eq!(may_own(owner, dependent), may, "{owner} {dependent}");
+        }
+    }
 }

@@ -153,7 +153,7 @@ impl Worker {
                     // Before the victims go: their end must find the pod waiting.
                     self.queue.put_back(&turn, no_fit.plugins);
                     if let Some(preemption) = preemption
-                        && let Err(error) = self.make_room(&pod, &preemption).await
+                        && let Ok(Err(error)) = guarded("preemption", self.make_room(&pod, &preemption)).await
                     {
                         tracing::warn!(pod = turn.key, error = format!("{error:#}"), "preempt");
                     }

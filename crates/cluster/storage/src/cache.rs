@@ -67,6 +67,8 @@ impl Early {
 /// A resource's objects and last events.
 #[derive(Debug)]
 pub struct Cache {
+    /// Of the resource: `pods/`.
+    prefix: Box<str>,
     pub(crate) reading: Reading,
     inner: RwLock<Inner>,
     changed: watch::Sender<()>,
@@ -79,63 +81,69 @@ pub struct Expired(pub u64);
 
 impl Cache {
     /// An empty cache that waits for its first picture.
-    pub(crate) fn new(reading: Reading, revision: watch::Receiver<u64>) -> Self {
+    pub(crate) fn new(prefix: &str, reading: Reading, revision: watch::Receiver<u64>) -> Self {
         let inner = Inner { early: Some(Vec::new()), ..Inner::default() };
-        Self { reading, inner: RwLock::new(inner), changed: watch::Sender::new(()), revision }
+        Self { prefix: prefix.into(), reading, inner: RwLock::new(inner), changed: watch::Sender::new(()), revision }
     }
 
-    /// An object by `namespace/name`.
-    pub fn get(&self, key: &str) -> Option<Arc<Entry>> {
-        self.inner.read().map.get(key).cloned()
-    }
-
-    /// Objects whose key starts with `prefix` and that pass `keep`, in the order of their keys, and the revision that
-    /// this picture is of.
-    pub fn list(&self, prefix: &str, keep: impl Fn(&Entry) -> bool) -> (Vec<Arc<Entry>>, u64) {
-        let seen = *self.revision.borrow();
+    /// An object by `namespace/name`; an error that names it when what is stored of it cannot be read: an object that
+    /// cannot be decoded is not an object that is gone.
+    pub fn get(&self, key: &str) -> Result<Option<Arc<Entry>>, Error> {
         let inner = self.inner.read();
-        let range = inner.map.range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded));
-        let items = range.take_while(|(k, _)| k.starts_with(prefix)).filter(|(_, e)| keep(e)).map(|(_, e)| e.clone());
-        (items.collect(), seen.max(inner.last_event))
-    }
-
-    /// An error that names an object whose key starts with `prefix` and that cannot be read, if there is one. Whoever
-    /// shows a list to a client asks this after it: an object that cannot be decoded is not an object that is gone.
-    pub fn check_readable(&self, prefix: &str) -> Result<(), Error> {
-        let inner = self.inner.read();
-        let range = inner.unreadable.range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded));
-        let mut broken = range.take_while(|(key, _)| key.starts_with(prefix));
-        match broken.next() {
-            None => Ok(()),
-            Some((key, reason)) => {
-                let others = match broken.count() {
-                    0 => String::new(),
-                    n => format!(" (and {n} more)"),
-                };
-                Err(Error::Corrupt { key: key.to_string(), reason: format!("{reason}{others}") })
-            }
+        match inner.unreadable.get(key) {
+            Some(reason) => Err(self.corrupt(key, reason.clone())),
+            None => Ok(inner.map.get(key).cloned()),
         }
     }
 
-    /// An object by its key, if what is stored of it now can be read, as far as the cache knows.
-    pub fn readable(&self, key: &str) -> Option<Arc<Entry>> {
+    /// Objects whose key starts with `prefix` and that pass `keep`, in the order of their keys, and the revision that
+    /// this picture is of; an error that names an object there which cannot be read, if there is one, whatever `keep`
+    /// says: nobody knows whether it would pass.
+    pub fn list(&self, prefix: &str, keep: impl Fn(&Entry) -> bool) -> Result<(Vec<Arc<Entry>>, u64), Error> {
+        let seen = *self.revision.borrow();
         let inner = self.inner.read();
-        if inner.unreadable.contains_key(key) { None } else { inner.map.get(key).cloned() }
+        let mut broken = below(&inner.unreadable, prefix);
+        if let Some((key, reason)) = broken.next() {
+            let others = match broken.count() {
+                0 => String::new(),
+                n => format!(" (and {n} more)"),
+            };
+            return Err(self.corrupt(key, format!("{reason}{others}")));
+        }
+        Ok((inner.kept(prefix, keep), seen.max(inner.last_event)))
     }
 
-    /// Why the object of this key cannot be read, if so.
-    pub fn unreadable(&self, key: &str) -> Option<String> {
-        self.inner.read().unreadable.get(key).cloned()
+    /// An object as it was last readable. For those alone who can neither grant, delete nor give away anything because
+    /// it is missing or old.
+    pub fn last_known(&self, key: &str) -> Option<Arc<Entry>> {
+        self.inner.read().map.get(key).cloned()
     }
 
-    /// How many objects there are.
+    /// The same of all objects below `prefix` that pass `keep`, with the picture's revision.
+    pub fn all_last_known(&self, prefix: &str, keep: impl Fn(&Entry) -> bool) -> (Vec<Arc<Entry>>, u64) {
+        let seen = *self.revision.borrow();
+        let inner = self.inner.read();
+        (inner.kept(prefix, keep), seen.max(inner.last_event))
+    }
+
+    /// The keys of all objects that cannot be read.
+    pub fn unreadable(&self) -> Vec<Box<str>> {
+        self.inner.read().unreadable.keys().cloned().collect()
+    }
+
+    fn corrupt(&self, key: &str, reason: String) -> Error {
+        Error::Corrupt { resource: self.prefix.to_string(), key: key.to_owned(), reason }
+    }
+
+    /// How many objects were readable.
     pub fn len(&self) -> usize {
         self.inner.read().map.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is none, readable or not.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        let inner = self.inner.read();
+        inner.map.is_empty() && inner.unreadable.is_empty()
     }
 
     /// The revision the feed has reached.
@@ -241,8 +249,8 @@ impl Cache {
             self.spoil(&key, revision, reason);
         }
         for (key, entry) in fresh {
-            let repaired = self.unreadable(&key).is_some();
-            if repaired || self.get(&key).is_none_or(|old| old.revision != entry.revision) {
+            // One that was unreadable is repaired.
+            if !matches!(self.get(&key), Ok(Some(old)) if old.revision == entry.revision) {
                 self.put(entry);
             }
         }
@@ -250,9 +258,34 @@ impl Cache {
         self.inner.write().history.restart(revision);
     }
 
+    /// Bytes that the history alone holds.
+    pub(crate) fn history_bytes(&self) -> usize {
+        self.inner.read().history.bytes()
+    }
+
+    /// Forgets the oldest events until their history holds no more than `most` bytes.
+    pub(crate) fn shrink(&self, most: usize) {
+        self.inner.write().history.shrink(most);
+    }
+
     /// Forgets events that are old enough, of a resource that changes no more.
     pub(crate) fn trim(&self) {
         self.inner.write().history.trim(Instant::now());
+    }
+}
+
+/// Keeps the histories of all caches together within `most` bytes: what is old goes first, then of the largest ones.
+pub(crate) fn bound(caches: &[Arc<Cache>], most: usize) {
+    let total = || caches.iter().map(|cache| cache.history_bytes()).sum::<usize>();
+    if total() <= most {
+        return;
+    }
+    caches.iter().for_each(|cache| cache.trim());
+    while total() > most {
+        let Some(largest) = caches.iter().max_by_key(|cache| cache.history_bytes()) else { return };
+        let bytes = largest.history_bytes();
+        tracing::warn!(resource = %largest.prefix, bytes, "events of all resources are too many; the oldest of this one go");
+        largest.shrink(bytes / 2);
     }
 }
 
@@ -264,7 +297,17 @@ pub(crate) struct Picture {
     pub unreadable: BTreeMap<Box<str>, String>,
 }
 
+/// The part of a map whose keys start with `prefix`.
+fn below<'m, T>(map: &'m BTreeMap<Box<str>, T>, prefix: &'m str) -> impl Iterator<Item = (&'m str, &'m T)> {
+    let range = map.range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded));
+    range.take_while(move |(key, _)| key.starts_with(prefix)).map(|(key, value)| (&**key, value))
+}
+
 impl Inner {
+    fn kept(&self, prefix: &str, keep: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
+        below(&self.map, prefix).filter(|(_, entry)| keep(entry)).map(|(_, entry)| entry.clone()).collect()
+    }
+
     fn push(&mut self, event: Event) {
         self.last_event = self.last_event.max(event.revision);
         self.history.push(event, Instant::now());
@@ -310,15 +353,16 @@ impl Cursor {
 mod tests {
     use super::*;
 
-    fn entry(name: &str, revision: u64) -> Entry {
+    fn entry(key: &str, revision: u64) -> Entry {
+        let name = key.rsplit('/').next().unwrap();
         let stored = format!(r#"{{"metadata":{{"name":"{name}"}}}}"#);
-        Entry::from_stored(name, stored.as_bytes(), revision, &Reading::default()).unwrap()
+        Entry::from_stored(key, stored.as_bytes(), revision, &Reading::default()).unwrap()
     }
 
     #[test]
     fn what_comes_before_the_first_picture_follows_it() {
         let revision = watch::Sender::new(9);
-        let cache = Arc::new(Cache::new(Reading::default(), revision.subscribe()));
+        let cache = Arc::new(Cache::new("things/", Reading::default(), revision.subscribe()));
         cache.put(entry("old", 5));
         cache.delete("gone", 8);
         cache.put(entry("new", 9));
@@ -326,7 +370,7 @@ mod tests {
         // The picture is of revision 7: what it holds of "old" is newer, and "gone" is still in it.
         let entries = vec![entry("gone", 3), entry("old", 6)];
         cache.fill(Picture { entries, unreadable: BTreeMap::new() }, 7);
-        let (listed, at) = cache.list("", |_| true);
+        let (listed, at) = cache.list("", |_| true).unwrap();
         let listed: Vec<_> = listed.iter().map(|e| (e.name().to_owned(), e.revision)).collect();
         assert_eq!((listed, at), (vec![("new".to_owned(), 9), ("old".to_owned(), 6)], 9));
         let (events, _) = cache.events_since(7).unwrap().ready().unwrap();
@@ -336,5 +380,53 @@ mod tests {
         // A second picture for the first time is none.
         cache.fill(Picture::default(), 8);
         assert_eq!(cache.len(), 2);
+    }
+
+    #[test]
+    fn histories_are_bounded_together() {
+        let revision = watch::Sender::new(0);
+        let caches: Vec<Arc<Cache>> =
+            ["a/", "b/", "c/"].map(|p| Arc::new(Cache::new(p, Reading::default(), revision.subscribe()))).into();
+        for (cache, writes) in caches.iter().zip([1000, 100, 10]) {
+            cache.fill(Picture::default(), 0);
+            (1..=writes).for_each(|n| cache.put(entry("x", n)));
+        }
+        let bytes = |at: usize| caches[at].history_bytes();
+        let (large, middle, small) = (bytes(0), bytes(1), bytes(2));
+        bound(&caches, large + middle + small);
+        assert_eq!(bytes(0), large, "nothing has to go");
+        bound(&caches, large);
+        assert!(bytes(0) <= large / 2 && (bytes(1), bytes(2)) == (middle, small), "the largest gives way");
+        assert!(caches[0].events_since(1).is_err() && caches[1].events_since(1).is_ok());
+        bound(&caches, small);
+        assert!(caches.iter().map(|c| c.history_bytes()).sum::<usize>() <= small);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_gone() {
+        let revision = watch::Sender::new(5);
+        let cache = Cache::new("things/", Reading::default(), revision.subscribe());
+        let unreadable = BTreeMap::from([("ns/bad".into(), "no key".to_owned())]);
+        cache.fill(Picture { entries: vec![entry("ns/good", 3), entry("other/good", 4)], unreadable }, 5);
+        for error in [cache.get("ns/bad").unwrap_err(), cache.list("", |_| true).unwrap_err()] {
+            assert_eq!(error.to_string(), r#"the stored object "things/ns/bad" cannot be read: no key"#);
+        }
+        assert!(cache.list("ns/", |_| false).is_err(), "nobody knows whether it would pass");
+        assert_eq!(cache.list("other/", |_| true).unwrap().0.len(), 1);
+        assert!(cache.get("ns/good").unwrap().is_some() && cache.get("ns/none").unwrap().is_none());
+        // What was readable once can be asked for by name.
+        cache.spoil("ns/good", 6, "spoilt".into());
+        assert!(cache.get("ns/good").is_err() && cache.last_known("ns/good").is_some());
+        assert_eq!(cache.all_last_known("", |_| true).0.len(), 2);
+        let error = cache.list("", |_| true).unwrap_err().to_string();
+        assert!(error.contains("(and 1 more)"), "{error}");
+        cache.put(entry("ns/good", 7));
+        cache.delete("ns/bad", 8);
+        assert_eq!(cache.list("", |_| true).unwrap().0.len(), 2);
+        // One of which nothing was ever readable is something all the same.
+        cache.delete("ns/good", 9);
+        cache.delete("other/good", 10);
+        cache.spoil("ns/bad", 11, "spoilt".into());
+        assert!(!cache.is_empty() && cache.len() == 0);
     }
 }

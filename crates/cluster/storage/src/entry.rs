@@ -68,7 +68,7 @@ const METADATA: &[u8] = b"\"metadata\":{";
 impl Entry {
     /// From the JSON text in etcd (which has no resource version).
     pub fn from_stored(key: &str, stored: &[u8], revision: u64, reading: &Reading) -> Result<Self, Error> {
-        let corrupt = |reason: String| Error::Corrupt { key: key.to_owned(), reason };
+        let corrupt = |reason: String| Error::Corrupt { resource: String::new(), key: key.to_owned(), reason };
         let mut value: Value =
             serde_json::from_slice(stored).map_err(|e| corrupt(format!("not JSON at column {}", e.column())))?;
         let object = value.as_object().ok_or_else(|| corrupt("not an object".into()))?;

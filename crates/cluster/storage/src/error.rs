@@ -26,8 +26,10 @@ pub enum Error {
     #[error("etcd: request is too large")]
     TooLarge,
     /// What is stored cannot be read.
-    #[error("the stored object {key:?} cannot be read: {reason}")]
+    #[error("the stored object \"{resource}{key}\" cannot be read: {reason}")]
     Corrupt {
+        /// Prefix of its resource, as `pods/`; empty where that is not known.
+        resource: String,
         /// The object's key below its resource: `namespace/name` or `name`.
         key: String,
         /// Why; holds no data of the object.
@@ -45,6 +47,14 @@ impl Error {
     /// etcd gave no answer within our limit; etcd's own words for it.
     pub(crate) fn timed_out() -> Self {
         Self::Unavailable("etcdserver: request timed out".into())
+    }
+
+    /// The same of an object of this resource.
+    pub(crate) fn of(self, prefix: &str) -> Self {
+        match self {
+            Self::Corrupt { key, reason, .. } => Self::Corrupt { resource: prefix.to_owned(), key, reason },
+            other => other,
+        }
     }
 
     /// Why an object cannot be read, without naming it.

@@ -1,16 +1,21 @@
 //! One etcd watch over everything, from which all caches live.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kinit_etcd_connect::etcd_client::{EventType, GetOptions, WatchOptions, WatchResponse};
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::Picture;
+use crate::cache::{Picture, bound};
 use crate::error::Error;
 use crate::store::{ROOT, Store, in_time};
 
 const PAGE: i64 = 1000;
+/// Bytes of the events of all resources that are kept at most.
+const HISTORIES: usize = 256 << 20;
+/// After how many bytes of events it is looked whether they are too many.
+const LOOK: usize = 4 << 20;
 /// Below the root, where no resource is.
 const MARK: &str = "kinit-progress";
 
@@ -156,8 +161,11 @@ impl Store {
             }
             return Err(Error::Unavailable(message.cancel_reason().to_owned()));
         }
+        let mut absorbed = 0;
         for event in message.events() {
             let Some(kv) = event.kv() else { continue };
+            // A delete brings no bytes, and keeps some.
+            absorbed += kv.value().len().max(LOOK / 64);
             let revision = kv.mod_revision().cast_unsigned();
             let Some((prefix, key)) = self.split(kv.key()) else { continue };
             let Some(cache) = self.cache(&prefix) else { continue };
@@ -172,6 +180,7 @@ impl Store {
                 },
             }
         }
+        self.bound_histories(absorbed);
         // A header's revision counts only in a progress message: with events, or in the answer to "created", others up
         // to that revision may still be on their way.
         let last = message.events().iter().filter_map(|e| e.kv()).map(|kv| kv.mod_revision()).max();
@@ -181,6 +190,16 @@ impl Store {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Looks at the histories whenever some has come to them.
+    fn bound_histories(&self, absorbed: usize) {
+        if self.0.absorbed.fetch_add(absorbed, Ordering::Relaxed) + absorbed < LOOK {
+            return;
+        }
+        self.0.absorbed.store(0, Ordering::Relaxed);
+        let caches: Vec<_> = self.0.resources.read().values().map(|resource| resource.cache.clone()).collect();
+        bound(&caches, HISTORIES);
     }
 
     fn reached(&self, revision: u64) {

@@ -2,12 +2,15 @@
 //!
 //! A watcher that comes back finds at least what happened in the last 75 seconds (`eventFreshDuration` of upstream's
 //! watch cache), unless that is more than [`MOST`]. What is older stays only while it is little.
+//!
+//! What counts is what is here alone. The newest version of an object is the cache's own; the one before it is held by
+//! the event that replaced it for longest, and counted there.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cache::Event;
+use crate::cache::{Event, EventKind};
 
 /// Events younger than this are kept, within [`MOST`].
 const FRESH: Duration = Duration::from_secs(75);
@@ -28,7 +31,15 @@ struct Kept {
 
 impl Kept {
     fn size(&self) -> usize {
-        self.event.current.bytes.len() + OVERHEAD
+        let previous = self.event.previous.as_ref().map_or(0, |entry| entry.bytes.len());
+        OVERHEAD
+            + match self.event.kind {
+                EventKind::Put => previous,
+                // What a delete shows is a copy at its own revision.
+                EventKind::Delete => previous + self.event.current.bytes.len(),
+                // What was last readable stays where it was.
+                EventKind::Unreadable => 0,
+            }
     }
 }
 
@@ -76,11 +87,26 @@ impl History {
             && let Some(oldest) = self.ring.front()
             && (self.bytes > MOST || now.duration_since(oldest.at) > FRESH)
         {
-            self.bytes -= oldest.size();
-            self.complete_since = self.complete_since.max(oldest.event.revision);
-            self.ring.pop_front();
-            self.first += 1;
+            self.pop();
         }
+    }
+
+    /// Bytes that are held here alone.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Forgets the oldest events, however fresh, until no more than `most` bytes are left.
+    pub fn shrink(&mut self, most: usize) {
+        while self.bytes > most && self.pop() {}
+    }
+
+    fn pop(&mut self) -> bool {
+        let Some(oldest) = self.ring.pop_front() else { return false };
+        self.bytes -= oldest.size();
+        self.complete_since = self.complete_since.max(oldest.event.revision);
+        self.first += 1;
+        true
     }
 
     /// Forgets all: nothing up to `revision` is known.
@@ -95,14 +121,48 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::EventKind;
     use crate::entry::Entry;
 
-    fn event(revision: u64, size: usize) -> Event {
+    fn entry(revision: u64, size: usize) -> Arc<Entry> {
         let stored = format!(r#"{{"metadata":{{"name":"a"}},"data":"{}"}}"#, "x".repeat(size));
-        let current =
-            Arc::new(Entry::from_stored("a", stored.as_bytes(), revision, &crate::entry::Reading::default()).unwrap());
-        Event { revision, kind: EventKind::Put, current, previous: None }
+        Arc::new(Entry::from_stored("a", stored.as_bytes(), revision, &crate::entry::Reading::default()).unwrap())
+    }
+
+    /// An object of that size is written again.
+    fn event(revision: u64, size: usize) -> Event {
+        let previous = Some(entry(revision - 1, size));
+        Event { revision, kind: EventKind::Put, current: entry(revision, size), previous }
+    }
+
+    #[test]
+    fn what_is_held_here_alone_counts() {
+        let (mut history, now, size) = (History::default(), Instant::now(), 10_000);
+        let (first, second) = (entry(1, size), entry(2, size));
+        let put = |current: &Arc<Entry>, previous: Option<&Arc<Entry>>| Event {
+            revision: current.revision,
+            kind: EventKind::Put,
+            current: current.clone(),
+            previous: previous.cloned(),
+        };
+        history.push(put(&first, None), now);
+        assert_eq!(history.bytes(), OVERHEAD, "the cache has it");
+        history.push(put(&second, Some(&first)), now);
+        let one = first.bytes.len() + OVERHEAD;
+        assert_eq!(history.bytes(), one + OVERHEAD, "the first is here alone");
+        history.push(
+            Event { revision: 3, kind: EventKind::Unreadable, current: second.clone(), previous: Some(second.clone()) },
+            now,
+        );
+        assert_eq!(history.bytes(), one + 2 * OVERHEAD);
+        let gone = Arc::new(second.at_revision(4));
+        history.push(Event { revision: 4, kind: EventKind::Delete, current: gone, previous: Some(second) }, now);
+        assert!(history.bytes() > one + 2 * size, "the second, and the copy that the delete shows");
+        // What the second event holds stays counted without the first.
+        history.shrink(history.bytes() - 1);
+        assert_eq!((history.complete_since(), history.ring.len()), (1, 3));
+        assert!(history.bytes() > one + 2 * size);
+        history.shrink(0);
+        assert_eq!((history.bytes(), history.complete_since()), (0, 4));
     }
 
     #[test]

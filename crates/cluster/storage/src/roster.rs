@@ -16,7 +16,7 @@ impl Store {
     /// Adds a resource, or replaces one whose way of reading has changed, and fills its cache. It can be used when this
     /// returns `Ok`; after an error it is not there.
     pub async fn add(&self, spec: ResourceSpec) -> Result<(), Error> {
-        let cache = Arc::new(Cache::new(spec.reading, self.0.revision.subscribe()));
+        let cache = Arc::new(Cache::new(&spec.prefix, spec.reading, self.0.revision.subscribe()));
         let resource = Resource { cache: cache.clone(), crypt: spec.crypt };
         self.0.resources.write().insert(spec.prefix.clone(), resource);
         let filled = self.fill(&spec.prefix, &cache).await;

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::store::{REQUEST, Store};
 
 /// An answer that takes longer may never come: an election timeout and a half. Most elections have ended by then.
-const ATTEMPT: Duration = Duration::from_millis(1500);
+pub(crate) const ATTEMPT: Duration = Duration::from_millis(1500);
 const BETWEEN: Duration = Duration::from_millis(50);
 
 /// What is stored at a key: the bytes and their revision.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kinit_etcd_connect::Etcd;
@@ -20,7 +20,7 @@ use crate::crypt::Crypt;
 use crate::entry::{Entry, Reading, canonical};
 use crate::error::Error;
 use crate::leases::Leases;
-use crate::settle::Settled;
+use crate::settle::{ATTEMPT, Settled};
 
 /// Root of all keys, as upstream's `--etcd-prefix`.
 pub const ROOT: &str = "/registry/";
@@ -56,6 +56,8 @@ pub(crate) struct Inner {
     pub ready: watch::Sender<bool>,
     pub healthy: AtomicBool,
     pub progress: Notify,
+    /// Bytes of events since the histories were last looked at.
+    pub absorbed: AtomicUsize,
     leases: Leases,
 }
 
@@ -102,7 +104,7 @@ impl Store {
         let resources = resources
             .into_iter()
             .map(|spec| {
-                let cache = Arc::new(Cache::new(spec.reading, revision.subscribe()));
+                let cache = Arc::new(Cache::new(&spec.prefix, spec.reading, revision.subscribe()));
                 (spec.prefix, Resource { cache, crypt: spec.crypt })
             })
             .collect();
@@ -113,6 +115,7 @@ impl Store {
             ready: watch::Sender::new(false),
             healthy: AtomicBool::new(false),
             progress: Notify::new(),
+            absorbed: AtomicUsize::new(0),
             leases: Leases::default(),
         }))
     }
@@ -169,19 +172,41 @@ impl Store {
     /// its endpoint is gone or its leader has changed, is tried again on the next endpoint until an election has had
     /// the time to end.
     async fn run_kv<T>(&self, work: impl Fn(KvClient) -> Answer<T> + Send) -> Result<T, Error> {
-        let deadline = Instant::now() + ELECTION;
+        self.attempt_kv(REQUEST, work).await
+    }
+
+    /// The same for what is little work: without an answer within an [`ATTEMPT`] the member hangs, or waits for a
+    /// leader that is no more, and the next one is asked, with twice the patience.
+    async fn run_short<T>(&self, work: impl Fn(KvClient) -> Answer<T> + Send) -> Result<T, Error> {
+        self.attempt_kv(ATTEMPT, work).await
+    }
+
+    async fn attempt_kv<T>(
+        &self,
+        mut patience: Duration,
+        work: impl Fn(KvClient) -> Answer<T> + Send,
+    ) -> Result<T, Error> {
+        let (begun, mut until) = (Instant::now(), ELECTION);
         loop {
-            let result = in_time(work(self.kv().await?)).await;
-            match result {
-                Err(error @ Error::Unavailable(_)) => {
-                    self.0.etcd.failed();
-                    if Instant::now() >= deadline {
-                        return Err(error);
-                    }
-                    tokio::time::sleep(BETWEEN).await;
+            let answer = work(self.kv().await?);
+            let error = match tokio::time::timeout(patience, answer).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => match Error::from(error) {
+                    error @ Error::Unavailable(_) => error,
+                    other => return Err(other),
+                },
+                Err(_) => {
+                    until = REQUEST;
+                    Error::timed_out()
                 }
-                other => return other,
+            };
+            self.0.etcd.failed();
+            let left = until.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Err(error);
             }
+            patience = (patience * 2).min(REQUEST.saturating_sub(begun.elapsed()));
+            tokio::time::sleep(BETWEEN).await;
         }
     }
 
@@ -215,7 +240,7 @@ impl Store {
     pub async fn current_revision(&self) -> Result<u64, Error> {
         let options = GetOptions::new().with_count_only();
         let key = format!("{ROOT}consistent-read");
-        let response = self.run_kv(get(key, Some(options))).await?;
+        let response = self.run_short(get(key, Some(options))).await?;
         Ok(response.header().map_or(0, |h| h.revision().cast_unsigned()))
     }
 
@@ -247,7 +272,7 @@ impl Store {
     /// Reads one object from etcd (a linearizable read).
     pub async fn get(&self, prefix: &str, key: &str) -> Result<Option<Entry>, Error> {
         let etcd_key = path(prefix, key);
-        let response = self.run_kv(get(etcd_key, None)).await?;
+        let response = self.run_short(get(etcd_key, None)).await?;
         match response.kvs().first() {
             Some(kv) => self.decode(prefix, key, kv.value(), kv.mod_revision().cast_unsigned()).map(Some),
             None => Ok(None),
@@ -367,7 +392,7 @@ impl Store {
     /// Reads a raw key with its revision (0 when absent).
     pub async fn raw_get(&self, key: &str) -> Result<(Option<Vec<u8>>, u64), Error> {
         let etcd_key = format!("{ROOT}{key}");
-        let response = self.run_kv(get(etcd_key, None)).await?;
+        let response = self.run_short(get(etcd_key, None)).await?;
         Ok(match response.kvs().first() {
             Some(kv) => (Some(kv.value().to_vec()), kv.mod_revision().cast_unsigned()),
             None => (None, 0),
@@ -416,8 +441,9 @@ impl Store {
             None => (Reading::default(), Arc::default()),
         };
         let etcd_key = path(prefix, key);
-        let plain = crypt.open(&etcd_key, stored).map_err(|reason| Error::Corrupt { key: key.to_owned(), reason })?;
-        let mut entry = Entry::from_stored(key, &plain, revision, &reading)?;
+        let corrupt = |reason| Error::Corrupt { resource: prefix.to_owned(), key: key.to_owned(), reason };
+        let plain = crypt.open(&etcd_key, stored).map_err(corrupt)?;
+        let mut entry = Entry::from_stored(key, &plain, revision, &reading).map_err(|e| e.of(prefix))?;
         entry.refreshed |= crypt.is_outdated(stored);
         Ok(entry)
     }

@@ -21,7 +21,7 @@ const EVERY: Duration = Duration::from_secs(10);
 pub async fn run(kubelet: Arc<Kubelet>, shutdown: Shutdown) {
     let most =
         quantity::units(&kubelet.config.container_log_max_size).and_then(|s| u64::try_from(s).ok()).filter(|s| *s > 0);
-    let Some(most) = most else { return };
+    let Some(most) = most else { return shutdown.cancelled().await };
     let files = usize::try_from(kubelet.config.container_log_max_files.unwrap_or(5)).unwrap_or(5).max(2);
     loop {
         tokio::select! { () = shutdown.cancelled() => return, () = tokio::time::sleep(EVERY) => {} }

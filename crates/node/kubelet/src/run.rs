@@ -72,16 +72,16 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
         }
         None => None,
     };
-    let kubelet = assemble(&args, config, &machine, ip, client)?;
+    let kubelet = assemble(&args, config, &machine, ip, client, &shutdown)?;
     let top = qos::top_of(&kubelet.config, &kubelet.machine);
     kubelet.cgroups.create_top(&top).await.context("make the cgroups of pods")?;
-    supervise::spawn("pod cgroups", qos::run(kubelet.clone(), shutdown.clone()));
+    supervise::vital("pod cgroups", &shutdown, qos::run(kubelet.clone(), shutdown.clone()));
     let manager = Manager::new(kubelet.clone());
     let (files_ready, all_ready) = (CancellationToken::new(), CancellationToken::new());
     match kubelet.config.static_pods() {
         Some(directory) => {
             let pods = static_pods::run(directory, node_name, manager.clone(), files_ready.clone());
-            supervise::spawn("static pods", pods);
+            supervise::vital("static pods", &shutdown, pods);
         }
         None => files_ready.cancel(),
     }
@@ -90,12 +90,12 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
         Some(client) => speak(&args, &kubelet, &manager, client, machine, ip, api_ready.clone(), shutdown.clone())?,
         None => api_ready.cancel(),
     }
-    supervise::spawn("runtime events", manager.clone().follow_runtime());
-    supervise::spawn("housekeeping", manager.clone().keep_house(all_ready.clone()));
+    supervise::vital("runtime events", &shutdown, manager.clone().follow_runtime());
+    supervise::vital("housekeeping", &shutdown, manager.clone().keep_house(all_ready.clone()));
     health(&kubelet.config, shutdown.clone()).await?;
-    supervise::spawn("image garbage collection", image_gc::run(kubelet.clone(), shutdown.clone()));
-    supervise::spawn("eviction", evict::run(kubelet.clone(), manager.clone(), shutdown.clone()));
-    supervise::spawn("log rotation", rotate_logs::run(kubelet.clone(), shutdown.clone()));
+    supervise::vital("image garbage collection", &shutdown, image_gc::run(kubelet.clone(), shutdown.clone()));
+    supervise::vital("eviction", &shutdown, evict::run(kubelet.clone(), manager.clone(), shutdown.clone()));
+    supervise::vital("log rotation", &shutdown, rotate_logs::run(kubelet.clone(), shutdown.clone()));
     let server = serve(&args, &kubelet, &manager, ip, shutdown.clone())?;
     tokio::spawn(async move {
         files_ready.cancelled().await;
@@ -116,10 +116,11 @@ fn assemble(
     machine: &Machine,
     ip: IpAddr,
     client: Option<Client>,
+    shutdown: &Shutdown,
 ) -> Result<Arc<Kubelet>> {
     let node_name = args.node_name()?;
     let paths = paths(args, &config)?;
-    let services = client.clone().map(watch_services);
+    let services = client.clone().map(|client| watch_services(client, shutdown));
     let recorder = client.clone().map(|c| Recorder::new(c, "kubelet", &node_name));
     let runtime = Runtime::new(&config.container_runtime_endpoint).map_err(|e| anyhow!(e))?;
     let metrics = Metrics::new(&node_name);
@@ -163,9 +164,9 @@ fn speak(
 ) -> Result<()> {
     let config = &kubelet.config;
     let name = kubelet.node_name.clone();
-    supervise::spawn("status writer", kubelet.writer.clone().run(client.clone()));
+    supervise::vital("status writer", &shutdown, kubelet.writer.clone().run(client.clone()));
     let mirrors = Mirrors::default();
-    supervise::spawn("mirror pods", mirrors.clone().run(client.clone(), manager.clone(), name.clone()));
+    supervise::vital("mirror pods", &shutdown, mirrors.clone().run(client.clone(), manager.clone(), name.clone()));
     let registration = registration(args, config, &name, &machine)?;
     let certificates = args.certificates();
     let own = Store::new(&certificates, "kubelet-client");
@@ -173,7 +174,8 @@ fn speak(
         renew(client.clone(), own, &name, shutdown.clone());
     }
     let (kubelet, manager, port) = (kubelet.clone(), manager.clone(), config.port);
-    supervise::spawn("node", async move {
+    let ending = shutdown.clone();
+    supervise::vital("node", &ending, async move {
         let config = &kubelet.config;
         let folders_client = client.clone();
         let posted = CancellationToken::new();
@@ -194,18 +196,20 @@ fn speak(
             let ask = serving::serving_ask(&name, &[ip]);
             let keep = rotate::keep(client.clone(), store, ask, shutdown.clone(), || ());
             let posted = posted.clone();
-            supervise::spawn("serving certificate", async move {
+            supervise::vital("serving certificate", &shutdown, async move {
                 posted.cancelled().await;
                 keep.await;
             });
         }
-        supervise::spawn(
+        supervise::vital(
             "pod source",
+            &shutdown,
             pod::api::run(client.clone(), name.clone(), manager, mirrors, kubelet.writer.clone(), ready),
         );
         if let Some(node) = node {
             kubelet.events.node(&name, false, "Starting", "Starting kubelet.");
-            supervise::spawn("lease", lease::run(client, node, config.node_lease_duration_seconds, shutdown.clone()));
+            let lease = lease::run(client, node, config.node_lease_duration_seconds, shutdown.clone());
+            supervise::vital("lease", &shutdown, lease);
         }
         folders::start(&kubelet, folders_client, &shutdown);
         node::status::run(kubelet.clone(), machine, port, posted, shutdown).await;
@@ -217,8 +221,8 @@ fn speak(
 /// it once it has expired: the process ends, and its unit starts it again with the new one. Containers do not notice.
 fn renew(client: Client, store: Store, name: &str, shutdown: Shutdown) {
     let anew = shutdown.clone();
-    let keep = rotate::keep(client, store, bootstrap::client_ask(name), shutdown, move || anew.cancel());
-    supervise::spawn("client certificate", keep);
+    let keep = rotate::keep(client, store, bootstrap::client_ask(name), shutdown.clone(), move || anew.cancel());
+    supervise::vital("client certificate", &shutdown, keep);
 }
 
 fn registration(args: &Args, config: &KubeletConfig, name: &str, machine: &Machine) -> Result<Registration> {
@@ -229,10 +233,10 @@ fn registration(args: &Args, config: &KubeletConfig, name: &str, machine: &Machi
 }
 
 /// Follows all Services; pods get variables about those that are known when they start.
-fn watch_services(client: Client) -> ServiceStore<Service> {
+fn watch_services(client: Client, shutdown: &Shutdown) -> ServiceStore<Service> {
     let (reader, writer) = kube::runtime::reflector::store();
     let stream = kube::runtime::watcher(Api::<Service>::all(client), watcher::Config::default());
-    supervise::spawn("service watch", async move {
+    supervise::vital("service watch", shutdown, async move {
         let mut stream = std::pin::pin!(stream.backoff(Rewatch::default()).reflect(writer).touched_objects());
         while let Some(event) = stream.next().await {
             if let Err(error) = event {

@@ -39,7 +39,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     check_forwarding()?;
     let client = kinit_client::from_kubeconfig(&kubeconfig, "kube-netd").await?;
     let (news, heard) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (nodes, ready) = watch_nodes(Api::all(client.clone()), [news.clone(), heard.clone()]);
+    let (nodes, ready) = watch_nodes(Api::all(client.clone()), [news.clone(), heard.clone()], &shutdown);
     let in_force = Arc::new(AtomicBool::new(false));
     health(&args, &ready, &in_force, shutdown.clone()).await?;
     let metrics = Metrics::new();
@@ -97,12 +97,16 @@ fn announce(
     });
 }
 
-pub(crate) fn watch_nodes(api: Api<Node>, news: [Arc<Notify>; 2]) -> (Store<Node>, Arc<AtomicBool>) {
+pub(crate) fn watch_nodes(
+    api: Api<Node>,
+    news: [Arc<Notify>; 2],
+    shutdown: &Shutdown,
+) -> (Store<Node>, Arc<AtomicBool>) {
     let (reader, writer) = reflector::store();
     let ready = Arc::new(AtomicBool::new(false));
     let (store, flag) = (reader.clone(), ready.clone());
     let stream = kube::runtime::watcher(api, watcher::Config::default());
-    supervise::spawn("node watch", async move {
+    supervise::vital("node watch", shutdown, async move {
         let mut stream = std::pin::pin!(stream.backoff(Rewatch::default()).reflect(writer));
         while let Some(event) = stream.next().await {
             match event {

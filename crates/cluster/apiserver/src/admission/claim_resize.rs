@@ -7,6 +7,7 @@ use kinit_apimachinery::quantity::Quantity;
 use serde_json::Value;
 
 use super::{Attributes, Operation};
+use crate::registry::cached;
 
 /// Checks a change of a claim. That only a bound one grows is the kind's own rule.
 pub fn check(attributes: &Attributes<'_>, claim: &Value) -> Result<(), ApiError> {
@@ -17,8 +18,8 @@ pub fn check(attributes: &Attributes<'_>, claim: &Value) -> Result<(), ApiError>
     }
     let beta = claim.annotation("volume.beta.kubernetes.io/storage-class");
     let name = beta.unwrap_or_else(|| claim.str_at(&["spec", "storageClassName"]));
-    let cache = attributes.request.server.store.cache("storageclasses/");
-    let class = cache.filter(|_| !name.is_empty()).and_then(|cache| cache.get(name));
+    let server = &attributes.request.server;
+    let class = if name.is_empty() { None } else { cached::one(server, "storageclasses/", name)? };
     if class.is_some_and(|c| c.value().at(&["allowVolumeExpansion"]) == Some(&Value::Bool(true))) {
         return Ok(());
     }

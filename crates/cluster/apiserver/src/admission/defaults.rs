@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Attributes, Operation};
 use crate::authz::{self, Ask};
+use crate::registry::cached;
 
 fn creates(attributes: &Attributes<'_>, group: &str, kind: &str) -> bool {
     attributes.kind() == (group, kind) && attributes.operation == Operation::Create && attributes.subresource.is_empty()
@@ -26,41 +27,43 @@ pub fn taint_new_nodes(attributes: &Attributes<'_>, node: &mut Value) {
     }
 }
 
-fn default_of(attributes: &Attributes<'_>, prefix: &str, mark: &str) -> Option<String> {
-    let all = attributes.request.server.store.cache(prefix)?.list("", |_| true).0;
+fn default_of(attributes: &Attributes<'_>, prefix: &str, mark: &str) -> Result<Option<String>, ApiError> {
+    let all = cached::all(&attributes.request.server, prefix, "")?;
     let mut found: Vec<Value> = all.iter().map(|e| e.value()).filter(|c| c.annotation(mark) == Some("true")).collect();
     // The newest wins, then the first by name, as upstream.
     found.sort_by(|a, b| {
         let at = |v: &Value| v.str_at(&["metadata", "creationTimestamp"]).to_owned();
         at(b).cmp(&at(a)).then_with(|| a.name().cmp(b.name()))
     });
-    found.first().map(|c| c.name().to_owned())
+    Ok(found.first().map(|c| c.name().to_owned()))
 }
 
 /// DefaultStorageClass.
-pub fn storage_class(attributes: &Attributes<'_>, claim: &mut Value) {
+pub fn storage_class(attributes: &Attributes<'_>, claim: &mut Value) -> Result<(), ApiError> {
     if !creates(attributes, "", "PersistentVolumeClaim") || claim.at(&["spec", "storageClassName"]).is_some() {
-        return;
+        return Ok(());
     }
     if claim.annotation("volume.beta.kubernetes.io/storage-class").is_some() {
-        return;
+        return Ok(());
     }
-    if let Some(name) = default_of(attributes, "storageclasses/", "storageclass.kubernetes.io/is-default-class") {
+    if let Some(name) = default_of(attributes, "storageclasses/", "storageclass.kubernetes.io/is-default-class")? {
         claim["spec"]["storageClassName"] = name.into();
     }
+    Ok(())
 }
 
 /// DefaultIngressClass.
-pub fn ingress_class(attributes: &Attributes<'_>, ingress: &mut Value) {
+pub fn ingress_class(attributes: &Attributes<'_>, ingress: &mut Value) -> Result<(), ApiError> {
     if !creates(attributes, "networking.k8s.io", "Ingress")
         || ingress.at(&["spec", "ingressClassName"]).is_some()
         || ingress.annotation("kubernetes.io/ingress.class").is_some()
     {
-        return;
+        return Ok(());
     }
-    if let Some(name) = default_of(attributes, "ingressclasses/", "ingressclass.kubernetes.io/is-default-class") {
+    if let Some(name) = default_of(attributes, "ingressclasses/", "ingressclass.kubernetes.io/is-default-class")? {
         ingress["spec"]["ingressClassName"] = name.into();
     }
+    Ok(())
 }
 
 /// StorageObjectInUseProtection: volumes and claims go when nobody uses them.

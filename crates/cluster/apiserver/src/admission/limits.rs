@@ -7,17 +7,18 @@ use kinit_apimachinery::quantity::Quantity;
 use serde_json::{Map, Value};
 
 use super::{Attributes, Operation};
+use crate::registry::cached;
 
 const LISTS: [&str; 2] = ["containers", "initContainers"];
 
-fn items(attributes: &Attributes<'_>) -> Vec<Value> {
+fn items(attributes: &Attributes<'_>) -> Result<Vec<Value>, ApiError> {
     let request = attributes.request;
     let within = format!("{}/", request.info.namespace);
-    let ranges = request.server.store.cache("limitranges/").map(|c| c.list(&within, |_| true).0).unwrap_or_default();
-    ranges
+    let ranges = cached::all(&request.server, "limitranges/", &within)?;
+    let items = ranges
         .iter()
-        .flat_map(|entry| entry.value().at(&["spec", "limits"]).and_then(Value::as_array).cloned().unwrap_or_default())
-        .collect()
+        .flat_map(|entry| entry.value().at(&["spec", "limits"]).and_then(Value::as_array).cloned().unwrap_or_default());
+    Ok(items.collect())
 }
 
 fn applies(attributes: &Attributes<'_>, kind: &str) -> bool {
@@ -31,13 +32,14 @@ fn applies(attributes: &Attributes<'_>, kind: &str) -> bool {
 }
 
 /// Gives containers the defaults.
-pub fn default(attributes: &Attributes<'_>, pod: &mut Value) {
+pub fn default(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), ApiError> {
     if !applies(attributes, "Pod") || attributes.operation != Operation::Create {
-        return;
+        return Ok(());
     }
-    for item in items(attributes).iter().filter(|i| i.str_at(&["type"]) == "Container") {
+    for item in items(attributes)?.iter().filter(|i| i.str_at(&["type"]) == "Container") {
         default_containers(pod, item);
     }
+    Ok(())
 }
 
 fn default_containers(pod: &mut Value, item: &Value) {
@@ -58,12 +60,12 @@ fn default_containers(pod: &mut Value, item: &Value) {
 pub fn check(attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiError> {
     let mut problems = Vec::new();
     if applies(attributes, "Pod") {
-        for item in items(attributes) {
+        for item in items(attributes)? {
             check_pod(object, &item, &mut problems);
         }
     } else if applies(attributes, "PersistentVolumeClaim") {
         let requests = amounts(object.at(&["spec", "resources", "requests"]));
-        for item in items(attributes).iter().filter(|i| i.str_at(&["type"]) == "PersistentVolumeClaim") {
+        for item in items(attributes)?.iter().filter(|i| i.str_at(&["type"]) == "PersistentVolumeClaim") {
             bounds(item, &requests, &Map::new(), "PersistentVolumeClaim", &mut problems);
         }
     }

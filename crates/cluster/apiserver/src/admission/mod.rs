@@ -70,7 +70,7 @@ impl Attributes<'_> {
             namespace::check(self).await?;
         }
         if self.has("LimitRanger") {
-            limits::default(self, object);
+            limits::default(self, object)?;
         }
         if self.has("ServiceAccount") {
             service_account::admit(self, object).await?;
@@ -88,10 +88,10 @@ impl Attributes<'_> {
             pods::runtime_class(self, object)?;
         }
         if self.has("DefaultStorageClass") {
-            defaults::storage_class(self, object);
+            defaults::storage_class(self, object)?;
         }
         if self.has("DefaultIngressClass") {
-            defaults::ingress_class(self, object);
+            defaults::ingress_class(self, object)?;
         }
         if self.has("StorageObjectInUseProtection") {
             defaults::storage_in_use(self, object);

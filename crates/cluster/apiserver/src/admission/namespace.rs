@@ -7,6 +7,7 @@ use kinit_apimachinery::ApiError;
 use kinit_apimachinery::meta::Meta;
 
 use super::{Attributes, Operation};
+use crate::registry::cached;
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
@@ -48,7 +49,7 @@ pub async fn check(attributes: &Attributes<'_>) -> Result<(), ApiError> {
     }
     let name = request.info.namespace.as_str();
     let server = &request.server;
-    let cached = server.store.cache("namespaces/").and_then(|c| c.get(name));
+    let cached = cached::one(server, "namespaces/", name)?;
     let believed = !server.deleted_namespaces.contains(name, Instant::now());
     let namespace = match cached {
         Some(entry) if believed && entry.field("status.phase") != Some("Terminating") => return Ok(()),

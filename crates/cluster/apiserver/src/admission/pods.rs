@@ -6,6 +6,7 @@ use kinit_apimachinery::status::FieldErrors;
 use serde_json::{Value, json};
 
 use super::{Attributes, Operation};
+use crate::registry::cached;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
@@ -65,13 +66,12 @@ pub fn priority(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), ApiE
         return Ok(());
     }
     let request = attributes.request;
-    let classes = request.server.store.cache("priorityclasses/");
     let name = pod.str_at(&["spec", "priorityClassName"]).to_owned();
     let class = if name.is_empty() {
-        let all = classes.map(|c| c.list("", |_| true).0).unwrap_or_default();
+        let all = cached::all(&request.server, "priorityclasses/", "")?;
         all.iter().map(|e| e.value()).find(|c| c.get("globalDefault") == Some(&Value::Bool(true)))
     } else {
-        match classes.and_then(|c| c.get(&name)) {
+        match cached::one(&request.server, "priorityclasses/", &name)? {
             Some(entry) => Some(entry.value()),
             None => {
                 let cause = format!("no PriorityClass with name {name} was found");
@@ -105,7 +105,7 @@ pub fn runtime_class(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(),
     if !new_pod(attributes) || name.is_empty() {
         return Ok(());
     }
-    let class = attributes.request.server.store.cache("runtimeclasses/").and_then(|c| c.get(&name));
+    let class = cached::one(&attributes.request.server, "runtimeclasses/", &name)?;
     let Some(class) = class.map(|e| e.value()) else {
         let cause = format!("pod rejected: RuntimeClass \"{name}\" not found");
         return Err(ApiError::forbidden("", "pods", pod.name(), &cause));

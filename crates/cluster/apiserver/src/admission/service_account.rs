@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Attributes, Operation};
 use crate::references::{self, MIRROR};
+use crate::registry::cached;
 
 const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
@@ -37,7 +38,7 @@ pub async fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), A
     pod["spec"]["serviceAccount"] = name.clone().into();
     let key = format!("{}/{name}", request.info.namespace);
     let store = &request.server.store;
-    let account = match store.cache("serviceaccounts/").and_then(|c| c.get(&key)) {
+    let account = match cached::one(&request.server, "serviceaccounts/", &key)? {
         Some(entry) => entry.value(),
         None => match store.get("serviceaccounts/", &key).await.map_err(|e| request.storage_error(e))? {
             Some(entry) => entry.value(),

@@ -146,7 +146,14 @@ impl Watch {
         for remote in remotes {
             let Some(target) = remote.service.target.clone() else { continue };
             let store = &self.server.store;
-            let (service, slices) = (resolve::service(store, &target), resolve::slices(store, &target));
+            let service = match resolve::service(store, &target) {
+                Ok(service) => service,
+                Err(error) => {
+                    tracing::error!(%error, name = remote.service.name, "an API service is not judged");
+                    continue;
+                }
+            };
+            let slices = resolve::slices(store, &target);
             let facts = Facts {
                 target: target.clone(),
                 service: service.as_ref().map(|entry| entry.revision),
@@ -210,7 +217,7 @@ impl Watch {
     /// Local ones are always available; those that this server registers are born so.
     async fn see_to_local_ones(&mut self) -> bool {
         let Some(cache) = self.server.store.cache(PREFIX) else { return true };
-        let (entries, _) = cache.list("", |entry| entry.field(service::REMOTE) != Some("true"));
+        let (entries, _) = cache.all_last_known("", |entry| entry.field(service::REMOTE) != Some("true"));
         self.local.retain(|name, _| entries.iter().any(|entry| entry.key == *name));
         let mut complete = true;
         for entry in entries {
@@ -287,7 +294,7 @@ pub fn with_condition(object: &Value, available: bool, reason: &str, message: &s
 
 /// Writes a condition; whether it was another.
 async fn write(server: &Server, name: &str, (available, reason, message): &Verdict) -> Result<bool, StoreError> {
-    let mut current = server.store.cache(PREFIX).and_then(|cache| cache.get(name)).map(|entry| (*entry).clone());
+    let mut current = server.store.cache(PREFIX).and_then(|cache| cache.last_known(name)).map(|entry| (*entry).clone());
     for _ in 0..8 {
         let Some(entry) = current else { return Ok(false) };
         let Some(object) = with_condition(&entry.value(), *available, reason, message) else { return Ok(false) };

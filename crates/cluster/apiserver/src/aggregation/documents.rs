@@ -45,6 +45,12 @@ impl Aggregator {
         self.documents.0.lock().get(&remote.service.name)?.document.clone()
     }
 
+    /// The names of all extension servers' group versions, each with what tells its document from another.
+    pub fn document_marks(&self) -> Vec<String> {
+        let mark = |r: &Remote| self.document(r).map(|document| document.hash.clone()).unwrap_or_default();
+        self.remotes().iter().map(|r| format!("{} {}", r.service.name, mark(r))).collect()
+    }
+
     /// All of them, with group and version.
     pub fn documents_by_group_version(&self) -> Vec<(String, String, Arc<Published>)> {
         let all = self.remotes().into_iter();

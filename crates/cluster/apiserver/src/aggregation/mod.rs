@@ -96,7 +96,7 @@ impl Aggregator {
     }
 
     fn by_name(&self, name: &str) -> Option<Arc<Remote>> {
-        let entry = self.store.cache(PREFIX)?.get(name)?;
+        let entry = self.store.cache(PREFIX)?.last_known(name)?;
         let mut known = self.known.lock();
         if let Some(remote) = known.get(name).filter(|r| r.service.revision == entry.revision) {
             return Some(remote.clone());
@@ -119,7 +119,7 @@ impl Aggregator {
     /// All extension servers' group versions.
     fn remotes(&self) -> Vec<Arc<Remote>> {
         let Some(cache) = self.store.cache(PREFIX) else { return Vec::new() };
-        let (entries, _) = cache.list("", |entry| entry.field(service::REMOTE) == Some("true"));
+        let (entries, _) = cache.all_last_known("", |entry| entry.field(service::REMOTE) == Some("true"));
         let names: Vec<&str> = entries.iter().map(|entry| &*entry.key).collect();
         self.known.lock().retain(|name, _| names.contains(&name.as_str()));
         self.discovered.lock().retain(|name, _| names.contains(&name.as_str()));

@@ -79,15 +79,23 @@ pub async fn follow(server: &Arc<Server>) {
 async fn sync(server: &Server, at_start: &mut BTreeSet<String>, starting: bool) -> bool {
     let wanted = wanted(server);
     let Some(cache) = server.store.cache(PREFIX) else { return true };
-    let (entries, _) = cache.list("", |_| true);
+    let (entries, _) = cache.all_last_known("", |_| true);
     let current: BTreeMap<&str, _> = entries.iter().map(|entry| (&*entry.key, entry)).collect();
     let names: BTreeSet<&str> = wanted.keys().map(String::as_str).chain(current.keys().copied()).collect();
+    let unreadable = definitions::unreadable(server);
     let mut complete = true;
     for name in names {
         let (wanted, entry) = (wanted.get(name), current.get(name));
         let object = entry.map(|entry| entry.value());
         let once = at_start.contains(name) || !starting;
-        let step = step(wanted, object.as_ref(), once);
+        let mut step = step(wanted, object.as_ref(), once);
+        let group = definitions::group_of(name);
+        if step == Step::Delete
+            && let Some(key) = unreadable.iter().find(|key| definitions::group_of(key) == group)
+        {
+            tracing::error!(unreadable = %key, name, "an API service is kept: a definition of its group cannot be read");
+            step = Step::Nothing;
+        }
         let result = match (&step, wanted, entry) {
             (Step::Create, Some(wanted), _) => create(server, name, wanted).await,
             (Step::Update, Some(wanted), Some(entry)) => {
@@ -156,7 +164,7 @@ fn wanted(server: &Server) -> BTreeMap<String, Wanted> {
             add(&desc.group, &desc.version, priorities, "onstart");
         }
     }
-    let entries = server.store.cache(definitions::PREFIX).map(|c| c.list("", |_| true).0).unwrap_or_default();
+    let entries = server.store.cache(definitions::PREFIX).map(|c| c.all_last_known("", |_| true).0).unwrap_or_default();
     for entry in entries {
         let definition = entry.value();
         let mut conditions = definition.at(&["status", "conditions"]).and_then(Value::as_array).into_iter().flatten();

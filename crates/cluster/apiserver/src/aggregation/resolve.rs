@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use kinit_apimachinery::meta::Meta;
-use kinit_storage::{Entry, Store};
+use kinit_storage::{Entry, Error as StoreError, Store};
 use serde_json::Value;
 
 use super::service::Target;
@@ -25,20 +25,25 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// The Service of a target, if it is there.
-pub fn service(store: &Store, target: &Target) -> Option<Arc<Entry>> {
-    store.cache("services/specs/")?.get(&format!("{}/{}", target.namespace, target.name))
+/// The Service of a target, if it is there; an error when it cannot be read.
+pub fn service(store: &Store, target: &Target) -> Result<Option<Arc<Entry>>, StoreError> {
+    let key = format!("{}/{}", target.namespace, target.name);
+    store.cache("services/specs/").map_or(Ok(None), |cache| cache.get(&key))
 }
 
 /// The EndpointSlices of a target's Service.
 pub fn slices(store: &Store, target: &Target) -> Vec<Arc<Entry>> {
     let own = |entry: &Entry| entry.label("kubernetes.io/service-name") == Some(target.name.as_str());
-    store.cache("endpointslices/").map(|c| c.list(&format!("{}/", target.namespace), own).0).unwrap_or_default()
+    store
+        .cache("endpointslices/")
+        .map(|c| c.all_last_known(&format!("{}/", target.namespace), own).0)
+        .unwrap_or_default()
 }
 
 /// Where a target is called now.
 pub fn address(store: &Store, target: &Target, by_endpoints: bool) -> Result<Address, String> {
-    let found = service(store, target).ok_or_else(|| format!("service \"{}\" not found", target.name))?.value();
+    let found = service(store, target).map_err(|error| error.to_string())?;
+    let found = found.ok_or_else(|| format!("service \"{}\" not found", target.name))?.value();
     match by_endpoints && found.str_at(&["spec", "type"]) != "ExternalName" {
         false => of_cluster(&found, target),
         true => {

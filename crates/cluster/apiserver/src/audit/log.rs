@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
+use kinit_component_base::supervise;
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
@@ -70,18 +71,16 @@ impl Log {
             let (file, size) = open(path)?;
             Target::File(Writer { path: path.to_owned(), file, size, rotation })
         };
+        Self::writing(move |text| target.write(text))
+    }
+
+    fn writing(mut write: impl FnMut(&[u8]) -> Result<()> + Send + 'static) -> Result<Self> {
         let (lines, mut queue) = mpsc::channel::<Line>(QUEUE);
         let thread = std::thread::Builder::new().name("audit".into()).spawn(move || {
-            while let Some(line) = queue.blocking_recv() {
-                let result = target.write(&line.text);
-                if let Err(error) = &result {
-                    metrics::lost();
-                    tracing::error!(error = format!("{error:#}"), "an audit event is lost");
-                }
-                if let Some(written) = line.written {
-                    // Whoever waited may be gone.
-                    let _ = written.send(result.is_ok());
-                }
+            // A server whose requests nobody records any more is to end.
+            let written = supervise::guarded_sync("the audit log", || write_all(&mut queue, &mut write));
+            if let Err(panicked) = written {
+                supervise::fail(panicked.to_string());
             }
         })?;
         Ok(Self { lines: Some(lines), thread: Some(thread) })
@@ -130,6 +129,21 @@ impl Drop for Log {
             && thread.join().is_err()
         {
             tracing::error!("the audit log's thread panicked");
+        }
+    }
+}
+
+/// Writes lines until nobody has one any more.
+fn write_all(queue: &mut mpsc::Receiver<Line>, mut write: impl FnMut(&[u8]) -> Result<()>) {
+    while let Some(line) = queue.blocking_recv() {
+        let result = write(&line.text);
+        if let Err(error) = &result {
+            metrics::lost();
+            tracing::error!(error = format!("{error:#}"), "an audit event is lost");
+        }
+        if let Some(written) = line.written {
+            // Whoever waited may be gone.
+            let _ = written.send(result.is_ok());
         }
     }
 }
@@ -252,5 +266,20 @@ mod tests {
         drop(log);
         assert_eq!(files(dir.path()), std::slice::from_ref(&path));
         assert_eq!(read(&path), "{\"number\":1010} ");
+    }
+
+    #[tokio::test]
+    async fn a_server_does_not_go_on_without_its_log() {
+        let log = Log::writing(|text| {
+            assert!(!text.starts_with(b"\"bad"), "a panic of the writer");
+            Ok(())
+        })
+        .unwrap();
+        assert!(log.line(&json!("good")).await);
+        assert!(!log.line(&json!("bad")).await, "whoever waits hears that nothing was written");
+        assert!(!log.line(&json!("good")).await);
+        drop(log);
+        let failure = supervise::failure().unwrap();
+        assert!(failure.starts_with("the audit log panicked: a panic of the writer"), "{failure}");
     }
 }

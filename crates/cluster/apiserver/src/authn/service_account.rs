@@ -122,7 +122,7 @@ pub async fn verify(server: &Arc<Server>, token: &str, audiences: &[String]) -> 
 /// The object is there with this UID, and not gone for good: the cache says so at once, etcd when the cache does not
 /// know.
 async fn exists(server: &Arc<Server>, prefix: &str, key: &str, uid: &str) -> Option<Value> {
-    let cached = server.store.cache(prefix).and_then(|c| c.get(key)).map(|e| e.value());
+    let cached = server.store.cache(prefix).and_then(|c| c.get(key).ok().flatten()).map(|e| e.value());
     let object = match cached {
         Some(object) if object.uid() == uid => object,
         _ => server.store.get(prefix, key).await.ok()??.value(),

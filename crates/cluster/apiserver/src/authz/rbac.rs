@@ -115,7 +115,8 @@ pub struct Snapshot {
 
 impl Snapshot {
     fn read(store: &Store) -> Self {
-        let all = |prefix: &str| store.cache(prefix).map(|c| c.list("", |_| true).0).unwrap_or_default();
+        // RBAC only ever grants: who is not known to have a right has none.
+        let all = |prefix: &str| store.cache(prefix).map(|c| c.all_last_known("", |_| true).0).unwrap_or_default();
         let mut out = Self::default();
         for entry in all("roles/") {
             out.roles.insert(entry.key.to_string(), Arc::new(Rule::list(&entry.value())));

@@ -66,7 +66,7 @@ async fn write(server: &Server) -> Result<()> {
 }
 
 fn same(server: &Server, prefix: &str, key: &str, wanted: &Value) -> bool {
-    let have = server.store.cache(prefix).and_then(|c| c.get("default/kubernetes")).map(|e| e.value());
+    let have = server.store.cache(prefix).and_then(|c| c.last_known("default/kubernetes")).map(|e| e.value());
     have.is_some_and(|have| have.get(key) == wanted.get(key))
 }
 

@@ -34,7 +34,7 @@ pub async fn ensure(server: &Arc<Server>) -> Result<()> {
             if objects::ensure(server, prefix, object).await? {
                 continue;
             }
-            let current = server.store.cache(prefix).and_then(|cache| cache.get(&name));
+            let current = server.store.cache(prefix).and_then(|cache| cache.last_known(&name));
             if current.is_some_and(|entry| is_changed(&entry.value(), &spec)) {
                 objects::settle(server, prefix, &name, |object| restore(object, &spec)).await?;
             }
@@ -99,14 +99,14 @@ pub async fn follow(server: &Arc<Server>) {
 }
 
 fn objects_of<T>(cache: &Cache, read: impl Fn(&Value) -> T) -> Vec<T> {
-    cache.list("", |_| true).0.iter().map(|entry| read(&entry.value())).collect()
+    cache.all_last_known("", |_| true).0.iter().map(|entry| read(&entry.value())).collect()
 }
 
 /// Writes into each FlowSchema whether its level exists; whether all could be written.
 async fn report(server: &Server, fairness: &Fairness, schemas: &Cache) -> bool {
     let levels = fairness.levels();
     let mut complete = true;
-    for entry in schemas.list("", |_| true).0 {
+    for entry in schemas.all_last_known("", |_| true).0 {
         let old = entry.value();
         let Some(new) = with_condition(&old, &levels) else { continue };
         match server.store.update(SCHEMAS, &entry.key, entry.revision, &new, None).await {

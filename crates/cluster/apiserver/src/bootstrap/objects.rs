@@ -22,7 +22,7 @@ pub async fn ensure(server: &Server, prefix: &str, mut object: Value) -> Result<
         "" => object.name().to_owned(),
         namespace => format!("{namespace}/{}", object.name()),
     };
-    if server.store.cache(prefix).is_some_and(|c| c.get(&key).is_some()) {
+    if server.store.cache(prefix).is_some_and(|c| !matches!(c.get(&key), Ok(None))) {
         return Ok(false);
     }
     if let Some(meta) = object.object_at(&["metadata"]) {
@@ -44,14 +44,21 @@ pub async fn ensure(server: &Server, prefix: &str, mut object: Value) -> Result<
 async fn in_cache(server: &Server, prefix: &str, key: &str) {
     let Some(cache) = server.store.cache(prefix) else { return };
     let mut changes = cache.changes();
-    let seen = async { while cache.get(key).is_none() && changes.changed().await.is_ok() {} };
+    let seen = async { while matches!(cache.get(key), Ok(None)) && changes.changed().await.is_ok() {} };
     // One that somebody has deleted meanwhile does not come.
     tokio::time::timeout(SEEN, seen).await.unwrap_or_default();
 }
 
-/// Changes an object until `change` says it is as it should be.
+/// Changes an object until `change` says it is as it should be. One that cannot be read stays as it is, and keeps no
+/// server from starting.
 pub async fn settle(server: &Server, prefix: &str, key: &str, change: impl Fn(&mut Value) -> bool) -> Result<()> {
-    let mut current = server.store.get(prefix, key).await?;
+    let mut current = match server.store.get(prefix, key).await {
+        Err(error @ StoreError::Corrupt { .. }) => {
+            tracing::error!(%error, "an object of the server's own is left as it is");
+            return Ok(());
+        }
+        other => other?,
+    };
     for _ in 0..8 {
         let Some(entry) = current else { return Ok(()) };
         let old = entry.value();

@@ -63,7 +63,7 @@ async fn one(server: &Server, prefix: &str, wanted: &Value, complete: Complete) 
         namespace => format!("{namespace}/{}", wanted.name()),
     };
     // The cache answers for the usual case that nothing is to be done.
-    if let Some(entry) = server.store.cache(prefix).and_then(|c| c.get(&key)) {
+    if let Some(entry) = server.store.cache(prefix).and_then(|c| c.get(&key).ok().flatten()) {
         let mut value = entry.value();
         if value.annotation(AUTOUPDATE) == Some("false") || !complete(&mut value, wanted) {
             return Ok(());
@@ -122,7 +122,14 @@ pub async fn aggregate(server: &Arc<Server>) {
         // A burst of changes is one reason to look.
         tokio::time::sleep(Duration::from_millis(100)).await;
         changes.borrow_and_update();
-        let all: Vec<Value> = cache.list("", |_| true).0.iter().map(|e| e.value()).collect();
+        // A role that cannot be read may be a part: without it others would lose rights.
+        let all: Vec<Value> = match cache.list("", |_| true) {
+            Ok((entries, _)) => entries.iter().map(|e| e.value()).collect(),
+            Err(error) => {
+                tracing::error!(%error, "aggregated cluster roles stay as they are");
+                continue;
+            }
+        };
         for role in &all {
             let Some(rules) = aggregated(role, all.iter()) else { continue };
             let rules = Value::from(rules);

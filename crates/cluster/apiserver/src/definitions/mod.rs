@@ -28,6 +28,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
+use kinit_apimachinery::ApiError;
+use kinit_component_base::supervise;
 use kinit_storage::{Cache, Entry, ResourceSpec, Updated};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -38,6 +40,7 @@ use self::model::Definition;
 pub(crate) use self::model::{APPROVAL, FINALIZER};
 pub(crate) use self::names::approval_problem;
 pub(crate) use self::rules::check_rules;
+use crate::registry::cached;
 use crate::resources::Descriptor;
 use crate::server::Server;
 
@@ -45,6 +48,8 @@ use crate::server::Server;
 pub const PREFIX: &str = "apiextensions.k8s.io/customresourcedefinitions/";
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+/// The longest pause after panics while the objects of a definition are deleted.
+const AFTER_PANIC: Duration = Duration::from_secs(60);
 /// How long a request for an unknown resource waits for definitions to be seen.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Resources whose objects are read at the same time when a server starts.
@@ -131,12 +136,13 @@ struct Follower {
 impl Follower {
     /// Takes over what the cache has; whether all of it could be done.
     async fn sync(&mut self, cache: &Cache) -> bool {
-        let (entries, _) = cache.list("", |_| true);
+        // One that cannot be read is served as it was; nobody else gets its names.
+        let (entries, _) = cache.all_last_known("", |_| true);
         let (gone, changed) = self.read(&entries);
         if self.settled && !changed {
             return true;
         }
-        let mut complete = self.write_status(&entries).await;
+        let mut complete = self.write_status(cache, &entries).await;
         let before: Vec<Arc<Serving>> = self.known.values().filter_map(|k| k.serving.clone()).collect();
         complete &= self.serve(cache).await;
         let after: Vec<Arc<Serving>> = self.known.values().filter_map(|k| k.serving.clone()).collect();
@@ -179,11 +185,16 @@ impl Follower {
     }
 
     /// Writes the conditions and names that follow from all definitions together.
-    async fn write_status(&self, entries: &[Arc<Entry>]) -> bool {
+    async fn write_status(&self, cache: &Cache, entries: &[Arc<Entry>]) -> bool {
+        let unreadable = cache.unreadable();
         let all: Vec<&Definition> = self.known.values().map(|k| &*k.definition).collect();
         let mut complete = true;
         for (name, status) in names::statuses(&all) {
             let Some(entry) = entries.iter().find(|e| *e.key == *name) else { continue };
+            if let Some(key) = unreadable.iter().find(|key| group_of(key) == group_of(name)) {
+                tracing::error!(unreadable = %key, name, "a definition gets no names: one of its group cannot be read");
+                continue;
+            }
             let mut object = entry.value();
             if let Some(map) = object.as_object_mut() {
                 map.insert("status".into(), status);
@@ -215,7 +226,7 @@ impl Follower {
                 }
                 // One that is gone by now comes as an event.
                 earlier => {
-                    let entry = cache.get(&known.definition.name);
+                    let entry = cache.last_known(&known.definition.name);
                     fresh.extend(entry.map(|entry| (entry, earlier.clone())));
                 }
             }
@@ -260,14 +271,32 @@ impl Follower {
             let (server, definition, all) = (self.server.clone(), definition.clone(), self.cleaning.clone());
             let prefix = known.serving.as_ref().map(|s| s.prefix.clone());
             tokio::spawn(async move {
+                // A panic must not leave a definition between being there and not.
+                let cleaned = supervise::persist(AFTER_PANIC, || cleanup::run(&server, &definition, prefix.as_deref()));
                 tokio::select! {
                     () = server.shutdown.cancelled() => {}
-                    () = cleanup::run(&server, &definition, prefix.as_deref()) => {}
+                    () = cleaned => {}
                 }
                 all.lock().remove(&definition.name);
             });
         }
     }
+}
+
+/// The group of a definition by its name, `PLURAL.GROUP`.
+pub(crate) fn group_of(name: &str) -> &str {
+    name.split_once('.').map_or("", |(_, group)| group)
+}
+
+/// The definitions that cannot be read, by name: what they define is not gone.
+pub fn unreadable(server: &Server) -> Vec<Box<str>> {
+    server.store.cache(PREFIX).map(|cache| cache.unreadable()).unwrap_or_default()
+}
+
+/// The error of a group of which a definition cannot be read, if so.
+pub fn check_group(server: &Server, group: &str) -> Result<(), ApiError> {
+    let broken = unreadable(server).into_iter().find(|key| group_of(key) == group);
+    broken.map_or(Ok(()), |key| cached::one(server, PREFIX, &key).map(|_| ()))
 }
 
 /// Whether a definition is of a resource that the server has by itself: it is never served, and its objects are not

@@ -1,18 +1,52 @@
 //! Request bodies: read with a limit, decoded by content type.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use kinit_apimachinery::{ApiError, decode, proto};
 use serde_json::Value;
+
+use crate::bodies::Hold;
 
 /// Upstream's `MaxRequestBodyBytes`.
 pub const LIMIT: usize = 3 * 1024 * 1024;
 
 const DRAIN: usize = 8 * LIMIT;
 
-/// Reads a body of at most [`LIMIT`] bytes; 413 beyond.
-pub async fn read_limited(mut body: Incoming) -> Result<Bytes, ApiError> {
+/// For how long the rest of a body is read that there is no room for.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// Reads a body of at most [`LIMIT`] bytes, which `hold` is charged with; 413 beyond, 429 when there is no room for it.
+pub async fn read_limited(mut body: Incoming, hold: &mut Hold) -> Result<Bytes, ApiError> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let room = hold.begin();
+    let result = match room {
+        Ok(()) => read(&mut body, hold).await,
+        Err(error) => Err(error),
+    };
+    if matches!(&result, Err(error) if error.code == 429) {
+        hold.release();
+        // A client that is still sending does not listen.
+        let _ = tokio::time::timeout(PARTING, discard(&mut body)).await;
+    }
+    result
+}
+
+async fn discard(body: &mut Incoming) {
+    let mut size = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        size += frame.data_ref().map_or(0, Bytes::len);
+        if size > DRAIN {
+            return;
+        }
+    }
+}
+
+async fn read(body: &mut Incoming, hold: &mut Hold) -> Result<Bytes, ApiError> {
     let (mut out, mut size) = (BytesMut::new(), 0usize);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| ApiError::bad_request(format!("read the request body: {e}")))?;
@@ -23,6 +57,7 @@ pub async fn read_limited(mut body: Incoming) -> Result<Bytes, ApiError> {
                 break;
             }
             if size <= LIMIT {
+                hold.grow(data.len())?;
                 out.extend_from_slice(data);
             }
         }

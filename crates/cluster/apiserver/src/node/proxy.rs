@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::locate::{kubelet, object, with_query};
 use super::{Scheme, Target};
-use crate::registry::Request;
+use crate::registry::{Request, cached};
 
 /// Finds the target of a proxy request.
 pub async fn target(request: &Request, query: &str) -> Result<Target, ApiError> {
@@ -119,7 +119,7 @@ async fn service(request: &Request, named: &Named<'_>) -> Result<(String, u16, S
     let store = &request.server.store;
     let (name, namespace) = (named.name, &request.info.namespace);
     store.catch_up().await.map_err(|e| request.storage_error(e))?;
-    let service = store.cache("services/specs/").and_then(|c| c.get(&format!("{namespace}/{name}")));
+    let service = cached::one(&request.server, "services/specs/", &format!("{namespace}/{name}"))?;
     let service = service.ok_or_else(|| ApiError::not_found("", "services", name))?.value();
     let mut port_name = named.port.to_owned();
     if let Ok(number) = named.port.parse::<u64>() {
@@ -132,7 +132,7 @@ async fn service(request: &Request, named: &Named<'_>) -> Result<(String, u16, S
     }
     let slices = store
         .cache("endpointslices/")
-        .map(|c| c.list(&format!("{namespace}/"), |e| e.label("kubernetes.io/service-name") == Some(name)).0);
+        .map(|c| c.all_last_known(&format!("{namespace}/"), |e| e.label("kubernetes.io/service-name") == Some(name)).0);
     let mut found: Vec<(IpAddr, u16)> = Vec::new();
     for slice in slices.unwrap_or_default() {
         let slice = slice.value();
@@ -162,7 +162,7 @@ fn pod_address(request: &Request, endpoint: &Value) -> Option<IpAddr> {
         return None;
     }
     let key = format!("{}/{}", request.info.namespace, endpoint.str_at(&["targetRef", "name"]));
-    let pod = request.server.store.cache("pods/")?.get(&key)?.value();
+    let pod = request.server.store.cache("pods/")?.last_known(&key)?.value();
     let address = endpoint.at(&["addresses"])?.get(0)?.as_str()?;
     let own = |entry: &Value| entry.str_at(&["ip"]) == address;
     let is_its_own = pod.str_at(&["status", "podIP"]) == address

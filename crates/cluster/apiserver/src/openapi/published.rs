@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use flate2::read::GzDecoder;
@@ -66,11 +67,22 @@ impl Published {
 
 /// The documents made so far, each with the resources it tells of: one that changes makes no others anew.
 #[derive(Default)]
-pub struct Documents(Mutex<HashMap<String, Made>>);
+pub struct Documents {
+    named: Mutex<HashMap<String, Made>>,
+    /// The index of all, with what it was made from beside the resources.
+    index: Mutex<Option<(Vec<String>, Made)>>,
+    made: AtomicU64,
+}
 
 struct Made {
     of: Vec<Arc<Descriptor>>,
     document: Arc<Published>,
+}
+
+impl Made {
+    fn is_of(&self, of: &[Arc<Descriptor>]) -> bool {
+        self.of.len() == of.len() && self.of.iter().zip(of).all(|(a, b)| Arc::ptr_eq(a, b))
+    }
 }
 
 impl Documents {
@@ -82,22 +94,49 @@ impl Documents {
         make: impl FnOnce() -> Vec<u8>,
     ) -> Result<Arc<Published>, ApiError> {
         // Made under the lock: whoever wants the same document meanwhile waits for it.
-        let mut made = self.0.lock();
-        let same = |known: &[Arc<Descriptor>]| {
-            known.len() == of.len() && known.iter().zip(&of).all(|(a, b)| Arc::ptr_eq(a, b))
-        };
-        if let Some(known) = made.get(name).filter(|known| same(&known.of)) {
+        let mut made = self.named.lock();
+        if let Some(known) = made.get(name).filter(|known| known.is_of(&of)) {
             return Ok(known.document.clone());
         }
-        let document = Published::new(&make()).map_err(|e| ApiError::internal(format!("compress {name}: {e}")))?;
-        let document = Arc::new(document);
+        let document = self.publish(name, &make())?;
         made.insert(name.to_owned(), Made { of, document: document.clone() });
         Ok(document)
     }
 
+    /// The index, made by `make` if it was not yet, or the resources or `others` have changed. `make` may ask for
+    /// documents.
+    pub fn index(
+        &self,
+        of: Vec<Arc<Descriptor>>,
+        others: Vec<String>,
+        make: impl FnOnce() -> Result<Vec<u8>, ApiError>,
+    ) -> Result<Arc<Published>, ApiError> {
+        let mut index = self.index.lock();
+        if let Some((known, made)) = &*index
+            && *known == others
+            && made.is_of(&of)
+        {
+            return Ok(made.document.clone());
+        }
+        let document = self.publish("the index", &make()?)?;
+        *index = Some((others, Made { of, document: document.clone() }));
+        Ok(document)
+    }
+
+    fn publish(&self, name: &str, text: &[u8]) -> Result<Arc<Published>, ApiError> {
+        self.made.fetch_add(1, Ordering::Relaxed);
+        let document = Published::new(text).map_err(|e| ApiError::internal(format!("compress {name}: {e}")))?;
+        Ok(Arc::new(document))
+    }
+
+    /// How many documents were made since the start.
+    pub fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
+    }
+
     /// Forgets the documents that are not wanted any more.
     pub fn retain(&self, wanted: impl Fn(&str) -> bool) {
-        self.0.lock().retain(|name, _| wanted(name));
+        self.named.lock().retain(|name, _| wanted(name));
     }
 }
 

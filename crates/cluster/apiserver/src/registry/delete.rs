@@ -134,7 +134,7 @@ async fn cached(request: &Request, options: &DeleteOptions, key: &str, name: &st
         return None;
     }
     let desc = &request.desc;
-    let entry = request.server.store.cache(&desc.prefix)?.get(key)?;
+    let entry = request.server.store.cache(&desc.prefix)?.get(key).ok()??;
     let old = desc.shown(entry.value()).await.ok()?;
     preconditions(request, options, &old, name).ok()?;
     let policy = policy(options, &old, desc.strategy.traits().dependents);

@@ -103,10 +103,7 @@ pub async fn get(request: &Request) -> Result<ApiResponse, ApiError> {
                 server.store.wait_for(wanted).await.map_err(|e| request.storage_error(e))?;
             }
             let cache = cache_of(request)?;
-            match cache.unreadable(&key) {
-                None => cache.get(&key),
-                Some(reason) => return Err(request.storage_error(kinit_storage::Error::Corrupt { key, reason })),
-            }
+            cache.get(&key).map_err(|e| request.storage_error(e))?
         }
         _ => server.store.get(&request.desc.prefix, &key).await.map_err(|e| request.storage_error(e))?.map(Arc::new),
     };
@@ -131,9 +128,7 @@ pub fn cache_of(request: &Request) -> Result<Arc<kinit_storage::Cache>, ApiError
 /// the selectors: nobody knows whether it would pass.
 pub fn selected(request: &Request, filter: &Filter, within: &str) -> Result<(Vec<Arc<Entry>>, u64), ApiError> {
     let cache = cache_of(request)?;
-    let picture = cache.list(within, |e| filter.keeps(e));
-    cache.check_readable(within).map_err(|e| request.storage_error(e))?;
-    Ok(picture)
+    cache.list(within, |e| filter.keeps(e)).map_err(|e| request.storage_error(e))
 }
 
 /// Parses a resource version.

@@ -6,6 +6,7 @@
 //! ```
 
 pub mod apply;
+pub mod cached;
 pub mod create;
 pub mod decode;
 pub mod delete;
@@ -114,7 +115,10 @@ impl Request {
 
     /// What a storage error means to the client.
     pub fn storage_error(&self, error: StoreError) -> ApiError {
-        storage_error(error, &self.desc, &self.info.name)
+        match error {
+            StoreError::Corrupt { .. } => cached::failed(&self.server, error),
+            other => storage_error(other, &self.desc, &self.info.name),
+        }
     }
 }
 
@@ -129,14 +133,12 @@ pub fn storage_error(error: StoreError, desc: &Descriptor, name: &str) -> ApiErr
             tracing::warn!(text, "etcd");
             ApiError::unavailable("etcdserver: the storage is unavailable")
         }
-        StoreError::Corrupt { key, reason } => {
-            let text = format!(
-                "{} \"{key}\" cannot be read from the storage: {reason}",
-                kinit_apimachinery::status::qualified(&desc.group, &desc.plural)
-            );
-            tracing::error!(text, "storage");
-            ApiError::internal(text)
-        }
+        StoreError::Corrupt { resource, key, reason } => match resource.is_empty() || resource == desc.prefix {
+            true => {
+                cached::unreadable(&kinit_apimachinery::status::qualified(&desc.group, &desc.plural), &key, &reason)
+            }
+            false => cached::unreadable(resource.trim_end_matches('/'), &key, &reason),
+        },
         other => {
             tracing::error!(error = %other, "storage");
             ApiError::internal(other)

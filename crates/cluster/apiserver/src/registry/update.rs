@@ -82,7 +82,9 @@ pub async fn apply(
         let found = store.get(&desc.prefix, &key).await.map_err(|e| request.storage_error(e));
         found.map(|entry| entry.map(Arc::new))
     };
-    let mut current = if dry_run { None } else { store.cache(&desc.prefix).and_then(|cache| cache.readable(&key)) };
+    // One that cannot be read is read from etcd, which says so.
+    let cached = || store.cache(&desc.prefix).and_then(|cache| cache.get(&key).ok().flatten());
+    let mut current = if dry_run { None } else { cached() };
     let mut is_current = current.is_none();
     if is_current {
         current = read().await?;

@@ -10,7 +10,7 @@ use hyper::body::Frame;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use kinit_apimachinery::ApiError;
 use kinit_component_base::Shutdown;
-use kinit_storage::{Cursor, Entry, Event, EventKind, Expired};
+use kinit_storage::{Cache, Cursor, Entry, Event, EventKind, Expired};
 use rand::Rng;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -44,32 +44,10 @@ pub async fn handle(request: &Request) -> Result<ApiResponse, ApiError> {
     let filter = Filter::of(request)?;
     let cache = cache_of(request)?;
     let options = list_options(request)?;
-    let (version, initial, bookmarks) = (options.version, options.initial, options.bookmarks);
-    let store = &request.server.store;
-    match version {
-        "" if initial != Some(false) => store.catch_up().await.map_err(|e| request.storage_error(e))?,
-        "" | "0" => {}
-        other => {
-            let wanted = parse_version(other)?;
-            if initial == Some(true) {
-                store.wait_for(wanted).await.map_err(|e| request.storage_error(e))?;
-            }
-        }
-    }
+    let (initial, bookmarks) = (options.initial, options.bookmarks);
     let namespace = if request.desc.namespaced { request.info.namespace.clone() } else { String::new() };
     let within = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
-    // Without a version, or with 0, or with sendInitialEvents, the watch starts with what is there.
-    let synthetic = match initial {
-        Some(wanted) => wanted,
-        None => version.is_empty() || version == "0",
-    };
-    let (entries, since) = if synthetic {
-        selected(request, &filter, &within)?
-    } else if version.is_empty() || version == "0" {
-        (Vec::new(), cache.revision())
-    } else {
-        (Vec::new(), parse_version(version)?)
-    };
+    let (entries, since) = beginning(request, &cache, &filter, &within, (options.version, initial)).await?;
     let (out, frames) = mpsc::channel::<Bytes>(16);
     let cursor = match cache.events_since(since) {
         Ok(cursor) => cursor,
@@ -107,6 +85,35 @@ pub async fn handle(request: &Request) -> Result<ApiResponse, ApiError> {
         }
     });
     Ok(response(frames))
+}
+
+/// What a watch begins with: the objects that are shown first, and the version after which events follow.
+async fn beginning(
+    request: &Request,
+    cache: &Cache,
+    filter: &Filter,
+    within: &str,
+    (version, initial): (&str, Option<bool>),
+) -> Result<(Vec<Arc<Entry>>, u64), ApiError> {
+    let store = &request.server.store;
+    match version {
+        "" if initial != Some(false) => store.catch_up().await.map_err(|e| request.storage_error(e))?,
+        "" | "0" => {}
+        other => {
+            let wanted = parse_version(other)?;
+            if initial == Some(true) {
+                store.wait_for(wanted).await.map_err(|e| request.storage_error(e))?;
+            }
+        }
+    }
+    // Without a version, or with 0, or with sendInitialEvents, the watch starts with what is there.
+    if initial.unwrap_or(version.is_empty() || version == "0") {
+        selected(request, filter, within)
+    } else if version.is_empty() || version == "0" {
+        Ok((Vec::new(), cache.revision()))
+    } else {
+        Ok((Vec::new(), parse_version(version)?))
+    }
 }
 
 /// The server ends, or what is served has changed: clients come back and see it as it is now.

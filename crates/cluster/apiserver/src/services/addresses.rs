@@ -175,7 +175,7 @@ async fn claim_any(server: &Server, service: &Value, range: IpNet, taking: &mut 
     }
     for offset in 0..hosts.min(1 << 16) {
         let address = nth(range, offset + 1);
-        let known = server.store.cache(PREFIX).is_some_and(|c| c.get(&address.to_string()).is_some());
+        let known = server.store.cache(PREFIX).is_some_and(|c| !matches!(c.get(&address.to_string()), Ok(None)));
         if !known && claim(server, service, &address, taking).await? {
             return Ok(address.to_string());
         }
@@ -239,7 +239,8 @@ pub async fn sweep(server: &Server) {
     let (Some(cache), Some(services)) = (server.store.cache(PREFIX), server.store.cache("services/specs/")) else {
         return;
     };
-    for entry in cache.list("", |_| true).0 {
+    // One that cannot be read is not given back: nobody knows whose it is.
+    for entry in cache.all_last_known("", |_| true).0 {
         let object = entry.value();
         if object.label("ipaddress.kubernetes.io/managed-by") != Some("ipallocator.k8s.io") {
             continue;
@@ -248,9 +249,15 @@ pub async fn sweep(server: &Server) {
             .map_or(0, |t| Timestamp::now().as_second() - t.as_second());
         let reference = |k: &str| object.str_at(&["spec", "parentRef", k]).to_owned();
         let key = format!("{}/{}", reference("namespace"), reference("name"));
-        let used = services
-            .get(&key)
-            .is_some_and(|s| strings(s.value().at(&["spec", "clusterIPs"])).contains(&object.name().to_owned()));
+        let service = match services.get(&key) {
+            Ok(service) => service,
+            Err(error) => {
+                tracing::error!(%error, address = object.name(), "an address is kept: whether it is used nobody can tell");
+                continue;
+            }
+        };
+        let used =
+            service.is_some_and(|s| strings(s.value().at(&["spec", "clusterIPs"])).contains(&object.name().to_owned()));
         if !used && age > 60 {
             tracing::info!(address = object.name(), "release an address that no service has");
             release(server, object.name()).await;

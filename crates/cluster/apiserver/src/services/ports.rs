@@ -181,7 +181,13 @@ pub async fn sweep(server: &Server) {
     for (key, owner) in held {
         let Some(port) = key.rsplit('/').next().and_then(|p| p.parse::<i64>().ok()) else { continue };
         let Ok(owner) = serde_json::from_slice::<Value>(&owner) else { continue };
-        let service = services.get(&format!("{}/{}", owner.str_at(&["namespace"]), owner.str_at(&["name"])));
+        let service = match services.get(&format!("{}/{}", owner.str_at(&["namespace"]), owner.str_at(&["name"]))) {
+            Ok(service) => service,
+            Err(error) => {
+                tracing::error!(%error, port, "a node port is kept: whether it is used nobody can tell");
+                continue;
+            }
+        };
         if service.is_none_or(|s| !of(&s.value()).contains(&port)) {
             tracing::info!(port, "release a node port that no service has");
             release(server, port).await;

@@ -1,10 +1,18 @@
 //! What is particular to a kind: defaults, validation, what a write may touch. One small file per family of kinds.
 
+mod autoscalers;
 pub mod certificates;
 mod definitions;
+mod endpoints;
+mod events;
 mod flow;
+mod job_indexes;
+mod job_status;
+mod kinds;
+mod limit_ranges;
 mod network_policies;
 pub mod nodes;
+mod persistent_volumes;
 mod pod_spec;
 mod pod_status;
 mod pod_update;
@@ -13,6 +21,7 @@ mod pods;
 mod quotas;
 mod services;
 mod simple;
+mod statuses;
 mod tolerations;
 pub(crate) mod tools;
 mod volumes;
@@ -25,9 +34,6 @@ use std::sync::Arc;
 
 use kinit_apimachinery::status::FieldErrors;
 use serde_json::Value;
-
-use crate::admission::policy::{validate as policy, validate_mutating as mutating_policy};
-use crate::aggregation::validate as api_service;
 
 /// What is particular to a kind; the generic registry calls it in this order.
 pub trait Strategy: Send + Sync {
@@ -183,224 +189,7 @@ pub fn of(group: &str, kind: &str) -> Arc<dyn Strategy> {
             | ("storage.k8s.io", "CSIDriver" | "CSINode" | "VolumeAttachment")
             | ("admissionregistration.k8s.io" | "apiextensions.k8s.io" | "apiregistration.k8s.io", _)
     );
-    Arc::new(Hooks { unconditional_update: !versioned, ..family(group, kind) })
-}
-
-fn family(group: &str, kind: &str) -> Hooks {
-    match (group, kind) {
-        ("", _) => core(kind),
-        ("apps" | "batch" | "autoscaling", _) => workloads(kind),
-        ("certificates.k8s.io", _) => {
-            Hooks { validate: certificates::validate, prepare_update: certificates::prepare_update, ..NO_GENERATION }
-        }
-        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => {
-            Hooks { create_on_update: true, validate: simple::validate_role, ..NO_GENERATION }
-        }
-        ("rbac.authorization.k8s.io", _) => Hooks {
-            default: simple::default_binding,
-            validate: simple::validate_binding,
-            validate_update: simple::validate_binding_update,
-            create_on_update: true,
-            ..NO_GENERATION
-        },
-        ("networking.k8s.io", "NetworkPolicy") => {
-            Hooks { default: simple::default_network_policy, validate: network_policies::validate, ..PLAIN }
-        }
-        ("networking.k8s.io", "Ingress") => Hooks { validate: simple::validate_ingress, ..PLAIN },
-        ("discovery.k8s.io", _) => Hooks {
-            default: services::default_slice,
-            validate: services::validate_slice,
-            validate_update: services::validate_slice_update,
-            ..PLAIN
-        },
-        ("coordination.k8s.io", _) => {
-            Hooks { create_on_update: true, validate: simple::validate_lease, ..NO_GENERATION }
-        }
-        ("events.k8s.io", _) => Hooks { create_on_update: true, ..NO_GENERATION },
-        ("policy", "PodDisruptionBudget") => Hooks { validate: simple::validate_budget, ..PLAIN },
-        ("scheduling.k8s.io", _) => Hooks {
-            default: simple::default_priority_class,
-            validate: simple::validate_priority_class,
-            validate_update: simple::validate_priority_class_update,
-            ..PLAIN
-        },
-        ("storage.k8s.io", _) => storage(kind),
-        ("apiextensions.k8s.io", _) => definitions::HOOKS,
-        ("apiregistration.k8s.io", _) => Hooks {
-            default: api_service::default,
-            prepare_create: api_service::prepare_create,
-            validate: api_service::validate,
-            validate_sub: api_service::validate_status,
-            ..NO_GENERATION
-        },
-        ("admissionregistration.k8s.io", _) => admission(kind),
-        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => {
-            Hooks { default: flow::default_schema, validate: flow::validate_schema, ..PLAIN }
-        }
-        ("flowcontrol.apiserver.k8s.io", _) => {
-            Hooks { default: flow::default_level, validate: flow::validate_level, ..PLAIN }
-        }
-        _ => PLAIN,
-    }
-}
-
-fn storage(kind: &str) -> Hooks {
-    match kind {
-        "StorageClass" => Hooks {
-            default: volumes::default_class,
-            validate: volumes::validate_class,
-            validate_update: volumes::validate_class_update,
-            return_deleted: true,
-            ..NO_GENERATION
-        },
-        "CSIDriver" => Hooks { default: volumes::default_driver, return_deleted: true, ..NO_GENERATION },
-        _ => Hooks { return_deleted: true, ..NO_GENERATION },
-    }
-}
-
-fn admission(kind: &str) -> Hooks {
-    match kind {
-        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => {
-            Hooks { default: webhooks::default, validate: webhooks::validate, ..PLAIN }
-        }
-        "ValidatingAdmissionPolicy" => Hooks { default: policy::default, validate: policy::policy, ..PLAIN },
-        "ValidatingAdmissionPolicyBinding" => Hooks { default: policy::default, validate: policy::binding, ..PLAIN },
-        "MutatingAdmissionPolicy" => {
-            Hooks { default: mutating_policy::default, validate: mutating_policy::policy, ..PLAIN }
-        }
-        "MutatingAdmissionPolicyBinding" => {
-            Hooks { default: mutating_policy::default, validate: mutating_policy::binding, ..PLAIN }
-        }
-        _ => PLAIN,
-    }
-}
-
-fn core(kind: &str) -> Hooks {
-    match kind {
-        "Pod" => Hooks {
-            default: pods::default,
-            prepare_create: pods::prepare_create,
-            prepare_update: pods::prepare_update,
-            validate: pod_validation::validate,
-            validate_update: pod_update::validate,
-            validate_create: pod_validation::validate_create,
-            validate_sub: pod_update::validate_sub,
-            return_deleted: true,
-            ..PLAIN
-        },
-        "PodTemplate" => Hooks { default: workloads::default_pod_template, return_deleted: true, ..PLAIN },
-        "ReplicationController" => Hooks {
-            default: workloads::default_rc,
-            validate: workload_validation::validate_rc,
-            validate_sub: workload_status::validate,
-            dependents: Dependents::Orphan,
-            ..PLAIN
-        },
-        "Service" => Hooks {
-            default: services::default,
-            prepare_update: services::prepare_update,
-            validate: services::validate,
-            validate_update: services::validate_update,
-            return_deleted: true,
-            ..NO_GENERATION
-        },
-        "Endpoints" => Hooks { default: services::default_endpoints, create_on_update: true, ..NO_GENERATION },
-        "Namespace" => Hooks {
-            default: simple::default_namespace,
-            prepare_create: simple::prepare_namespace,
-            prepare_update: simple::prepare_namespace_update,
-            ..NO_GENERATION
-        },
-        "Node" => Hooks {
-            default: nodes::default,
-            validate: nodes::validate,
-            validate_update: nodes::validate_update,
-            ..NO_GENERATION
-        },
-        "Secret" => Hooks {
-            default: simple::default_secret,
-            validate: simple::validate_secret,
-            validate_update: simple::validate_secret_update,
-            ..NO_GENERATION
-        },
-        "ConfigMap" => Hooks {
-            validate: simple::validate_config_map,
-            validate_update: simple::validate_immutable_data,
-            ..NO_GENERATION
-        },
-        "PersistentVolume" => Hooks {
-            default: volumes::default_pv,
-            validate: volumes::validate_pv,
-            return_deleted: true,
-            ..NO_GENERATION
-        },
-        "PersistentVolumeClaim" => Hooks {
-            default: volumes::default_pvc,
-            validate: volumes::validate_pvc,
-            validate_update: volumes::validate_pvc_update,
-            return_deleted: true,
-            ..NO_GENERATION
-        },
-        "LimitRange" => Hooks { default: simple::default_limit_range, create_on_update: true, ..NO_GENERATION },
-        "ResourceQuota" => Hooks {
-            validate: quotas::validate,
-            validate_update: quotas::validate_update,
-            return_deleted: true,
-            ..NO_GENERATION
-        },
-        "ServiceAccount" => Hooks { return_deleted: true, ..NO_GENERATION },
-        "Event" => Hooks { create_on_update: true, ..NO_GENERATION },
-        _ => NO_GENERATION,
-    }
-}
-
-fn workloads(kind: &str) -> Hooks {
-    match kind {
-        "Deployment" => Hooks {
-            validate_sub: workload_status::validate,
-            default: workloads::default_deployment,
-            validate: workload_validation::validate_deployment,
-            validate_update: workload_validation::validate_selector_update,
-            ..PLAIN
-        },
-        "ReplicaSet" => Hooks {
-            validate_sub: workload_status::validate,
-            default: workloads::default_replica_set,
-            validate: workload_validation::validate_replica_set,
-            validate_update: workload_validation::validate_selector_update,
-            ..PLAIN
-        },
-        "StatefulSet" => Hooks {
-            validate_sub: workload_status::validate,
-            default: workloads::default_stateful_set,
-            validate: workload_validation::validate_stateful_set,
-            validate_update: workload_validation::validate_stateful_set_update,
-            ..PLAIN
-        },
-        "DaemonSet" => Hooks {
-            validate_sub: workload_status::validate,
-            default: workloads::default_daemon_set,
-            validate: workload_validation::validate_daemon_set,
-            validate_update: workload_validation::validate_selector_update,
-            ..PLAIN
-        },
-        "Job" => Hooks {
-            default: workloads::default_job,
-            prepare_create: workloads::prepare_job,
-            validate: workload_validation::validate_job,
-            validate_update: workload_validation::validate_job_update,
-            dependents: Dependents::Orphan,
-            ..PLAIN
-        },
-        "CronJob" => {
-            Hooks { default: workloads::default_cron_job, validate: workload_validation::validate_cron_job, ..PLAIN }
-        }
-        "HorizontalPodAutoscaler" => Hooks { default: workloads::default_hpa, ..NO_GENERATION },
-        "ControllerRevision" => {
-            Hooks { validate_update: workload_validation::validate_revision_update, ..NO_GENERATION }
-        }
-        _ => PLAIN,
-    }
+    Arc::new(Hooks { unconditional_update: !versioned, ..kinds::family(group, kind) })
 }
 
 /// What an update of a subresource takes over from the new object: its own part, and nothing else.

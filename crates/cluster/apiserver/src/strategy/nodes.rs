@@ -2,10 +2,12 @@
 
 use ipnet::IpNet;
 use kinit_apimachinery::meta::Meta;
+use kinit_apimachinery::names::{check_label_value, check_qualified_name};
+use kinit_apimachinery::quantity::Quantity;
 use kinit_apimachinery::status::FieldErrors;
 use serde_json::{Value, json};
 
-use super::tools::{absent, items, object};
+use super::tools::{absent, items, object, one_of};
 
 /// What can be given out is everything there is, unless the kubelet says otherwise.
 ///
@@ -24,6 +26,11 @@ pub fn default(node: &mut Value) {
         (single, first) if single != first => spec["podCIDRs"] = json!([single]),
         _ => {}
     }
+}
+
+/// Checks a new node, on top of `validate`.
+pub fn validate_create(node: &Value, errors: &mut FieldErrors) {
+    validate_parts(node, errors);
 }
 
 /// Ranges are ranges, one of each family.
@@ -46,8 +53,53 @@ pub fn validate(node: &Value, errors: &mut FieldErrors) {
     }
 }
 
-/// A node's ranges and its provider's name for it are set once.
+/// Amounts are amounts (`ValidateNodeResources`), taints are told apart (`validateNodeTaints`, whose field is this).
+fn validate_parts(node: &Value, errors: &mut FieldErrors) {
+    for key in ["capacity", "allocatable"] {
+        for (name, amount) in node.at(&["status", key]).and_then(Value::as_object).into_iter().flatten() {
+            quantity(&format!("status.{key}.{name}"), name, amount, errors);
+        }
+    }
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    for (i, taint) in items(node, &["spec", "taints"]).iter().enumerate() {
+        let at = |part: &str| format!("metadata.taints[{i}]{part}");
+        let [key, value, effect] = ["key", "value", "effect"].map(|part| taint.str_at(&[part]));
+        check_qualified_name(key).iter().for_each(|problem| errors.invalid(&at(".key"), &key.into(), problem));
+        for problem in check_label_value(value) {
+            errors.invalid(&at(".value"), &value.into(), &problem);
+        }
+        match effect {
+            "" => errors.required(&at(".effect"), ""),
+            _ => one_of(&effect.into(), &at(".effect"), &["NoExecute", "NoSchedule", "PreferNoSchedule"], errors),
+        }
+        if seen.contains(&(key, effect)) {
+            errors.duplicate(&at(""), taint);
+        }
+        seen.push((key, effect));
+    }
+}
+
+/// `ValidateResourceQuantityValue`: of pods and of what extends the API's resources there are no fractions.
+fn quantity(field: &str, name: &str, amount: &Value, errors: &mut FieldErrors) {
+    let Some(quantity) = amount.as_str().and_then(|text| text.parse::<Quantity>().ok()) else { return };
+    if quantity.is_negative() {
+        errors.invalid(field, amount, "must be greater than or equal to 0");
+    }
+    let extended = name.split_once('/').is_some_and(|(domain, _)| !domain.contains("kubernetes.io"));
+    if (name == "pods" || extended) && quantity != quantity.rounded_up() {
+        errors.invalid(field, amount, "must be an integer");
+    }
+}
+
+/// A node's ranges and its provider's name for it are set once. The same rules are for its status.
 pub fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    validate_parts(new, errors);
+    let addresses = items(new, &["status", "addresses"]);
+    for (i, address) in addresses.iter().enumerate() {
+        if addresses[..i].contains(address) {
+            errors.duplicate(&format!("status.addresses[{i}]"), address);
+        }
+    }
     let had = items(old, &["spec", "podCIDRs"]);
     if !had.is_empty() && had != items(new, &["spec", "podCIDRs"]) {
         errors.forbidden("spec.podCIDRs", "node updates may not change podCIDR except from \"\" to valid");
@@ -98,5 +150,16 @@ mod tests {
         assert_eq!(check(json!({"podCIDR": "10.1.0.0/24"}), both.clone()), 1);
         assert_eq!(check(json!({}), both), 1);
         assert_eq!(check(json!({"podCIDRs": ["x", "10.0.0.0/24", "10.1.0.0/24"]}), json!({})), 2);
+        let taint = |key: &str, effect: &str| json!({"key": key, "effect": effect});
+        let good = [taint("a", "NoSchedule"), taint("a", "NoExecute"), taint("b.io/c", "PreferNoSchedule")];
+        assert_eq!(check(json!({"taints": good}), json!({})), 0);
+        let bad = [
+            taint("a", "NoSchedule"),
+            taint("a", "NoSchedule"),
+            taint("-", "NoExecute"),
+            taint("c", "x"),
+            taint("d", ""),
+        ];
+        assert_eq!(check(json!({"taints": bad}), json!({})), 4);
     }
 }

@@ -32,7 +32,7 @@ const PLAIN: &[&str] = &["BestEffort", "NotBestEffort", "Terminating", "NotTermi
 
 pub fn validate(o: &Value, errors: &mut FieldErrors) {
     for (name, amount) in o.at(&["spec", "hard"]).and_then(Value::as_object).into_iter().flatten() {
-        limit(name, amount, errors);
+        limit("spec.hard", name, amount, errors);
     }
     let scopes: Vec<&str> = items(o, &["spec", "scopes"]).iter().filter_map(Value::as_str).collect();
     let shown = o.at(&["spec", "scopes"]).cloned().unwrap_or_default();
@@ -66,8 +66,8 @@ pub fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
 }
 
 /// `ValidateResourceQuotaResourceName`, `ValidateResourceQuantityValue`.
-fn limit(name: &str, amount: &Value, errors: &mut FieldErrors) {
-    let field = format!("spec.hard[{name}]");
+pub fn limit(path: &str, name: &str, amount: &Value, errors: &mut FieldErrors) {
+    let field = format!("{path}[{name}]");
     let pages = name.strip_prefix("requests.").unwrap_or(name).starts_with("hugepages-");
     let standard = [COUNTS, COMPUTE, STORAGE].iter().any(|names| names.contains(&name)) || pages;
     if !name.contains('/') && !standard {

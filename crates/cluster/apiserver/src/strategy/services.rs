@@ -37,6 +37,13 @@ pub fn default(o: &mut Value) {
             entry["targetPort"] = number;
         }
     }
+    if o.str_at(&["spec", "type"]) == "LoadBalancer"
+        && let Some(status) = o.get_mut("status").and_then(|status| status.get_mut("loadBalancer"))
+    {
+        for point in each(status, "ingress").filter(|point| !point.str_at(&["ip"]).is_empty()) {
+            absent(point, "ipMode", "VIP");
+        }
+    }
     if o.get("status").is_none_or(|s| s.as_object().is_some_and(serde_json::Map::is_empty)) {
         o["status"] = json!({"loadBalancer": {}});
     }
@@ -99,6 +106,18 @@ pub fn validate(o: &Value, errors: &mut FieldErrors) {
             errors.invalid("spec.externalName", &name.into(), &problem);
         }
     }
+    check_ports(ports, &kind, errors);
+    let (single, list) = (spec.str_at(&["clusterIP"]), strings(spec.get("clusterIPs")));
+    if let Some(first) = list.first()
+        && !single.is_empty()
+        && first != single
+    {
+        errors.invalid("spec.clusterIPs", &json!(list), "first value must match `clusterIP`");
+    }
+}
+
+/// Each port has a name where there are several, and is there once.
+fn check_ports(ports: &[Value], kind: &Value, errors: &mut FieldErrors) {
     let (mut names, mut pairs) = (HashSet::new(), HashSet::new());
     for (i, entry) in ports.iter().enumerate() {
         let at = format!("spec.ports[{i}]");
@@ -131,16 +150,9 @@ pub fn validate(o: &Value, errors: &mut FieldErrors) {
         )) {
             errors.duplicate(&at, entry);
         }
-        if kind == "ClusterIP" && entry.get("nodePort").and_then(Value::as_i64).unwrap_or(0) > 0 {
+        if *kind == "ClusterIP" && entry.get("nodePort").and_then(Value::as_i64).unwrap_or(0) > 0 {
             errors.forbidden(&format!("{at}.nodePort"), "may not be used when `type` is 'ClusterIP'");
         }
-    }
-    let (single, list) = (spec.str_at(&["clusterIP"]), strings(spec.get("clusterIPs")));
-    if let Some(first) = list.first()
-        && !single.is_empty()
-        && first != single
-    {
-        errors.invalid("spec.clusterIPs", &json!(list), "first value must match `clusterIP`");
     }
 }
 

@@ -24,7 +24,8 @@ pub fn default_pvc(o: &mut Value) {
 
 const MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
-fn modes(o: &Value, errors: &mut FieldErrors) {
+/// The ways in which a volume or a claim is used.
+pub fn modes(o: &Value, errors: &mut FieldErrors) {
     let list = items(o, &["spec", "accessModes"]);
     if list.is_empty() {
         errors.required("spec.accessModes", "at least 1 access mode is required");
@@ -32,19 +33,9 @@ fn modes(o: &Value, errors: &mut FieldErrors) {
     for mode in list {
         one_of(mode, "spec.accessModes", MODES, errors);
     }
-}
-
-pub fn validate_pv(o: &Value, errors: &mut FieldErrors) {
-    modes(o, errors);
-    if o.at(&["spec", "capacity", "storage"]).is_none() {
-        errors.required("spec.capacity", "");
+    if list.len() > 1 && list.iter().any(|mode| mode == "ReadWriteOncePod") {
+        errors.forbidden("spec.accessModes", "may not use ReadWriteOncePod with other access modes");
     }
-    one_of(
-        &o.at(&["spec", "persistentVolumeReclaimPolicy"]).cloned().unwrap_or_default(),
-        "spec.persistentVolumeReclaimPolicy",
-        &["Delete", "Recycle", "Retain"],
-        errors,
-    );
 }
 
 pub fn validate_pvc(o: &Value, errors: &mut FieldErrors) {

@@ -63,6 +63,10 @@ pub fn validate_replica_set(o: &Value, errors: &mut FieldErrors) {
     template(o, &["spec", "template"], ALWAYS, errors);
 }
 
+pub fn validate_pod_template(o: &Value, errors: &mut FieldErrors) {
+    template(o, &["template"], &["Always", "OnFailure", "Never"], errors);
+}
+
 pub fn validate_rc(o: &Value, errors: &mut FieldErrors) {
     not_negative(o, &["spec", "replicas"], errors);
     if o.at(&["spec", "selector"]).and_then(Value::as_object).is_none_or(serde_json::Map::is_empty) {

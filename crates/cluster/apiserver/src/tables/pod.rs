@@ -42,11 +42,75 @@ fn last_restart(status: &Value) -> String {
     status.str_at(&["lastState", "terminated", "finishedAt"]).to_owned()
 }
 
+/// What the statuses of containers add up to.
+struct Sum {
+    reason: String,
+    ready: usize,
+    restarts: i64,
+    latest: String,
+}
+
+impl Sum {
+    fn restarted(&mut self, status: &Value) {
+        self.restarts += int(status, &["restartCount"]);
+        self.latest = std::mem::take(&mut self.latest).max(last_restart(status));
+    }
+
+    /// Adds the init containers; whether one of them still keeps the others waiting.
+    fn initialize(&mut self, o: &Value, inits: usize) -> bool {
+        let is_true = |status: &Value, key: &str| status.get(key).and_then(Value::as_bool) == Some(true);
+        for (i, status) in list(o, &["status", "initContainerStatuses"]).iter().enumerate() {
+            let side = sidecar(o, status.str_at(&["name"]));
+            self.restarted(status);
+            let ended = status.at(&["state", "terminated"]).is_some();
+            if ended && int(status, &["state", "terminated", "exitCode"]) == 0 {
+                continue;
+            }
+            if side && is_true(status, "started") {
+                self.ready += usize::from(is_true(status, "ready"));
+                continue;
+            }
+            let waiting = status.str_at(&["state", "waiting", "reason"]);
+            self.reason = if ended {
+                format!("Init:{}", terminated(status))
+            } else if !waiting.is_empty() && waiting != "PodInitializing" {
+                format!("Init:{waiting}")
+            } else {
+                format!("Init:{i}/{inits}")
+            };
+            return true;
+        }
+        false
+    }
+
+    /// Adds the containers.
+    fn run(&mut self, o: &Value) {
+        let mut running = false;
+        for status in list(o, &["status", "containerStatuses"]).iter().rev() {
+            self.restarted(status);
+            let waiting = status.str_at(&["state", "waiting", "reason"]);
+            if !waiting.is_empty() {
+                self.reason = waiting.to_owned();
+            } else if status.at(&["state", "terminated"]).is_some() {
+                self.reason = terminated(status);
+            } else if status.at(&["state", "running"]).is_some()
+                && status.get("ready").and_then(Value::as_bool) == Some(true)
+            {
+                running = true;
+                self.ready += 1;
+            }
+        }
+        if self.reason == "Completed" && running {
+            let is_ready = condition(o, "Ready").is_some_and(|c| c.str_at(&["status"]) == "True");
+            self.reason = if is_ready { "Running" } else { "NotReady" }.into();
+        }
+    }
+}
+
 fn summary(o: &Value) -> Summary {
-    let containers = list(o, &["spec", "containers"]);
     let inits = list(o, &["spec", "initContainers"]);
     let sidecars = inits.iter().filter(|c| c.str_at(&["restartPolicy"]) == "Always").count();
-    let total = containers.len() + sidecars;
+    let total = list(o, &["spec", "containers"]).len() + sidecars;
     let mut reason = match o.str_at(&["status", "reason"]) {
         "" => o.str_at(&["status", "phase"]).to_owned(),
         reason => reason.to_owned(),
@@ -54,55 +118,13 @@ fn summary(o: &Value) -> Summary {
     if condition(o, "PodScheduled").is_some_and(|c| c.str_at(&["reason"]) == "SchedulingGated") {
         reason = "SchedulingGated".into();
     }
-    let (mut ready, mut restarts, mut latest) = (0, 0, String::new());
-    let mut initializing = false;
-    for (i, status) in list(o, &["status", "initContainerStatuses"]).iter().enumerate() {
-        let side = sidecar(o, status.str_at(&["name"]));
-        restarts += int(status, &["restartCount"]);
-        latest = latest.max(last_restart(status));
-        if status.at(&["state", "terminated"]).is_some() && int(status, &["state", "terminated", "exitCode"]) == 0 {
-            continue;
-        }
-        if side && status.get("started").and_then(Value::as_bool) == Some(true) {
-            if status.get("ready").and_then(Value::as_bool) == Some(true) {
-                ready += 1;
-            }
-            continue;
-        }
-        let waiting = status.str_at(&["state", "waiting", "reason"]);
-        reason = if status.at(&["state", "terminated"]).is_some() {
-            format!("Init:{}", terminated(status))
-        } else if !waiting.is_empty() && waiting != "PodInitializing" {
-            format!("Init:{waiting}")
-        } else {
-            format!("Init:{i}/{}", inits.len())
-        };
-        initializing = true;
-        break;
+    let mut sum = Sum { reason, ready: 0, restarts: 0, latest: String::new() };
+    if !sum.initialize(o, inits.len()) {
+        // Init containers that are over do not count, unless there are some that go on.
+        sum.restarts = if sidecars > 0 { sum.restarts } else { 0 };
+        sum.run(o);
     }
-    if !initializing {
-        restarts = if sidecars > 0 { restarts } else { 0 };
-        let mut running = false;
-        for status in list(o, &["status", "containerStatuses"]).iter().rev() {
-            restarts += int(status, &["restartCount"]);
-            latest = latest.max(last_restart(status));
-            let waiting = status.str_at(&["state", "waiting", "reason"]);
-            if !waiting.is_empty() {
-                reason = waiting.to_owned();
-            } else if status.at(&["state", "terminated"]).is_some() {
-                reason = terminated(status);
-            } else if status.at(&["state", "running"]).is_some()
-                && status.get("ready").and_then(Value::as_bool) == Some(true)
-            {
-                running = true;
-                ready += 1;
-            }
-        }
-        if reason == "Completed" && running {
-            let is_ready = condition(o, "Ready").is_some_and(|c| c.str_at(&["status"]) == "True");
-            reason = if is_ready { "Running" } else { "NotReady" }.into();
-        }
-    }
+    let Sum { mut reason, ready, restarts, latest } = sum;
     if o.is_deleting() {
         reason = if o.str_at(&["status", "reason"]) == "NodeLost" { "Unknown" } else { "Terminating" }.into();
     }

@@ -10,3 +10,4 @@ mod nodes;
 mod objects;
 mod rights;
 mod watch_paths;
+mod zeros;

@@ -10,8 +10,13 @@ use crate::Api;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-/// Opens a connection and sends the head of a POST, never its body.
-async fn bodiless(api: &Api, token: &str, query: &str) -> impl AsyncReadExt + AsyncWriteExt + Unpin {
+/// Opens a connection and sends the head of a request and the beginning of its body, never the end of it.
+async fn unfinished(
+    api: &Api,
+    token: &str,
+    (method, query): (&str, &str),
+    (length, sent): (usize, usize),
+) -> impl AsyncReadExt + AsyncWriteExt + Unpin + use<> {
     let address = format!("{}:{}", api.server.plane.address, api.server.plane.port);
     let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
     let roots = kinit_component_base::tls::read_roots(&api.server.pki.file("ca.crt")).unwrap();
@@ -19,10 +24,17 @@ async fn bodiless(api: &Api, token: &str, query: &str) -> impl AsyncReadExt + As
     let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
     let mut stream = connector.connect("127.0.0.1".try_into().unwrap(), stream).await.unwrap();
     let head = format!(
-        "POST {MAPS}{query} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{{"
+        "{method} {MAPS}{query} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
+    // A server that has heard enough may end the connection.
+    let _ = stream.write_all(&vec![b' '; sent]).await;
     stream
+}
+
+/// A POST of which nearly nothing comes.
+async fn bodiless(api: &Api, token: &str, query: &str) -> impl AsyncReadExt + AsyncWriteExt + Unpin + use<> {
+    unfinished(api, token, ("POST", query), (100, 1)).await
 }
 
 /// The beginning of an answer, which comes in time.
@@ -35,13 +47,17 @@ async fn answer_of(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
 
 /// A token of the default service account, which may create ConfigMaps.
 async fn token(api: &Api) -> String {
-    let binding = json!({"metadata": {"name": "writer"}, "roleRef": {"kind": "ClusterRole", "name": "edit"},
-        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "default"}]});
+    token_of(api, "default").await
+}
+
+async fn token_of(api: &Api, account: &str) -> String {
+    let binding = json!({"metadata": {"name": account}, "roleRef": {"kind": "ClusterRole", "name": "edit"},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": "default"}]});
     api.create("/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings", binding).await;
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     // There is no controller here to make it.
-    api.create(accounts, json!({"metadata": {"name": "default"}})).await;
-    let answer = api.create(&format!("{accounts}/default/token"), json!({"spec": {"audiences": []}})).await;
+    api.create(accounts, json!({"metadata": {"name": account}})).await;
+    let answer = api.create(&format!("{accounts}/{account}/token"), json!({"spec": {"audiences": []}})).await;
     let token = answer["status"]["token"].as_str().unwrap().to_owned();
     // The binding counts as soon as the server's own watch has brought it.
     let client = api.server.stranger().unwrap().build().unwrap();
@@ -77,6 +93,49 @@ async fn bodies_that_never_come_hold_nobody_back() {
         let answer = answer_of(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
     }
+}
+
+/// Bodies that are nearly there are memory: one user can hold some of it, and others write all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_sent_bodies_take_no_more_than_their_share() {
+    let flags = ["--max-requests-inflight=4", "--max-mutating-requests-inflight=4", "--request-timeout=8s"];
+    let api = Api::start_with(&flags).await;
+    let (hoarder, other) = (token(&api).await, token_of(&api, "other").await);
+    let largest = 3 << 20;
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(unfinished(&api, &hoarder, ("POST", ""), (largest, largest - 1)).await);
+    }
+    let client = api.server.stranger().unwrap().build().unwrap();
+    let write = async |token: &str, name: &str| {
+        let request = client.post(format!("{}{MAPS}", api.server.plane.url())).bearer_auth(token);
+        let object = json!({"metadata": {"name": name}, "data": {"k": "x".repeat(500_000)}}).to_string();
+        let response = request.header("content-type", "application/json").body(object).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    for name in ["a", "b", "c", "d"] {
+        let (code, text) = write(&other, name).await;
+        assert_eq!(code, 201, "{text}");
+    }
+    // Most are refused at once, two are ended by their time.
+    let mut answers = Vec::new();
+    for stream in &mut held {
+        answers.push(answer_of(stream).await);
+    }
+    let count = |code: &str| answers.iter().filter(|a| a.starts_with(&format!("HTTP/1.1 {code}"))).count();
+    assert_eq!((count("429"), count("504")), (6, 2), "{answers:?}");
+    let (code, text) = write(&hoarder, "e").await;
+    assert_eq!(code, 201, "what was held is given back: {text}");
+}
+
+/// A watch lasts as long as its client wants; a body that it says will come does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_does_not_wait_for_its_body() {
+    let api = Api::start_with(&["--request-timeout=2s"]).await;
+    let token = token(&api).await;
+    let mut stream = unfinished(&api, &token, ("GET", "?watch=1"), (100, 1)).await;
+    let answer = answer_of(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

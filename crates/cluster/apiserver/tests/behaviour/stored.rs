@@ -110,3 +110,166 @@ async fn clients_may_know_more_than_a_cache() {
         assert_eq!(same["metadata"]["resourceVersion"], object["metadata"]["resourceVersion"], "write {n}");
     }
 }
+
+const POD: &str = "/api/v1/namespaces/default/pods/victim";
+const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
+/// Objects of the kinds that the server itself decides by.
+async fn furnish(api: &Api) {
+    for name in ["counted", "ranged"] {
+        api.create("/api/v1/namespaces", json!({"metadata": {"name": name}})).await;
+    }
+    for namespace in ["default", "ranged"] {
+        let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
+        api.create(&accounts, json!({"metadata": {"name": "default"}})).await;
+    }
+    let service = json!({"metadata": {"name": "held"}, "spec": {"type": "NodePort", "clusterIP": "10.96.7.7",
+        "ports": [{"port": 80, "nodePort": 30777}]}});
+    api.create("/api/v1/namespaces/default/services", service).await;
+    let pod = json!({"metadata": {"name": "victim", "labels": {"app": "a"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    api.create("/api/v1/namespaces/default/pods", pod).await;
+    let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    let (code, answer) = api.send(Method::PATCH, &format!("{POD}/status"), crate::MERGE, &status).await;
+    assert_eq!(code, 200, "{answer}");
+    let budget = json!({"metadata": {"name": "guard"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}});
+    api.create("/apis/policy/v1/namespaces/default/poddisruptionbudgets", budget).await;
+    let quota = json!({"metadata": {"name": "few"}, "spec": {"hard": {"configmaps": "1"}}});
+    api.create("/api/v1/namespaces/counted/resourcequotas", quota).await;
+    let range =
+        json!({"metadata": {"name": "small"}, "spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}}]}});
+    api.create("/api/v1/namespaces/ranged/limitranges", range).await;
+    let role = json!({"metadata": {"name": "part", "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
+        "rules": [{"apiGroups": ["example.com"], "resources": ["specials"], "verbs": ["get"]}]});
+    api.create("/apis/rbac.authorization.k8s.io/v1/clusterroles", role).await;
+    let definition = json!({"metadata": {"name": "widgets.example.com"}, "spec": {"group": "example.com",
+        "names": {"plural": "widgets", "kind": "Widget"}, "scope": "Namespaced", "versions": [{"name": "v1",
+            "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+    api.create(CRDS, definition).await;
+    until(api, "/apis/apiregistration.k8s.io/v1/apiservices/v1.example.com", |_| true).await;
+    until(api, VIEW, has_part).await;
+}
+
+const VIEW: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/view";
+
+fn has_part(role: &Value) -> bool {
+    role["rules"].as_array().unwrap().iter().any(|rule| rule["resources"] == json!(["specials"]))
+}
+
+async fn until(api: &Api, path: &str, is: impl Fn(&Value) -> bool) {
+    let seen = async {
+        loop {
+            let (code, answer) = api.get(path).await;
+            if code == 200 && is(&answer) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), seen).await.unwrap_or_else(|_| panic!("{path} is never so"));
+}
+
+/// A server that starts when what it decides by cannot be read takes nothing for deleted: it refuses what it cannot
+/// judge, and gives nothing away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_starts_on_garbage_takes_nothing_for_deleted() {
+    let api = Api::start().await;
+    furnish(&api).await;
+    let mut etcd = api.etcd().await;
+    // An address is swept when it is older than a minute.
+    let address = "/registry/ipaddresses/10.96.7.7";
+    let stored = String::from_utf8(etcd.get(address, None).await.unwrap().kvs()[0].value().to_vec()).unwrap();
+    let mut old: Value = serde_json::from_str(&stored).unwrap();
+    old["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z".into();
+    etcd.put(address, old.to_string(), None).await.unwrap();
+    for key in [
+        "services/specs/default/held",
+        "poddisruptionbudgets/default/guard",
+        "resourcequotas/counted/few",
+        "limitranges/ranged/small",
+        "clusterroles/part",
+        "apiextensions.k8s.io/customresourcedefinitions/widgets.example.com",
+    ] {
+        etcd.put(format!("/registry/{key}"), "garbage", None).await.unwrap();
+    }
+    let peer = api.server.peer().await.unwrap();
+    let url = peer.plane.url();
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "victim"}});
+    for (path, body, named) in [
+        (&*format!("{POD}/eviction"), Some(&eviction), "poddisruptionbudgets.policy \"default/guard\""),
+        (
+            "/api/v1/namespaces/counted/configmaps",
+            Some(&json!({"metadata": {"name": "c"}})),
+            "resourcequotas \"counted/few\"",
+        ),
+        ("/api/v1/namespaces/ranged/pods", Some(&pod), "limitranges \"ranged/small\""),
+        (
+            "/apis/example.com/v1/namespaces/default/widgets",
+            None,
+            "customresourcedefinitions.apiextensions.k8s.io \"widgets.example.com\"",
+        ),
+        ("/apis/example.com/v1", None, "customresourcedefinitions.apiextensions.k8s.io \"widgets.example.com\""),
+    ] {
+        let request = match body {
+            Some(body) => api.client.post(format!("{url}{path}")).body(body.to_string()),
+            None => api.client.get(format!("{url}{path}")),
+        };
+        let response = request.header("content-type", crate::JSON).send().await.unwrap();
+        let (code, text) = (response.status().as_u16(), response.text().await.unwrap());
+        let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+        let message = answer["message"].as_str().unwrap_or_default();
+        assert!(code == 500 && message.contains(named), "{path}: {code} {text}");
+    }
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let groups = api.client.get(format!("{url}/apis")).header("accept", accept).send().await.unwrap();
+    let groups: Value = serde_json::from_str(&groups.text().await.unwrap()).unwrap();
+    let group = groups["items"].as_array().unwrap().iter().find(|g| g["metadata"]["name"] == "example.com");
+    assert_eq!(group.unwrap()["versions"][0]["freshness"], "Stale", "whoever goes through all kinds knows");
+    // A change of any role makes the aggregation look at all.
+    api.create("/apis/rbac.authorization.k8s.io/v1/clusterroles", json!({"metadata": {"name": "other"}})).await;
+
+    kinit_apiserver::services::sweep(&peer.server).await;
+    for key in [address, "/registry/ranges/servicenodeports/30777"] {
+        assert_eq!(etcd.get(key, None).await.unwrap().kvs().len(), 1, "{key} was given away");
+    }
+    assert!(has_part(&api.get(VIEW).await.1), "an aggregated role lost what a part that cannot be read gave it");
+    assert_eq!(api.get("/apis/apiregistration.k8s.io/v1/apiservices/v1.example.com").await.0, 200);
+    assert_eq!(api.get(POD).await.0, 200, "the pod was evicted");
+}
+
+/// What admission goes by: without it nobody knows what is to be refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn admission_that_cannot_be_read_lets_nothing_through() {
+    let api = Api::start().await;
+    let mut etcd = api.etcd().await;
+    for (kind, group) in [
+        ("validatingwebhookconfigurations", ".admissionregistration.k8s.io"),
+        ("mutatingwebhookconfigurations", ".admissionregistration.k8s.io"),
+        ("validatingadmissionpolicies", ".admissionregistration.k8s.io"),
+        ("mutatingadmissionpolicies", ".admissionregistration.k8s.io"),
+        ("storageclasses", ".storage.k8s.io"),
+    ] {
+        let key = format!("/registry/{kind}/x");
+        etcd.put(&*key, "k8s:enc:aescbc:v1:lost:0123456789abcdef", None).await.unwrap();
+        // The feed brings it: from then on no list shows the resource.
+        let prefix = format!("{kind}/");
+        let cache = api.server.server.store.cache(&prefix).unwrap();
+        let mut changes = cache.changes();
+        while cache.get("x").is_ok() {
+            changes.changed().await.unwrap();
+        }
+        let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}}});
+        let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+        let (code, answer) = api.send(Method::POST, claims, crate::JSON, &claim).await;
+        let message = answer["message"].as_str().unwrap_or_default();
+        assert!(code == 500 && message.contains(&format!("{kind}{group} \"x\"")), "{kind}: {code} {answer}");
+        etcd.delete(&*key, None).await.unwrap();
+        while cache.get("x").is_err() {
+            changes.changed().await.unwrap();
+        }
+    }
+    api.create(MAPS, json!({"metadata": {"name": "free-again"}})).await;
+}

@@ -122,3 +122,30 @@ async fn openapi_tells_of_it_while_it_is_there() {
     let (_, two) = api.get("/openapi/v2").await;
     assert!(two["definitions"]["com.example.v1.Widget"].is_null());
 }
+
+/// Documents and their index are made once for each change of what is served, however often they are asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn openapi_documents_are_made_once_for_each_change() {
+    let api = Api::start().await;
+    let documents = &api.server.server.documents;
+    let look = async || {
+        for path in ["/openapi/v3", "/openapi/v3/api/v1", "/openapi/v3/apis/apps/v1"] {
+            assert_eq!(api.get(path).await.0, 200, "{path}");
+        }
+    };
+    assert_eq!((api.get("/openapi/v3/api/v1").await.0, documents.made()), (200, 1), "nobody asked for another");
+    look().await;
+    let before = documents.made();
+    for _ in 0..3 {
+        look().await;
+    }
+    assert_eq!(documents.made(), before);
+    api.define(&widgets(plain())).await;
+    let path = "/openapi/v3/apis/example.com/v1";
+    api.until(path, |document| document["paths"].is_object()).await;
+    for _ in 0..3 {
+        look().await;
+        assert_eq!(api.get(path).await.0, 200);
+    }
+    assert_eq!(documents.made(), before + 2, "the document of the new group version, and the index");
+}

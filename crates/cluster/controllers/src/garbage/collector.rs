@@ -14,10 +14,13 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::Resources;
 use super::graph::{Decision, FOREGROUND, Graph, Item, ORPHAN, Owner, blocking, decide};
+use super::{Resources, Watched};
 use crate::discovery::ApiResource;
 use crate::object::{ignore_gone, is_status};
+
+/// How often it is looked whether all resources of an owner's dependents are listed.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Closed while watches are listing: nobody acts on a graph that lacks what it will have in a moment.
 #[derive(Clone)]
@@ -52,25 +55,21 @@ impl Gate {
 
 /// See the module.
 pub struct Collector {
-    client: Client,
-    graph: Arc<Mutex<Graph>>,
-    resources: Arc<Resources>,
-    queue: Arc<Queue<String>>,
-    gate: Gate,
+    /// Through which it acts.
+    pub client: Client,
+    /// Who owns whom.
+    pub graph: Arc<Mutex<Graph>>,
+    /// Where owners are looked up.
+    pub resources: Arc<Resources>,
+    /// Uids to look at.
+    pub queue: Arc<Queue<String>>,
+    /// While it is open.
+    pub gate: Gate,
+    /// What is listed.
+    pub watched: Arc<Watched>,
 }
 
 impl Collector {
-    /// Acts through `client` while `gate` is open.
-    pub fn new(
-        client: Client,
-        graph: Arc<Mutex<Graph>>,
-        resources: Arc<Resources>,
-        queue: Arc<Queue<String>>,
-        gate: Gate,
-    ) -> Self {
-        Self { client, graph, resources, queue, gate }
-    }
-
     fn api(&self, resource: &ApiResource, namespace: &str) -> Api<DynamicObject> {
         if resource.namespaced {
             Api::namespaced_with(self.client.clone(), namespace, &resource.kube())
@@ -103,6 +102,14 @@ impl Collector {
             return Ok(None);
         }
         let item = Item::of(&item.resource, &live);
+        if (item.orphan || item.foreground)
+            && let Some(missing) = self.watched.missing(&item.resource)
+        {
+            let (namespace, name) = (&item.namespace, &item.name);
+            tracing::warn!(namespace, name, missing, "an owner waits until a resource of its dependents can be listed");
+            return Ok(Some(AGAIN));
+        }
+        let dependents = self.graph.lock().dependents(&uid);
         if item.orphan {
             self.let_go(&item, &dependents).await?;
             return drop_finalizer(&api, &live, ORPHAN).await;

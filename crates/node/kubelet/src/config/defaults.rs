@@ -33,7 +33,17 @@ fn empty(value: &Value) -> bool {
     }
 }
 
-fn table() -> Vec<(&'static str, Vec<Value>)> {
+type Known = Vec<(&'static str, Vec<Value>)>;
+
+/// Fields with the values that are accepted of each beside nothing.
+fn table() -> Known {
+    let mut all = machine();
+    all.extend(others());
+    all
+}
+
+/// What becomes of the machine and its resources.
+fn machine() -> Known {
     vec![
         ("syncFrequency", vec![json!("1m0s"), json!("1m")]),
         ("fileCheckFrequency", vec![json!("20s")]),
@@ -62,6 +72,11 @@ fn table() -> Vec<(&'static str, Vec<Value>)> {
         ("runOnce", vec![json!(false)]),
         ("cpuCFSQuota", vec![json!(true)]),
         ("cpuCFSQuotaPeriod", vec![json!("100ms")]),
+    ]
+}
+
+fn others() -> Known {
+    vec![
         ("nodeStatusMaxImages", vec![json!(50)]),
         ("contentType", vec![json!("application/json")]),
         ("kubeAPIQPS", vec![json!(50)]),

@@ -28,7 +28,8 @@ impl Held {
         // The node authorizer lets a kubelet watch its own node alone.
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let (api, into): (Api<Node>, _) = (Api::all(client), self.clone());
-        supervise::spawn("node watch", async move {
+        let ending = shutdown.clone();
+        supervise::vital("node watch", &ending, async move {
             let mut events = pin!(kube::runtime::watcher(api, config).backoff(Rewatch::default()));
             loop {
                 let event = tokio::select! { () = shutdown.cancelled() => return, event = events.next() => event };

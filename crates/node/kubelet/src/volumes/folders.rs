@@ -39,7 +39,7 @@ pub fn start(kubelet: &Arc<Kubelet>, client: Client, shutdown: &Shutdown) {
     }
     let (due, queue) = (Due::default(), Queue::new());
     let watch = follow(client.clone(), kubelet.node_name.clone(), due.clone(), queue.clone(), shutdown.clone());
-    supervise::spawn("watch of local volumes", watch);
+    supervise::vital("watch of local volumes", shutdown, watch);
     let (kubelet, stop) = (kubelet.clone(), shutdown.clone());
     let work = move |name: String| {
         let (kubelet, client, volume) = (kubelet.clone(), client.clone(), due.lock().get(&name).cloned());
@@ -50,7 +50,11 @@ pub fn start(kubelet: &Arc<Kubelet>, client: Client, shutdown: &Shutdown) {
             Ok(None)
         }
     };
-    supervise::spawn("clean-up of local volumes", async move { queue.run("local-path", 1, stop, work).await });
+    supervise::vital(
+        "clean-up of local volumes",
+        shutdown,
+        async move { queue.run("local-path", 1, stop, work).await },
+    );
 }
 
 async fn follow(client: Client, node: String, due: Due, queue: Arc<Queue<String>>, shutdown: Shutdown) {

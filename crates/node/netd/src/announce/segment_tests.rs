@@ -212,7 +212,8 @@ async fn announce(name: &str, kubeconfig: &str, shutdown: Shutdown) {
     kinit_component_base::runtime::install_tls_provider();
     let client = node_client(kubeconfig).await;
     let news = Arc::new(Notify::new());
-    let (nodes, nodes_known) = watch_nodes(Api::all(client.clone()), [news.clone(), Arc::new(Notify::new())]);
+    let (nodes, nodes_known) =
+        watch_nodes(Api::all(client.clone()), [news.clone(), Arc::new(Notify::new())], &shutdown);
     let setup = Setup { client, node: name.to_owned(), nodes, nodes_known, news, metrics: Metrics::new() };
     run(setup, shutdown).await.unwrap();
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::super::{Attributes, Operation};
 use super::forbidden;
 use crate::references::{self, MIRROR};
+use crate::registry::cached;
 
 pub(super) fn check(attributes: &Attributes<'_>, object: &Value, node: &str) -> Result<(), ApiError> {
     let cause = match (attributes.subresource, attributes.operation, attributes.old) {
@@ -48,7 +49,7 @@ fn create(attributes: &Attributes<'_>, pod: &Value, node: &str) -> Result<(), Ap
         Ok(owner) => owner,
         Err(cause) => return refused(cause),
     };
-    let Some(known) = server.store.cache("minions/").and_then(|c| c.get(node)) else {
+    let Some(known) = cached::one(server, "minions/", node)? else {
         return Err(ApiError::not_found("", "nodes", node));
     };
     let (known, given) = (known.value(), owner.str_at(&["uid"]));
@@ -113,8 +114,7 @@ fn claims(pod: &Value) -> Vec<(&str, Option<&str>)> {
 fn evict(attributes: &Attributes<'_>, eviction: &Value, node: &str) -> Result<(), ApiError> {
     let info = &attributes.request.info;
     let name = if info.name.is_empty() { eviction.name() } else { &info.name };
-    let pods = attributes.request.server.store.cache("pods/");
-    let Some(pod) = pods.and_then(|c| c.get(&format!("{}/{name}", info.namespace))) else {
+    let Some(pod) = cached::one(&attributes.request.server, "pods/", &format!("{}/{name}", info.namespace))? else {
         return Err(ApiError::not_found("", "pods", name));
     };
     if pod.field("spec.nodeName") == Some(node) {

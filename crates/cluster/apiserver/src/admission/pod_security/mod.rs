@@ -27,6 +27,7 @@ use serde_json::Value;
 use self::checks::Pod;
 use self::policy::{Policy, Standard};
 use super::{Attributes, Operation};
+use crate::registry::cached;
 
 /// Subresources of pods that change nothing which the standards look at.
 const IGNORED: &[&str] = &["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status"];
@@ -106,7 +107,7 @@ async fn namespace_of(attributes: &Attributes<'_>) -> Result<Option<Arc<Entry>>,
     let request = attributes.request;
     let name = request.info.namespace.as_str();
     let store = &request.server.store;
-    match store.cache("namespaces/").and_then(|cache| cache.get(name)) {
+    match cached::one(&request.server, "namespaces/", name)? {
         Some(entry) => Ok(Some(entry)),
         None => Ok(store.get("namespaces/", name).await.map_err(|e| request.storage_error(e))?.map(Into::into)),
     }
@@ -124,7 +125,7 @@ async fn check_namespace(attributes: &Attributes<'_>, namespace: &Value) -> Resu
         && is_raised(old.enforce, policy.enforce)
     {
         let (request, name) = (attributes.request, namespace.name().to_owned());
-        let pods = request.server.store.cache("pods/").map(|c| c.list(&format!("{name}/"), |_| true).0);
+        let pods = request.server.store.cache("pods/").map(|c| c.all_last_known(&format!("{name}/"), |_| true).0);
         let enforce = policy.enforce;
         let run = move || existing::warnings(&name, enforce, &pods.unwrap_or_default(), existing::a_second());
         let texts = tokio::task::spawn_blocking(run).await;

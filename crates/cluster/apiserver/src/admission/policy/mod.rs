@@ -33,11 +33,14 @@ use crate::authz::expressions::Rights;
 pub async fn check(attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiError> {
     let request = attributes.request;
     let store = &request.server.store;
-    let policies = request.server.policies.policies(store);
-    if policies.is_empty() || is_exempt(&request.desc.group) {
+    if is_exempt(&request.desc.group) {
         return Ok(());
     }
-    let bindings = request.server.policies.bindings(store);
+    let policies = request.server.policies.policies(store).map_err(|e| request.storage_error(e))?;
+    if policies.is_empty() {
+        return Ok(());
+    }
+    let bindings = request.server.policies.bindings(store).map_err(|e| request.storage_error(e))?;
     let subject = Subject::of(attributes, object);
     let mut told = Told::default();
     for policy in &policies {

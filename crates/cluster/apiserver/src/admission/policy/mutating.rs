@@ -57,11 +57,11 @@ impl Mutating {
             return Ok(None);
         }
         let (store, known) = (&request.server.store, &request.server.policies);
-        let policies = known.mutating(store);
+        let policies = known.mutating(store).map_err(|e| request.storage_error(e))?;
         if policies.is_empty() {
             return Ok(None);
         }
-        let bindings = known.mutating_bindings(store);
+        let bindings = known.mutating_bindings(store).map_err(|e| request.storage_error(e))?;
         let subject = Subject::of(attributes, object);
         let (mut invocations, mut failed) = (Vec::new(), Vec::new());
         for policy in policies {

@@ -6,7 +6,7 @@ use kinit_apimachinery::selector::LabelSelector;
 use serde_json::Value;
 
 use super::parsed::{Binding, Policy};
-use crate::registry::Request;
+use crate::registry::{Request, cached};
 
 /// The parameters; `None` for a policy without, and where their absence is allowed. The inner error is one of
 /// configuration, which the failure policy is for.
@@ -45,9 +45,8 @@ pub async fn find(
     let stored: Vec<Value> = if name.is_empty() {
         let wanted = LabelSelector::from_object(reference.get("selector")).unwrap_or_default();
         let prefix = if within.is_empty() { String::new() } else { format!("{within}/") };
-        let cache = request.server.store.cache(&desc.prefix);
-        let entries = cache.map(|c| c.list(&prefix, |e| wanted.matches(|key| e.label(key))).0).unwrap_or_default();
-        entries.iter().map(|entry| entry.value()).collect()
+        let entries = cached::all(&request.server, &desc.prefix, &prefix)?;
+        entries.iter().filter(|e| wanted.matches(|key| e.label(key))).map(|entry| entry.value()).collect()
     } else {
         let key = desc.key(within, name);
         let entry = request.server.store.get(&desc.prefix, &key).await.map_err(|e| request.storage_error(e))?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kinit_apimachinery::meta::{Meta, strings};
 use kinit_cel::{Env, JSON_PATCH, OBJECT, Object, Program, Ty};
-use kinit_storage::Store;
+use kinit_storage::{Error as StoreError, Store};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -88,24 +88,24 @@ pub struct Policies {
 
 impl Policies {
     /// The policies, by name.
-    pub fn policies(&self, store: &Store) -> Vec<Arc<Policy>> {
+    pub fn policies(&self, store: &Store) -> Result<Vec<Arc<Policy>>, StoreError> {
         self.policies.all(store, "validatingadmissionpolicies/", policy)
     }
 
     /// The bindings, by name.
-    pub fn bindings(&self, store: &Store) -> Vec<Arc<Binding>> {
+    pub fn bindings(&self, store: &Store) -> Result<Vec<Arc<Binding>>, StoreError> {
         self.bindings.all(store, "validatingadmissionpolicybindings/", binding)
     }
 }
 
 impl Policies {
     /// The mutating policies, by name.
-    pub fn mutating(&self, store: &Store) -> Vec<Arc<Policy>> {
+    pub fn mutating(&self, store: &Store) -> Result<Vec<Arc<Policy>>, StoreError> {
         self.mutating.all(store, "mutatingadmissionpolicies/", mutating)
     }
 
     /// Their bindings, by name.
-    pub fn mutating_bindings(&self, store: &Store) -> Vec<Arc<Binding>> {
+    pub fn mutating_bindings(&self, store: &Store) -> Result<Vec<Arc<Binding>>, StoreError> {
         self.mutating_bindings.all(store, "mutatingadmissionpolicybindings/", binding)
     }
 }
@@ -121,9 +121,10 @@ impl<T> Default for Known<T> {
 }
 
 impl<T> Known<T> {
-    fn all(&self, store: &Store, prefix: &str, parse: impl Fn(&Value) -> T) -> Vec<Arc<T>> {
-        let Some(cache) = store.cache(prefix).filter(|c| !c.is_empty()) else { return Vec::new() };
-        let (entries, _) = cache.list("", |_| true);
+    /// All of them; an error when one cannot be read: nobody knows what it is about.
+    fn all(&self, store: &Store, prefix: &str, parse: impl Fn(&Value) -> T) -> Result<Vec<Arc<T>>, StoreError> {
+        let Some(cache) = store.cache(prefix).filter(|c| !c.is_empty()) else { return Ok(Vec::new()) };
+        let (entries, _) = cache.list("", |_| true)?;
         let mut parsed = self.0.lock();
         let same = parsed.len() == entries.len()
             && parsed.iter().zip(&entries).all(|((key, revision, _), e)| *key == e.key && *revision == e.revision);
@@ -136,7 +137,7 @@ impl<T> Known<T> {
             let fresh: Vec<_> = fresh.collect();
             *parsed = fresh;
         }
-        parsed.iter().map(|(.., value)| value.clone()).collect()
+        Ok(parsed.iter().map(|(.., value)| value.clone()).collect())
     }
 }
 

@@ -31,7 +31,7 @@ pub async fn follow(server: &Arc<Server>) {
     loop {
         changes.borrow_and_update();
         let mut complete = true;
-        for entry in cache.list("", |_| true).0 {
+        for entry in cache.all_last_known("", |_| true).0 {
             if let Err(error) = settle(server, &entry.key, entry.revision, &entry.value()).await {
                 tracing::warn!(%error, name = %entry.key, "write the status of an admission policy; trying again");
                 complete = false;

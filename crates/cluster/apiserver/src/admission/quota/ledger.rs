@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::check::{Ask, Quota};
 use crate::registry::create::with_version;
 use crate::registry::ownership::record_own;
-use crate::registry::storage_error;
+use crate::registry::{cached, storage_error};
 use crate::resources::Descriptor;
 use crate::server::Server;
 
@@ -58,12 +58,12 @@ pub enum Failure {
 
 /// The quotas of a namespace as the watch cache has them.
 pub fn quotas(server: &Server, namespace: &str) -> Result<Vec<Quota>, ApiError> {
-    cached(server, namespace).values().map(|(_, object)| quota(object)).collect()
+    in_cache(server, namespace)?.values().map(|(_, object)| quota(object)).collect()
 }
 
-fn cached(server: &Server, namespace: &str) -> BTreeMap<String, (u64, Value)> {
-    let entries = server.store.cache(PREFIX).map(|c| c.list(&format!("{namespace}/"), |_| true).0).unwrap_or_default();
-    entries.iter().map(|entry| (entry.key.to_string(), (entry.revision, entry.value()))).collect()
+fn in_cache(server: &Server, namespace: &str) -> Result<BTreeMap<String, (u64, Value)>, ApiError> {
+    let entries = cached::all(server, PREFIX, &format!("{namespace}/"))?;
+    Ok(entries.iter().map(|entry| (entry.key.to_string(), (entry.revision, entry.value()))).collect())
 }
 
 fn quota(object: &Value) -> Result<Quota, ApiError> {
@@ -85,7 +85,7 @@ async fn swap_all(server: &Server, namespace: &str, ask: &Ask, latest: &mut Late
     // After a failed swap only those that failed are left to be charged.
     let mut left: Option<Vec<String>> = None;
     for _ in 0..ATTEMPTS {
-        let mut now = present(server, namespace, latest);
+        let mut now = present(server, namespace, latest).map_err(Failure::Other)?;
         if let Some(left) = &left {
             now.retain(|key, _| left.contains(key));
         }
@@ -121,13 +121,13 @@ async fn swap_all(server: &Server, namespace: &str, ask: &Ask, latest: &mut Late
 }
 
 /// The watch cache's quotas, or the later state that this server knows. What the cache has seen is forgotten.
-fn present(server: &Server, namespace: &str, latest: &mut Latest) -> BTreeMap<String, (u64, Value)> {
-    let mut now = cached(server, namespace);
+fn present(server: &Server, namespace: &str, latest: &mut Latest) -> Result<BTreeMap<String, (u64, Value)>, ApiError> {
+    let mut now = in_cache(server, namespace)?;
     latest.retain(|key, (revision, _)| now.get(key).is_some_and(|(seen, _)| seen < revision));
     for (key, state) in latest.iter() {
         now.insert(key.clone(), state.clone());
     }
-    now
+    Ok(now)
 }
 
 enum Swapped {

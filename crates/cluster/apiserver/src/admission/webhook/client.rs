@@ -157,8 +157,9 @@ impl ServiceName {
     /// `proxy.ResolveCluster` of kube-aggregator: the address is the Service's as it is now.
     fn address(&self) -> Result<Address, String> {
         let Self { store, namespace, name, port } = self;
-        let entry = store.cache("services/specs/").and_then(|c| c.get(&format!("{namespace}/{name}")));
-        let service = entry.ok_or_else(|| format!("service \"{name}\" not found"))?.value();
+        let key = format!("{namespace}/{name}");
+        let entry = store.cache("services/specs/").map_or(Ok(None), |c| c.get(&key));
+        let service = entry.map_err(|e| e.to_string())?.ok_or_else(|| format!("service \"{name}\" not found"))?.value();
         if service.str_at(&["spec", "type"]) == "ExternalName" {
             return Ok(Address::External(service.str_at(&["spec", "externalName"]).to_owned()));
         }

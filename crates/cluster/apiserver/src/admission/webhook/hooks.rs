@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kinit_apimachinery::meta::Meta;
 use kinit_apimachinery::selector::LabelSelector;
-use kinit_storage::{Entry, Store};
+use kinit_storage::{Entry, Error as StoreError, Store};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -62,10 +62,11 @@ impl Source {
     }
 
     /// The webhooks, by the names of their configurations and then in the order written. A configuration that did not
-    /// change keeps its clients; the clients of one that did go with it.
-    pub fn hooks(&self, store: &Store) -> Vec<Arc<Hook>> {
-        let Some(cache) = store.cache(self.prefix).filter(|c| !c.is_empty()) else { return Vec::new() };
-        let (entries, _) = cache.list("", |_| true);
+    /// change keeps its clients; the clients of one that did go with it. One that cannot be read is an error: nobody knows
+    /// what it is about.
+    pub fn hooks(&self, store: &Store) -> Result<Vec<Arc<Hook>>, StoreError> {
+        let Some(cache) = store.cache(self.prefix).filter(|c| !c.is_empty()) else { return Ok(Vec::new()) };
+        let (entries, _) = cache.list("", |_| true)?;
         let mut parsed = self.parsed.lock();
         let same = parsed.len() == entries.len()
             && parsed.iter().zip(&entries).all(|(p, e)| p.name == e.key && p.revision == e.revision);
@@ -74,7 +75,7 @@ impl Source {
             let fresh = entries.iter().map(|e| kept(e).unwrap_or_else(|| Arc::new(configuration(e, store)))).collect();
             *parsed = fresh;
         }
-        parsed.iter().flat_map(|c| c.hooks.iter().cloned()).collect()
+        Ok(parsed.iter().flat_map(|c| c.hooks.iter().cloned()).collect())
     }
 }
 

@@ -86,7 +86,7 @@ pub(super) async fn asked(attributes: &Attributes<'_>, mutating: bool) -> Result
         let (desc, name) = (&attributes.request.desc, &attributes.request.info.name);
         return Err(ApiError::forbidden(&desc.group, &desc.plural, name, "not yet ready to handle request"));
     }
-    Ok(source.hooks(&server.store))
+    source.hooks(&server.store).map_err(|error| attributes.request.storage_error(error))
 }
 
 /// Which webhooks are asked again.

@@ -12,7 +12,7 @@ use super::super::{Attributes, Operation};
 use super::hooks::Hook;
 use super::matching::{self, Match, Target};
 use crate::authz::expressions::Rights;
-use crate::registry::{metadata, scale};
+use crate::registry::{cached, metadata, scale};
 use crate::resources::Descriptor;
 
 /// A request, and the form of it that webhooks are sent.
@@ -114,7 +114,7 @@ impl<'a> Subject<'a> {
             return Ok(None);
         }
         let store = &request.server.store;
-        if let Some(entry) = store.cache("namespaces/").and_then(|c| c.get(&self.namespace)) {
+        if let Some(entry) = cached::one(&request.server, "namespaces/", &self.namespace)? {
             return Ok(Some(entry.value()));
         }
         let found = store.get("namespaces/", &self.namespace).await.map_err(|e| request.storage_error(e))?;
@@ -175,7 +175,7 @@ impl<'a> Subject<'a> {
             return Ok(selector.matches(|key| object.label(key)));
         }
         let store = &request.server.store;
-        let entry = match store.cache("namespaces/").and_then(|c| c.get(&self.namespace)) {
+        let entry = match cached::one(&request.server, "namespaces/", &self.namespace)? {
             Some(entry) => entry,
             None => {
                 let found = store.get("namespaces/", &self.namespace).await.map_err(|e| request.storage_error(e))?;

@@ -111,7 +111,7 @@ impl State {
         *self = Self::default();
         for source in &SOURCES {
             let Some(cache) = store.cache(source.prefix) else { continue };
-            let (entries, revision) = cache.list("", |_| true);
+            let (entries, revision) = cache.all_last_known("", |_| true);
             for entry in entries {
                 (source.put)(&mut self.graph, &entry, &entry.value());
             }
