@@ -21,6 +21,8 @@ pub enum Bench {
     Apiserver(Programs),
     /// A ReplicaSet of 1,000 pods: created, bound, deleted
     Pods(Programs),
+    /// The service proxy with 1,000, 5,000 and 10,000 Services, beside plain nftables transactions; needs root
+    Proxy(Profiled),
 }
 
 /// Which programs are measured.
@@ -32,6 +34,14 @@ pub struct Programs {
     /// Flags of the benchmark, after -- (--help tells them)
     #[arg(last = true)]
     flags: Vec<String>,
+}
+
+/// How what is measured is built.
+#[derive(clap::Args)]
+pub struct Profiled {
+    /// cargo's profile
+    #[arg(long, value_enum, default_value = "release")]
+    profile: Profile,
 }
 
 /// cargo's profiles.
@@ -48,6 +58,7 @@ pub fn run(bench: &Bench) -> Result<()> {
         Bench::Lifecycle => lifecycle(),
         Bench::Apiserver(programs) => control_plane("apiserver", programs),
         Bench::Pods(programs) => control_plane("pods", programs),
+        Bench::Proxy(profiled) => proxy(profiled.profile),
     }
 }
 
@@ -73,6 +84,16 @@ fn control_plane(bench: &str, programs: &Programs) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     println!("profile {profile}, {cores} cores");
     start(command.env("PATH", programs::path(&[programs::ETCD])?))
+}
+
+/// In network namespaces of its own: no host, no API server.
+fn proxy(profile: Profile) -> Result<()> {
+    let mut command = Command::new("cargo");
+    command.args(["test", "--quiet", "--package", "kinit-proxy", "--lib"]);
+    if matches!(profile, Profile::Release) {
+        command.arg("--release");
+    }
+    start(command.args(["bench::cost_of_services", "--", "--ignored", "--nocapture", "--exact"]))
 }
 
 /// Resident memory of each component's main process.

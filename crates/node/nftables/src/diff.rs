@@ -62,8 +62,8 @@ pub(crate) fn changes_between(old: &Table, new: &Table) -> Vec<Change> {
         changes.push(Change::AddChain(name.clone(), chain.base));
     }
     changes.extend(emptied.iter().map(|name| Change::FlushChain((*name).clone())));
-    changes.extend(reshaped.iter().map(|name| Change::DropSet((*name).to_owned())));
-    let kept = |name: &String| old.sets.get(name).filter(|_| !reshaped.contains(name.as_str()));
+    changes.extend(reshaped.iter().map(|name| Change::DropSet(name.clone())));
+    let kept = |name: &String| old.sets.get(name).filter(|_| !reshaped.contains(name));
     for (name, set) in new.sets.iter().filter(|(n, _)| kept(n).is_none()) {
         changes.push(Change::AddSet(name.clone(), bare(set)));
     }
@@ -91,13 +91,13 @@ pub(crate) fn changes_between(old: &Table, new: &Table) -> Vec<Change> {
 }
 
 /// Sets that the kernel has to make anew to become what they should be.
-fn reshaped<'a>(old: &Table, new: &'a Table) -> BTreeSet<&'a str> {
+pub(crate) fn reshaped(old: &Table, new: &Table) -> BTreeSet<String> {
     let changed = |name: &String, set: &Set| old.sets.get(name).is_some_and(|o| !o.same_shape(set));
-    new.sets.iter().filter(|(name, set)| changed(name, set)).map(|(name, _)| name.as_str()).collect()
+    new.sets.iter().filter(|(name, set)| changed(name, set)).map(|(name, _)| name.clone()).collect()
 }
 
 /// Whether a rule of the chain names one of these sets.
-fn uses(chain: &Chain, sets: &BTreeSet<&str>) -> bool {
+pub(crate) fn uses(chain: &Chain, sets: &BTreeSet<String>) -> bool {
     chain.rules.iter().flat_map(|rule| &rule.exprs).any(|expr| match expr {
         Expr::Lookup { set, .. } | Expr::Learn { set, .. } => sets.contains(set.as_str()),
         Expr::MapLookup { map, .. } | Expr::VerdictLookup { map, .. } => sets.contains(map.as_str()),

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::diff::{Change, changes_between};
+use crate::diff::{Change, changes_between, reshaped, uses};
 use crate::model::{Chain, Data, Set, Table};
 
 /// See the module.
@@ -17,12 +17,14 @@ pub struct Draft {
     table: Table,
     /// Chains that were touched, as they were; `None` for those that were not there.
     chains: BTreeMap<String, Option<Chain>>,
-    /// Sets that were made or deleted: the shape they had (elements aside), `None` for those that were not there.
+    /// Sets that were made or deleted, as they were; `None` for those that were not there.
     sets: BTreeMap<String, Option<Set>>,
     /// Elements that were touched in sets that were there, as they were.
     elements: BTreeMap<String, BTreeMap<Vec<u8>, Option<Data>>>,
     /// Ranges, likewise: the end that each had.
     ranges: BTreeMap<String, BTreeMap<Vec<u8>, Option<Vec<u8>>>>,
+    /// The next telling is the whole table: what is touched until then is not noted.
+    whole: bool,
 }
 
 impl Draft {
@@ -34,7 +36,32 @@ impl Draft {
             sets: BTreeMap::new(),
             elements: BTreeMap::new(),
             ranges: BTreeMap::new(),
+            whole: false,
         }
+    }
+
+    /// From now on the table is to be told whole, by [`Draft::table`]: changes are not noted until [`Draft::told`].
+    pub fn tell_whole(&mut self) {
+        self.whole = true;
+        self.forget();
+    }
+
+    /// The kernel has the table as it is now: changes are noted from here on.
+    pub fn told(&mut self) {
+        self.whole = false;
+        self.forget();
+    }
+
+    /// Whether changes are not noted.
+    pub fn is_to_be_told_whole(&self) -> bool {
+        self.whole
+    }
+
+    fn forget(&mut self) {
+        self.chains.clear();
+        self.sets.clear();
+        self.elements.clear();
+        self.ranges.clear();
     }
 
     /// The table as it is to be.
@@ -45,20 +72,42 @@ impl Draft {
     /// Makes a set. One of that name must not be there: it would be replaced, with a shape that may differ.
     pub fn add_set(&mut self, name: &str, set: Set) {
         self.remove_set(name);
-        self.sets.entry(name.to_owned()).or_insert(None);
+        if !self.whole {
+            self.sets.entry(name.to_owned()).or_insert(None);
+        }
         self.table.sets.insert(name.to_owned(), set);
     }
 
     /// Deletes a set; no rule may use it any more.
     pub fn remove_set(&mut self, name: &str) {
-        let Some(set) = self.table.sets.remove(name) else { return };
-        let shape = Set { elements: BTreeMap::new(), ranges: BTreeMap::new(), ..set };
-        self.sets.entry(name.to_owned()).or_insert(Some(shape));
+        let Some(mut set) = self.table.sets.remove(name).filter(|_| !self.whole) else { return };
+        let (elements, ranges) = (self.elements.remove(name), self.ranges.remove(name));
+        if self.sets.contains_key(name) {
+            return;
+        }
+        // As the kernel has it: one of that name may come again before it is told.
+        for (key, old) in elements.into_iter().flatten() {
+            match old {
+                Some(data) => drop(set.elements.insert(key, data)),
+                None => drop(set.elements.remove(&key)),
+            }
+        }
+        for (first, old) in ranges.into_iter().flatten() {
+            match old {
+                Some(end) => drop(set.ranges.insert(first, end)),
+                None => drop(set.ranges.remove(&first)),
+            }
+        }
+        self.sets.insert(name.to_owned(), Some(set));
     }
 
     /// Puts an element into a set, or gives it other data. Nothing, when there is no such set.
     pub fn put(&mut self, set: &str, key: Vec<u8>, data: Data) {
         let Some(target) = self.table.sets.get_mut(set) else { return };
+        if self.whole {
+            target.elements.insert(key, data);
+            return;
+        }
         let old = target.elements.insert(key.clone(), data.clone());
         if old.as_ref() != Some(&data) {
             self.elements.entry(set.to_owned()).or_default().entry(key).or_insert(old);
@@ -68,7 +117,7 @@ impl Draft {
     /// Takes an element out of a set.
     pub fn take(&mut self, set: &str, key: &[u8]) {
         let Some(target) = self.table.sets.get_mut(set) else { return };
-        if let Some(old) = target.elements.remove(key) {
+        if let Some(old) = target.elements.remove(key).filter(|_| !self.whole) {
             self.elements.entry(set.to_owned()).or_default().entry(key.to_vec()).or_insert(Some(old));
         }
     }
@@ -77,6 +126,9 @@ impl Draft {
     pub fn set_ranges(&mut self, set: &str, ranges: BTreeMap<Vec<u8>, Vec<u8>>) {
         let Some(target) = self.table.sets.get_mut(set) else { return };
         let old = std::mem::replace(&mut target.ranges, ranges);
+        if self.whole {
+            return;
+        }
         let touched = self.ranges.entry(set.to_owned()).or_default();
         for first in target.ranges.keys().filter(|first| !old.contains_key(*first)) {
             touched.entry(first.clone()).or_insert(None);
@@ -94,17 +146,20 @@ impl Draft {
             return;
         }
         let old = self.table.chains.insert(name.to_owned(), chain);
+        if self.whole {
+            return;
+        }
         self.chains.entry(name.to_owned()).or_insert(old);
     }
 
     /// Deletes a chain; nothing may lead to it any more.
     pub fn remove_chain(&mut self, name: &str) {
-        if let Some(old) = self.table.chains.remove(name) {
+        if let Some(old) = self.table.chains.remove(name).filter(|_| !self.whole) {
             self.chains.entry(name.to_owned()).or_insert(Some(old));
         }
     }
 
-    /// What was changed since the last call.
+    /// What was changed since the last call, or since the table was [told](Draft::told) whole.
     pub fn changes(&mut self) -> Vec<Change> {
         let mut old = Table::new(self.table.family, &self.table.name);
         let mut new = old.clone();
@@ -128,7 +183,21 @@ impl Draft {
             old.sets.insert(name.clone(), before);
             new.sets.insert(name.clone(), after);
         }
+        self.add_users_of_reshaped(&mut old, &mut new);
         changes_between(&old, &new)
+    }
+
+    /// A set that is made anew takes the rules that use it with it, in chains that were not touched, too.
+    fn add_users_of_reshaped(&self, old: &mut Table, new: &mut Table) {
+        let reshaped = reshaped(old, new);
+        if reshaped.is_empty() {
+            return;
+        }
+        let touched = |name: &String| old.chains.contains_key(name) || new.chains.contains_key(name);
+        let users = self.table.chains.iter().filter(|(name, chain)| !touched(name) && uses(chain, &reshaped));
+        let users: Vec<(String, Chain)> = users.map(|(name, chain)| (name.clone(), chain.clone())).collect();
+        old.chains.extend(users.iter().cloned());
+        new.chains.extend(users);
     }
 }
 
@@ -221,6 +290,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_whole_is_not_told_twice() {
+        let mut draft = start();
+        draft.put("map", vec![10, 0, 1, 1], jump("a"));
+        draft.tell_whole();
+        draft.put("map", vec![10, 0, 1, 2], jump("a"));
+        draft.take("map", &[10, 0, 0, 1]);
+        draft.remove_set("own");
+        draft.set_chain("b", Chain::default());
+        assert_eq!((draft.table().sets.len(), draft.table().sets["map"].elements.len()), (1, 101));
+        draft.told();
+        assert!(draft.changes().is_empty());
+        draft.take("map", &[10, 0, 1, 2]);
+        assert_eq!(draft.changes().len(), 1);
+    }
+
+    #[test]
     fn ranges_and_sets_change_and_go() {
         let mut draft = start();
         draft.set_ranges("own", [(vec![10, 1, 0, 0], vec![10, 2, 0, 0])].into());
@@ -236,5 +321,39 @@ mod tests {
         draft.remove_set("own");
         draft.remove_set("own");
         assert_eq!(draft.changes(), diff(Some(&before), draft.table()));
+    }
+
+    #[test]
+    fn a_set_that_goes_and_comes_again() {
+        let with =
+            |last: u8| Set { elements: [(vec![10, 0, 0, last], jump("a"))].into(), ..Set::verdict_map(&[Type::Ipv4]) };
+        let mut draft = start();
+        draft.add_set("again", with(1));
+        draft.changes();
+        let before = draft.table().clone();
+        draft.put("again", vec![10, 0, 0, 2], jump("a"));
+        draft.take("again", &[10, 0, 0, 1]);
+        draft.remove_set("again");
+        draft.add_set("again", with(3));
+        assert_eq!(draft.changes(), diff(Some(&before), draft.table()), "one element out, one in");
+        let before = draft.table().clone();
+        draft.remove_set("again");
+        draft.add_set("again", with(3));
+        assert!(draft.changes().is_empty() && draft.table() == &before);
+    }
+
+    /// Its rules go with it, in whatever chain: the kernel deletes no set that a rule uses.
+    #[test]
+    fn a_set_of_another_shape() {
+        let mut draft = start();
+        draft.add_set("shape", Set::new(&[Type::Ipv4]));
+        let lookup = Expr::Lookup { set: "shape".into(), key: Reg(0), not: false };
+        draft.set_chain("user", Chain::default().rule([lookup]).clone());
+        draft.changes();
+        let before = draft.table().clone();
+        draft.add_set("shape", Set { intervals: true, ..Set::new(&[Type::Ipv4]) });
+        let changes = draft.changes();
+        assert_eq!(changes, diff(Some(&before), draft.table()));
+        assert!(changes.contains(&Change::FlushChain("user".into())), "{changes:?}");
     }
 }

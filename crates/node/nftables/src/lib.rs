@@ -30,7 +30,7 @@ pub use diff::{Change, diff};
 pub use draft::Draft;
 pub use expr::{Expr, Verdict};
 pub use model::{Base, Chain, ChainType, Data, Family, Hook, Rule, Set, Table, Type, join};
-pub use monitor::Monitor;
+pub use monitor::{Monitor, Vouched};
 pub use read::Observed;
 pub use socket::{Error, Nftables};
 pub use survey::{Survey, SurveyedChain, SurveyedRule};

@@ -217,7 +217,7 @@ impl Set {
     }
 
     /// Whether the kernel would have to make it anew to turn it into `other`.
-    pub(crate) fn same_shape(&self, other: &Self) -> bool {
+    pub fn same_shape(&self, other: &Self) -> bool {
         self.key == other.key
             && self.data == other.data
             && self.verdicts == other.verdicts

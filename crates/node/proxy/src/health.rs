@@ -85,11 +85,11 @@ pub async fn serve_healthz(address: SocketAddr, freshness: Freshness, shutdown: 
 }
 
 /// How many endpoints a Service has here, by its health port.
-pub fn wanted(ports: &[ServicePort]) -> BTreeMap<u16, (String, usize)> {
+pub fn wanted<'a>(ports: impl IntoIterator<Item = &'a ServicePort>) -> BTreeMap<u16, (String, usize)> {
     let mut wanted: BTreeMap<u16, (String, usize)> = BTreeMap::new();
     for port in ports {
         if let Some(number) = port.health_port {
-            let entry = wanted.entry(number).or_insert_with(|| (port.service.clone(), 0));
+            let entry = wanted.entry(number).or_insert_with(|| (port.service.to_string(), 0));
             entry.1 = entry.1.max(port.ready_here);
         }
     }

@@ -1,5 +1,6 @@
 //! From the command line to rules that follow the cluster.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,25 +11,28 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kinit_client::from_kubeconfig;
-use kinit_client::informer::{Store, spawn};
+use kinit_client::informer::{Store, key_of, spawn};
 use kinit_component_base::Shutdown;
 use kinit_component_base::health::Checks;
 use kinit_component_base::serve::serve_health;
-use kinit_nftables::{Family, Monitor, Nftables, Observed, Table};
+use kinit_nftables::{Family, Nftables};
 use kube::runtime::watcher::Config;
 use kube::{Api, ResourceExt};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::args::Args;
-use crate::flows::Udp;
 use crate::health::{Freshness, HealthPorts, serve_healthz, wanted};
+use crate::keeper::Keeper;
 use crate::metrics::Metrics;
-use crate::ruleset::{Options, TABLE, table};
-use crate::services::{Place, ServicePort, collect};
+use crate::ruleset::{Options, TABLE};
+use crate::services::{Place, service_of, service_ports};
 
 const NAME: &str = "kube-proxy";
 const ZONE: &str = "topology.kubernetes.io/zone";
+/// The index of slices by their Service.
+const BY_SERVICE: &str = "service";
 /// Changes come in bursts: this long is waited for the rest of one.
 const GATHER: Duration = Duration::from_millis(10);
 /// Should a notice be missed, it is checked this often that nobody else changed the table (one small question to the
@@ -56,13 +60,18 @@ async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     let only = Config::default().fields(&format!("metadata.name={node}"));
     let nodes = spawn(Api::<Node>::all(client), only, &shutdown);
     let freshness = Freshness::new();
-    let changed = Arc::new(Notify::new());
+    let dirty = Arc::new(Dirty::default());
     let metrics = Metrics::new();
-    let count = metrics.clone();
-    watch(&services, &changed, &freshness, move |_| count.service_changed());
-    let count = metrics.clone();
-    watch(&slices, &changed, &freshness, move |slice| count.slice_changed(slice));
-    follow_zone(&nodes, &changed);
+    slices.index(BY_SERVICE, |slice| service_of(slice).into_iter().collect());
+    watch(&services, &dirty, &freshness, |service| Some(key_of(service)), {
+        let metrics = metrics.clone();
+        move |_| metrics.service_changed()
+    });
+    watch(&slices, &dirty, &freshness, service_of, {
+        let metrics = metrics.clone();
+        move |slice| metrics.slice_changed(slice)
+    });
+    follow_zone(&nodes, &dirty);
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
     tasks.spawn(serve_healthz(args.healthz_bind_address, freshness.clone(), shutdown.clone()));
     tasks.spawn(serve_health(args.metrics_bind_address, Checks::with_ping(), shutdown.clone()));
@@ -73,25 +82,18 @@ async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
         Some(ended) = tasks.join_next() => return ended.context("a server's task ended")?,
     }
     metrics.forget_triggers();
-    let kernel = Nftables::open().context("open nftables")?;
-    let monitor = Monitor::open(Family::Ip, TABLE).context("watch nftables")?;
     let proxy = Proxy {
-        monitor,
-        port: kernel.port().context("open nftables")?,
-        kernel,
+        keeper: Keeper::open(options)?,
+        zone: None,
         services,
         slices,
         nodes,
         node,
-        options,
         health_ports: HealthPorts::new(freshness.clone(), shutdown.clone()),
         freshness,
         metrics,
-        applied: None,
-        udp: Udp::default(),
-        generation: None,
     };
-    let following = proxy.follow(changed, args.iptables_min_sync_period, shutdown.clone());
+    let following = proxy.follow(dirty, args.iptables_min_sync_period, shutdown.clone());
     tokio::select! {
         () = following => Ok(()),
         Some(ended) = tasks.join_next() => {
@@ -109,25 +111,46 @@ fn options(args: &Args) -> Result<Options> {
     Ok(Options { cluster_cidr, mark: 1 << args.iptables_masquerade_bit })
 }
 
+/// Services that have changed, or of which a slice has.
+#[derive(Default)]
+struct Dirty {
+    services: Mutex<BTreeSet<String>>,
+    told: Notify,
+}
+
+impl Dirty {
+    fn add(&self, services: impl IntoIterator<Item = String>) {
+        self.services.lock().extend(services);
+        self.told.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.services.lock())
+    }
+}
+
 fn watch<K>(
     store: &Arc<Store<K>>,
-    changed: &Arc<Notify>,
+    dirty: &Arc<Dirty>,
     freshness: &Freshness,
+    service: impl Fn(&K) -> Option<String> + Send + Sync + 'static,
     count: impl Fn(&K) + Send + Sync + 'static,
 ) where
     K: kube::Resource + Clone + Send + Sync + 'static,
 {
-    let (changed, freshness) = (changed.clone(), freshness.clone());
+    let (dirty, freshness) = (dirty.clone(), freshness.clone());
     store.on_change(move |change| {
         count(change.object());
         freshness.wanted();
-        changed.notify_one();
+        // A slice can be given to another Service.
+        let both = change.old().into_iter().chain([change.object()]);
+        dirty.add(both.filter_map(|object| service(object)));
     });
 }
 
 /// Tells of a new zone; all else about the node (its status changes every few seconds) is no concern of ours.
-fn follow_zone(nodes: &Arc<Store<Node>>, changed: &Arc<Notify>) {
-    let (changed, known) = (changed.clone(), parking_lot::Mutex::new(None));
+fn follow_zone(nodes: &Arc<Store<Node>>, dirty: &Arc<Dirty>) {
+    let (dirty, known) = (dirty.clone(), Mutex::new(None));
     let store = Arc::downgrade(nodes);
     nodes.on_change(move |_| {
         let Some(store) = store.upgrade() else { return };
@@ -135,37 +158,32 @@ fn follow_zone(nodes: &Arc<Store<Node>>, changed: &Arc<Notify>) {
         let mut known = known.lock();
         if *known != zone {
             *known = zone;
-            changed.notify_one();
+            dirty.add([]);
         }
     });
 }
 
 struct Proxy {
-    kernel: Nftables,
-    /// Tells when somebody else changes the table; ours come through this netlink port.
-    monitor: Monitor,
-    port: u32,
+    keeper: Keeper,
     services: Arc<Store<Service>>,
     slices: Arc<Store<EndpointSlice>>,
     /// This node's object alone.
     nodes: Arc<Store<Node>>,
     node: String,
-    options: Options,
+    /// The node's zone that endpoints were last chosen for.
+    zone: Option<String>,
     health_ports: HealthPorts,
     freshness: Freshness,
     metrics: Metrics,
-    applied: Option<Table>,
-    udp: Udp,
-    generation: Option<u32>,
 }
 
 impl Proxy {
-    async fn follow(mut self, changed: Arc<Notify>, pause: Duration, shutdown: Shutdown) {
+    async fn follow(mut self, dirty: Arc<Dirty>, pause: Duration, shutdown: Shutdown) {
         let mut retry = Duration::ZERO;
         let mut audit = tokio::time::interval(AUDIT);
         loop {
             let started = Instant::now();
-            match self.sync().await {
+            match self.sync(dirty.take()).await {
                 Ok(()) => retry = Duration::ZERO,
                 Err(error) => {
                     tracing::error!(error = format!("{error:#}"), "apply the rules");
@@ -175,13 +193,10 @@ impl Proxy {
             loop {
                 tokio::select! {
                     () = shutdown.cancelled() => return,
-                    () = changed.notified() => break,
+                    () = dirty.told.notified() => break,
                     () = tokio::time::sleep(retry), if !retry.is_zero() => break,
-                    noticed = self.monitor.changed(Some(self.port)) => {
-                        self.notice(noticed);
-                        if self.was_tampered_with() { break }
-                    }
-                    _ = audit.tick() => if self.was_tampered_with() { break },
+                    () = self.keeper.touched() => if !self.is_right() { break },
+                    _ = audit.tick() => if !self.is_right() { break },
                 }
             }
             let rest = pause.saturating_sub(started.elapsed()).max(GATHER);
@@ -189,73 +204,52 @@ impl Proxy {
         }
     }
 
-    async fn sync(&mut self) -> Result<()> {
+    /// Looks at these Services alone, and at all of them when the node's zone is another.
+    async fn sync(&mut self, dirty: BTreeSet<String>) -> Result<()> {
         let start = Instant::now();
         let triggers = self.metrics.take_triggers();
-        self.was_tampered_with();
+        self.is_right();
         let zone = self.nodes.get(&self.node).and_then(|n| n.labels().get(ZONE).cloned());
-        let ports: Vec<ServicePort> =
-            collect(&self.services.list(), &self.slices.list(), Place { node: &self.node, zone: zone.as_deref() });
-        let table = table(&ports, &self.options);
-        let sent = tokio::task::block_in_place(|| self.kernel.apply(self.applied.as_ref(), &table));
-        let sent = match sent {
+        if zone != self.zone {
+            self.zone = zone;
+            for service in self.keeper.planner.services() {
+                self.look_at(&service);
+            }
+        }
+        dirty.iter().for_each(|service| self.look_at(service));
+        let sent = match tokio::task::block_in_place(|| self.keeper.apply()) {
             Ok(sent) => sent,
             Err(error) => {
-                // What is there now is not known: next time all is made anew.
-                self.applied = None;
                 self.metrics.failed(triggers);
-                return Err(error).context("change nftables");
+                return Err(error);
             }
         };
-        self.applied = Some(table);
-        self.generation = self.kernel.generation().ok();
         self.freshness.applied();
         self.metrics.applied(start.elapsed(), &triggers);
         if sent > 0 {
-            tracing::info!(changes = sent, service_ports = ports.len(), took = ?start.elapsed(), "rules applied");
+            let services = self.keeper.planner.count();
+            tracing::info!(changes = sent, services, took = ?start.elapsed(), "rules applied");
         }
-        self.health_ports.update(wanted(&ports)).await;
-        let udp = Udp::of(&ports);
-        if udp != self.udp {
-            // The rules are right already: what is forgotten is remembered rightly.
-            match tokio::task::block_in_place(|| self.kernel.forget_flows(|flow| udp.is_stale(flow))) {
-                Ok(0) => {}
-                Ok(count) => tracing::info!(count, "forgot stale UDP flows"),
-                Err(error) => tracing::warn!(%error, "forget stale UDP flows"),
-            }
-            self.udp = udp;
+        self.health_ports.update(wanted(self.keeper.planner.health_ports())).await;
+        match tokio::task::block_in_place(|| self.keeper.forget_flows()) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "forgot stale UDP flows"),
+            // They are seen to with the next change.
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "stale UDP flows stay"),
         }
         Ok(())
     }
 
-    /// Notices that cannot be had are asked for anew.
-    fn notice(&mut self, noticed: Result<(), kinit_nftables::Error>) {
-        let Err(error) = noticed else { return };
-        tracing::warn!(%error, "watch nftables");
-        match Monitor::open(Family::Ip, TABLE) {
-            Ok(monitor) => self.monitor = monitor,
-            Err(error) => kinit_component_base::supervise::fail(format!("watch nftables: {error}")),
-        }
+    fn look_at(&mut self, key: &str) {
+        let place = Place { node: &self.node, zone: self.zone.as_deref() };
+        let ports = match self.services.get(key) {
+            Some(service) => service_ports(&service, &self.slices.by_index(BY_SERVICE, key), place),
+            None => Vec::new(),
+        };
+        self.keeper.planner.set(key, ports);
     }
 
-    /// Whether somebody else changed our table; then what was applied is forgotten, and the next pass makes all anew.
-    fn was_tampered_with(&mut self) -> bool {
-        let (Some(table), Ok(generation)) = (&self.applied, self.kernel.generation()) else { return false };
-        if self.generation == Some(generation) {
-            return false;
-        }
-        self.generation = Some(generation);
-        match self.kernel.read(Family::Ip, TABLE) {
-            Ok(observed) if observed.as_ref() == Some(&Observed::of(table)) => false,
-            Ok(_) => {
-                tracing::warn!("somebody changed the rules: making them anew");
-                self.applied = None;
-                true
-            }
-            Err(error) => {
-                tracing::warn!(%error, "read the rules back");
-                false
-            }
-        }
+    fn is_right(&mut self) -> bool {
+        tokio::task::block_in_place(|| self.keeper.is_right())
     }
 }

@@ -65,9 +65,9 @@ pub struct Endpoint {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePort {
     /// `NAMESPACE/NAME/PROTOCOL/PORTNAME`, as it appears in chain names.
-    pub id: String,
+    pub id: Arc<str>,
     /// The Service, `NAMESPACE/NAME`.
-    pub service: String,
+    pub service: Arc<str>,
     /// Its protocol.
     pub protocol: Protocol,
     /// Its number on the service addresses.
@@ -96,6 +96,18 @@ pub struct ServicePort {
     pub on_node: Vec<Endpoint>,
     /// How many endpoints on this node are ready: what balancers are told.
     pub ready_here: usize,
+}
+
+impl ServicePort {
+    /// Whether it is reached from outside.
+    pub fn has_external(&self) -> bool {
+        !self.external_ips.is_empty() || !self.balancer_ips.is_empty() || self.node_port.is_some()
+    }
+
+    /// Whether what comes from outside is refused: there is no endpoint that it may go to, here or elsewhere.
+    pub fn refuses_external(&self) -> bool {
+        self.cluster.is_empty() && (!self.external_local || self.on_node.is_empty())
+    }
 }
 
 /// Where this proxy is.
@@ -128,29 +140,33 @@ enum Near {
     Zone,
 }
 
-/// All service ports, in the order of their ids. Headless and external-name Services have none, nor those that another
-/// proxy serves.
+/// All service ports, in the order of their ids.
+#[cfg(test)]
 pub fn collect(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], place: Place<'_>) -> Vec<ServicePort> {
-    let mut by_service: BTreeMap<String, Vec<&EndpointSlice>> = BTreeMap::new();
-    for slice in slices.iter().filter(|s| s.address_type == "IPv4") {
-        if let Some(service) = slice.labels().get("kubernetes.io/service-name") {
-            let key = format!("{}/{service}", slice.namespace().unwrap_or_default());
-            by_service.entry(key).or_default().push(slice);
-        }
+    let mut by_service: BTreeMap<String, Vec<Arc<EndpointSlice>>> = BTreeMap::new();
+    for slice in slices {
+        by_service.entry(service_of(slice).unwrap_or_default()).or_default().push(slice.clone());
     }
     let mut ports: Vec<ServicePort> = services
         .iter()
         .flat_map(|service| {
             let key = format!("{}/{}", service.namespace().unwrap_or_default(), service.name_any());
-            let slices = by_service.get(&key).map(Vec::as_slice).unwrap_or_default();
-            service_ports(service, &key, slices, place)
+            service_ports(service, by_service.get(&key).map(Vec::as_slice).unwrap_or_default(), place)
         })
         .collect();
     ports.sort_by(|a, b| a.id.cmp(&b.id));
     ports
 }
 
-fn service_ports(service: &Service, key: &str, slices: &[&EndpointSlice], place: Place<'_>) -> Vec<ServicePort> {
+/// The Service, `NAMESPACE/NAME`, that a slice belongs to.
+pub fn service_of(slice: &EndpointSlice) -> Option<String> {
+    let name = slice.labels().get("kubernetes.io/service-name")?;
+    Some(format!("{}/{name}", slice.namespace().unwrap_or_default()))
+}
+
+/// The ports of a Service and its slices. Headless and external-name Services have none, nor those that another proxy
+/// serves.
+pub fn service_ports(service: &Service, slices: &[Arc<EndpointSlice>], place: Place<'_>) -> Vec<ServicePort> {
     let Some(spec) = &service.spec else { return Vec::new() };
     let foreign = service.labels().contains_key("service.kubernetes.io/service-proxy-name");
     let cluster_ip = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip).find_map(|ip| ip.parse().ok());
@@ -158,6 +174,7 @@ fn service_ports(service: &Service, key: &str, slices: &[&EndpointSlice], place:
         return Vec::new();
     };
     let kind = spec.type_.as_deref().unwrap_or("ClusterIP");
+    let key: Arc<str> = format!("{}/{}", service.namespace().unwrap_or_default(), service.name_any()).into();
     let local = |policy: &Option<String>| policy.as_deref() == Some("Local");
     let external_local = local(&spec.external_traffic_policy);
     let seconds = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
@@ -174,8 +191,9 @@ fn service_ports(service: &Service, key: &str, slices: &[&EndpointSlice], place:
         let candidates = candidates(slices, &name, protocol, place);
         let internal_local = local(&spec.internal_traffic_policy);
         all.push(ServicePort {
-            id: format!("{key}/{}/{}", protocol.name(), if name.is_empty() { port_number.to_string() } else { name }),
-            service: key.to_owned(),
+            id: format!("{key}/{}/{}", protocol.name(), if name.is_empty() { port_number.to_string() } else { name })
+                .into(),
+            service: key.clone(),
             protocol,
             port: port_number,
             cluster_ip,
@@ -203,9 +221,9 @@ fn balancer_ips(service: &Service) -> Vec<Ipv4Addr> {
     ours.filter_map(|i| i.ip.as_ref()?.parse().ok()).collect()
 }
 
-fn candidates(slices: &[&EndpointSlice], name: &str, protocol: Protocol, place: Place<'_>) -> Vec<Candidate> {
+fn candidates(slices: &[Arc<EndpointSlice>], name: &str, protocol: Protocol, place: Place<'_>) -> Vec<Candidate> {
     let mut found: BTreeMap<(Ipv4Addr, u16), Candidate> = BTreeMap::new();
-    for slice in slices {
+    for slice in slices.iter().filter(|s| s.address_type == "IPv4") {
         let port = slice.ports.iter().flatten().find(|p| {
             p.name.as_deref().unwrap_or("") == name && Protocol::parse(p.protocol.as_deref()) == Some(protocol)
         });
@@ -338,7 +356,7 @@ pub(crate) mod tests {
             assert_eq!(collect(&[service(spec.clone())], &[], at("a")).len(), count, "{spec}");
         }
         let port = &collect(&[service(json!({"sessionAffinity": "ClientIP"}))], &[], at("a"))[0];
-        assert_eq!((port.affinity, port.id.as_str()), (Some(Duration::from_secs(10_800)), "n/s/tcp/http"));
+        assert_eq!((port.affinity, &*port.id), (Some(Duration::from_secs(10_800)), "n/s/tcp/http"));
     }
 
     #[test]
