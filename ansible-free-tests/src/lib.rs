@@ -8,6 +8,7 @@
 //!     └─ taken down when the test process ends, however it ends
 //! ```
 
+mod cluster_file;
 mod dice;
 mod follow;
 mod interrupt;
@@ -15,6 +16,7 @@ mod kubectl;
 mod lab;
 pub mod traffic;
 
+pub use cluster_file::ClusterFile;
 pub use dice::Dice;
 pub use follow::Follow;
 pub use interrupt::{Interrupted, Interruption};

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use ansible_free_tests::{Dice, Interruption, Lab, eventually};
+use ansible_free_tests::{ClusterFile, Dice, Interruption, Lab, eventually};
 use anyhow::ensure;
 
 const LB: (&str, &str) = ("lb1", "loadbalancer");
@@ -20,7 +20,7 @@ fn an_interrupted_change_is_finished_by_the_same_command() {
     let all = std::env::var("KINIT_POINTS").is_ok_and(|points| points == "all");
     let mut dice = Dice::from_environment();
     let lab = Lab::up("interrupt", 1, 3, 2).unwrap();
-    let cluster = Changing { lab: &lab, file: lab.dir.join("changing.yaml").display().to_string() };
+    let cluster = Changing { lab: &lab, file: ClusterFile::new(&lab, "changing.yaml").unwrap() };
     cluster.write(&SMALL);
     cluster.run(&["init"]);
     // A round in which nothing is interrupted says how many steps there are, and installs the packages.
@@ -44,7 +44,7 @@ fn an_interrupted_change_is_finished_by_the_same_command() {
     }
     println!("   {points} interruptions, each finished by the same command");
     assert!(points >= 2, "a sample has two at least");
-    let reset = lab.kinit(&["reset", "-f", &cluster.file, "--force"]).unwrap().ok("kinit reset").unwrap();
+    let reset = lab.kinit(&["reset", "-f", &cluster.file.path, "--force"]).unwrap().ok("kinit reset").unwrap();
     assert!(reset.contains("no residue"), "{reset}");
     lab.down().unwrap();
 }
@@ -68,27 +68,16 @@ impl Change {
 
 struct Changing<'a> {
     lab: &'a Lab,
-    file: String,
+    file: ClusterFile,
 }
 
 impl Changing<'_> {
     fn write(&self, hosts: &[(&str, &str)]) {
-        let text = std::fs::read_to_string(self.lab.file()).unwrap();
-        let (head, _) = text.split_once("  hosts:\n").unwrap();
-        let line = |(name, role): &(&str, &str)| {
-            format!("  - name: {name}\n    address: {}\n    roles: [{role}]\n", self.address(name))
-        };
-        std::fs::write(&self.file, format!("{head}  hosts:\n{}", hosts.iter().map(line).collect::<String>())).unwrap();
-    }
-
-    fn address(&self, host: &str) -> String {
-        let all = std::fs::read_to_string(self.lab.file()).unwrap();
-        let (_, rest) = all.split_once(&format!("name: {host}\n    address: ")).unwrap();
-        rest.lines().next().unwrap().to_owned()
+        self.file.write(hosts).unwrap();
     }
 
     fn run(&self, arguments: &[&str]) -> String {
-        self.lab.kinit(&[arguments, &["-f", &self.file]].concat()).unwrap().ok(&arguments.join(" ")).unwrap()
+        self.lab.kinit(&[arguments, &["-f", &self.file.path]].concat()).unwrap().ok(&arguments.join(" ")).unwrap()
     }
 
     /// The command of a change, after the file was made ready for it.
@@ -103,10 +92,12 @@ impl Changing<'_> {
                 self.write(&SMALL);
                 words(&["apply"])
             }
-            Change::Joins => words(&["join", "w2", "--address", &self.address("w2"), "--role", "worker", "--write"]),
+            Change::Joins => {
+                words(&["join", "w2", "--address", &self.file.address("w2"), "--role", "worker", "--write"])
+            }
             Change::Leaves => words(&["remove", "w2", "--write"]),
         };
-        command.extend(words(&["--yes", "--connect-timeout", "5", "-f", &self.file]));
+        command.extend(words(&["--yes", "--connect-timeout", "5", "-f", &self.file.path]));
         command
     }
 
@@ -138,10 +129,10 @@ impl Changing<'_> {
 
     /// Nothing is left to do, and everything is well.
     fn is_as_wanted(&self, change: Change, point: &str) {
-        let plan = self.lab.kinit(&["plan", "-f", &self.file]).unwrap();
+        let plan = self.lab.kinit(&["plan", "-f", &self.file.path]).unwrap();
         assert_eq!(plan.code, 0, "{change:?} after {point}: {}{}", plan.out, plan.err);
         eventually(Duration::from_secs(60), || {
-            let status = self.lab.kinit(&["status", "-f", &self.file])?;
+            let status = self.lab.kinit(&["status", "-f", &self.file.path])?;
             ensure!(status.code == 0, "{change:?} after {point}: {}{}", status.out, status.err);
             Ok(())
         })

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use ansible_free_tests::{Lab, Traffic, eventually};
+use ansible_free_tests::{ClusterFile, Lab, Traffic, eventually};
 use anyhow::ensure;
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ const ALWAYS: [(&str, &str); 2] = [("lb1", "loadbalancer"), ("w1", "worker")];
 #[ignore = "a benchmark: cargo xtask bench lifecycle"]
 fn what_verbs_cost() {
     let lab = Lab::up("lifecycle", 1, 5, 2).unwrap();
-    let bench = Bench { lab: &lab, file: lab.dir.join("bench.yaml").display().to_string() };
+    let bench = Bench { lab: &lab, file: ClusterFile::new(&lab, "bench.yaml").unwrap() };
     bench.installs_packages();
     bench.write(&[CP1]);
     println!("{:<44} {:>7}  {}", "verb", "seconds", "per host at most: round trips, KB to and from");
@@ -33,7 +33,7 @@ fn what_verbs_cost() {
         bench.write(&control_planes(n).collect::<Vec<_>>());
         bench.during(&traffic, what, &["apply", "--yes"]);
     }
-    let address = bench.address("w2");
+    let address = bench.file.address("w2");
     bench.during(
         &traffic,
         "join of a worker",
@@ -41,7 +41,7 @@ fn what_verbs_cost() {
     );
     bench.during(&traffic, "remove of a worker", &["remove", "w2", "--write", "--yes"]);
     bench.during(&traffic, "remove of the first control plane", &["remove", "cp1", "--write", "--yes"]);
-    let back = bench.address("cp1");
+    let back = bench.file.address("cp1");
     let joins = ["join", "cp1", "--address", &back, "--role", "control-plane", "--write", "--yes"];
     bench.during(&traffic, "join of a control plane", &joins);
     bench.during(&traffic, "certs renew --all", &["certs", "renew", "--all", "--yes"]);
@@ -54,7 +54,7 @@ fn what_verbs_cost() {
 
 struct Bench<'a> {
     lab: &'a Lab,
-    file: String,
+    file: ClusterFile,
 }
 
 impl Bench<'_> {
@@ -73,25 +73,13 @@ impl Bench<'_> {
     }
 
     fn write(&self, hosts: &[(&str, &str)]) {
-        let text = std::fs::read_to_string(self.lab.file()).unwrap();
-        let (head, _) = text.split_once("  hosts:\n").unwrap();
-        let line = |(name, role): &(&str, &str)| {
-            format!("  - name: {name}\n    address: {}\n    roles: [{role}]\n", self.address(name))
-        };
-        let hosts: String = ALWAYS.iter().chain(hosts).map(line).collect();
-        std::fs::write(&self.file, format!("{head}  hosts:\n{hosts}")).unwrap();
-    }
-
-    fn address(&self, host: &str) -> String {
-        let all = std::fs::read_to_string(self.lab.file()).unwrap();
-        let (_, rest) = all.split_once(&format!("name: {host}\n    address: ")).unwrap();
-        rest.lines().next().unwrap().to_owned()
+        self.file.write(&[&ALWAYS[..], hosts].concat()).unwrap();
     }
 
     /// Runs a verb and prints its time, and what it cost the line of the host that it cost most.
     fn runs(&self, what: &str, arguments: &[&str]) {
         let started = Instant::now();
-        let ran = self.lab.kinit(&[arguments, &["-f", &self.file, "--output", "jsonl"]].concat()).unwrap();
+        let ran = self.lab.kinit(&[arguments, &["-f", &self.file.path, "--output", "jsonl"]].concat()).unwrap();
         let out = ran.ok(what).unwrap();
         let seconds = started.elapsed().as_secs_f64();
         let done: Value = out.lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap();
@@ -114,7 +102,7 @@ impl Bench<'_> {
         let longest = ansible_free_tests::traffic::line(&silences);
         println!("{:<44} {:>7}  {} of {}, {longest}", "", "", failed.len(), done + failed.len());
         eventually(Duration::from_secs(60), || {
-            let status = self.lab.kinit(&["status", "-f", &self.file])?;
+            let status = self.lab.kinit(&["status", "-f", &self.file.path])?;
             ensure!(status.code == 0, "{}{}", status.out, status.err);
             Ok(())
         })

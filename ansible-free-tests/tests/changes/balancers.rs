@@ -18,13 +18,13 @@ fn load_balancers_fail_over_and_change_their_form() {
     let nodes = [("cp1", "control-plane"), ("w1", "worker")];
     let mut cluster = Changing::start(&lab, &[&balancers[..], &nodes].concat());
     fails_over(&cluster);
-    let shared = cluster.head.clone();
+    let shared = cluster.cluster_file.head.clone();
     let (before, address) = shared.split_once("  loadBalancer:\n").unwrap();
-    cluster.head = format!("{before}  loadBalancer:\n    type: control-planes\n{address}");
+    cluster.cluster_file.head = format!("{before}  loadBalancer:\n    type: control-planes\n{address}");
     cluster.write(&nodes);
     cluster.change("apply", &[]);
     assert_eq!(lab.ssh("lb1", "ls -d /etc/haproxy/haproxy.cfg /etc/keepalived 2>/dev/null; true").unwrap(), "");
-    cluster.head = format!("{before}  loadBalancer:\n    type: node-local\n");
+    cluster.cluster_file.head = format!("{before}  loadBalancer:\n    type: node-local\n");
     cluster.write(&nodes);
     cluster.change("apply", &[]);
     let server = lab.ssh("w1", "grep server: /etc/kubernetes/kubelet.conf").unwrap();

@@ -10,7 +10,7 @@ mod rotation;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use ansible_free_tests::{Lab, Ran, Traffic, eventually};
+use ansible_free_tests::{ClusterFile, Lab, Ran, Traffic, eventually};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
@@ -49,33 +49,26 @@ fn a_cluster_changes() {
 /// A cluster whose file the test edits, as an operator would.
 struct Changing<'a> {
     lab: &'a Lab,
+    cluster_file: ClusterFile,
+    /// Its path.
     file: String,
-    head: String,
 }
 
 impl<'a> Changing<'a> {
     fn start(lab: &'a Lab, hosts: &[(&str, &str)]) -> Self {
-        let text = std::fs::read_to_string(lab.file()).unwrap();
-        let (head, _) = text.split_once("  hosts:\n").unwrap();
-        let file = lab.dir.join("changing.yaml").display().to_string();
-        let cluster = Self { lab, file, head: head.to_owned() };
+        let cluster_file = ClusterFile::new(lab, "changing.yaml").unwrap();
+        let cluster = Self { lab, file: cluster_file.path.clone(), cluster_file };
         cluster.write(hosts);
         cluster.run("init", &[]).ok("kinit init").unwrap();
         cluster
     }
 
     fn write(&self, hosts: &[(&str, &str)]) {
-        let line = |(name, roles): &(&str, &str)| {
-            format!("  - name: {name}\n    address: {}\n    roles: [{roles}]\n", self.address(name))
-        };
-        let hosts: String = hosts.iter().map(line).collect();
-        std::fs::write(&self.file, format!("{}  hosts:\n{hosts}", self.head)).unwrap();
+        self.cluster_file.write(hosts).unwrap();
     }
 
     fn address(&self, host: &str) -> String {
-        let all = std::fs::read_to_string(self.lab.file()).unwrap();
-        let (_, rest) = all.split_once(&format!("name: {host}\n    address: ")).unwrap();
-        rest.lines().next().unwrap().to_owned()
+        self.cluster_file.address(host)
     }
 
     fn run(&self, verb: &str, arguments: &[&str]) -> Ran {
