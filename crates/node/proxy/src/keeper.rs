@@ -86,10 +86,12 @@ impl Keeper {
         self.monitor = None;
     }
 
-    /// After a transaction of ours: remembers its generation, if nobody else was at the table.
+    /// After a transaction of ours: remembers its generation, if nobody else was at the table. What was in doubt before
+    /// stays so until it is looked at.
     fn settle(&mut self) {
         let Ok(now) = self.kernel.generation() else { return };
-        self.generation = (self.vouch(now) == Vouched::Untouched).then_some(now);
+        let untouched = self.vouch(now) == Vouched::Untouched;
+        self.generation = self.generation.filter(|_| untouched).map(|_| now);
     }
 
     fn vouch(&mut self, generation: u32) -> Vouched {

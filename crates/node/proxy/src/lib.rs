@@ -8,8 +8,8 @@
 //! ```
 //!
 //! All but `keeper`, `health` and `run` is pure. Semantics are those of upstream's nftables mode
-//! (`pkg/proxy/nftables`); the ruleset is smaller: endpoints are elements of maps, and Services share the chains that pick
-//! one. A change costs what the changed Service costs (docs/service-proxy.md).
+//! (`pkg/proxy/nftables`); the ruleset is smaller: endpoints are elements of maps, and Services share the chains that
+//! pick one. A change costs what the changed Service costs (docs/service-proxy.md).
 
 mod args;
 #[cfg(test)]
