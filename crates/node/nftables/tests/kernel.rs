@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use kinit_nftables::expr::{self, Learn, Meta, Reg, Reject};
 use kinit_nftables::{
-    Base, ChainType, Change, Data, Expr, Family, Hook, Monitor, Nftables, Observed, Set, Table, Type, Verdict, join,
+    Base, ChainType, Change, Data, Expr, Family, Hook, Monitor, Nftables, Observed, Set, Table, Type, Verdict, Vouched,
+    join,
 };
 
 /// Runs in a thread of its own, whose namespace dies with it. Without the right to make one there is nothing to test.
@@ -227,6 +228,27 @@ fn changes_by_others_are_noticed() {
             nft(&["flush", "ruleset"]);
             assert!(noticed(&mut monitor, own).await, "the table is gone");
         });
+    });
+}
+
+/// Others change other tables all day: the notices say that ours is untouched.
+#[test]
+fn a_monitor_vouches_for_its_table() {
+    in_namespace(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _within = runtime.enter();
+        let nftables = Nftables::open().unwrap();
+        let own = nftables.port().ok();
+        let mut monitor = Monitor::open(Family::Ip, "kinit-test").unwrap();
+        nftables.apply(None, &table(&[[10, 244, 1, 5]])).unwrap();
+        let mut vouch = |generation: u32| monitor.vouch(own, generation).unwrap();
+        assert_eq!(vouch(nftables.generation().unwrap()), Vouched::Untouched);
+        nft(&["add", "table", "ip", "other"]);
+        let now = nftables.generation().unwrap();
+        assert_eq!((vouch(now), vouch(now + 1)), (Vouched::Untouched, Vouched::Unknown), "not for what is to come");
+        nft(&["add", "element", "ip", "kinit-test", "affinity", "{ 192.0.2.1 }"]);
+        nft(&["add", "table", "ip", "another"]);
+        assert_eq!(vouch(nftables.generation().unwrap()), Vouched::Unknown);
     });
 }
 

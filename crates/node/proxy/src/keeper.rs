@@ -35,8 +35,8 @@ impl Keeper {
         Ok(Self { kernel, monitor, port, planner: Planner::new(options), generation: None, read_backs: 0 })
     }
 
-    /// Makes the kernel's table what it is to be, in one transaction; what nothing leads to yet goes ahead. Returns how many changes were sent. After an error
-    /// the next call sends the whole table.
+    /// Makes the kernel's table what it is to be, in one transaction; what nothing leads to yet goes ahead. Returns how
+    /// many changes were sent. After an error the next call sends the whole table.
     pub fn apply(&mut self) -> Result<usize> {
         if !self.planner.is_whole() {
             let changes = self.planner.changes();
@@ -86,10 +86,12 @@ impl Keeper {
         self.monitor = None;
     }
 
-    /// After a transaction of ours: remembers its generation, if nobody else was at the table.
+    /// After a transaction of ours: remembers its generation, if nobody else was at the table. What was in doubt before
+    /// stays so until it is looked at.
     fn settle(&mut self) {
         let Ok(now) = self.kernel.generation() else { return };
-        self.generation = (self.vouch(now) == Vouched::Untouched).then_some(now);
+        let untouched = self.vouch(now) == Vouched::Untouched;
+        self.generation = self.generation.filter(|_| untouched).map(|_| now);
     }
 
     fn vouch(&mut self, generation: u32) -> Vouched {
@@ -175,8 +177,8 @@ impl Keeper {
     }
 }
 
-/// New chains and sets with what is in them, and all else. A packet sees elements of maps as they are when it looks, but
-/// rules as they were when it came: one that is under way finds a chain of the same transaction without its rules.
+/// New chains and sets with what is in them, and all else. A packet sees elements of maps as they are when it looks,
+/// but rules as they were when it came: one under way would find a chain of the same transaction without its rules.
 pub fn ahead(changes: Vec<Change>) -> (Vec<Change>, Vec<Change>) {
     let (mut chains, mut sets, mut dropped) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for change in &changes {

@@ -96,6 +96,10 @@ fn what_others_change_is_put_right() {
         keeper.planner.set(&key, ports);
         command("nft flush set ip kube-proxy hairpin-connections");
         keeper.apply().unwrap();
+        // Nor does another change of ours make it good.
+        let (key, ports) = any_service(&mut Dice(999), 4);
+        keeper.planner.set(&key, ports);
+        assert!(keeper.apply().unwrap() > 0);
         let touched = runtime
             .block_on(async { tokio::time::timeout(Duration::from_millis(500), keeper.touched()).await.is_ok() });
         assert!(touched && !keeper.is_right(), "known at once, not with the next audit");

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! Services, EndpointSlices ─ services ─▶ [ServicePort] ─ planner ─▶ changes ─ keeper ─▶ one transaction
-//!                                              │            ├─ fronts, shared, own: what one Service needs in the table
+//!                                              │            ├─ fronts, shared, own: what a Service needs in the table
 //!                                              │            └─ flows ─▶ remembered UDP flows to forget
 //!                                              └─ health ─▶ an HTTP port a Service that is Local
 //! ```
 //!
-//! All but `keeper`, `health` and `run` is pure. Semantics are those of upstream's nftables mode (`pkg/proxy/nftables`);
-//! the ruleset is smaller: endpoints are elements of maps, and Services share the chains that pick one. A change costs
-//! what the changed Service costs (docs/service-proxy.md).
+//! All but `keeper`, `health` and `run` is pure. Semantics are those of upstream's nftables mode
+//! (`pkg/proxy/nftables`); the ruleset is smaller: endpoints are elements of maps, and Services share the chains that
+//! pick one. A change costs what the changed Service costs (docs/service-proxy.md).
 
 mod args;
 #[cfg(test)]

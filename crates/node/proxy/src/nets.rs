@@ -127,15 +127,8 @@ pub fn ask(to: &str) -> Answer {
 
 /// Asks from one of the addresses that the calling thread's namespace has.
 pub fn ask_from(from: &str, to: &str) -> Answer {
-    let socket = std::os::fd::OwnedFd::from(
-        nix::sys::socket::socket(
-            nix::sys::socket::AddressFamily::Inet,
-            nix::sys::socket::SockType::Stream,
-            nix::sys::socket::SockFlag::empty(),
-            None,
-        )
-        .unwrap(),
-    );
+    let (family, kind) = (nix::sys::socket::AddressFamily::Inet, nix::sys::socket::SockType::Stream);
+    let socket = nix::sys::socket::socket(family, kind, nix::sys::socket::SockFlag::empty(), None).unwrap();
     let at = |address: &str| -> nix::sys::socket::SockaddrIn {
         let std::net::SocketAddr::V4(address) = address.parse::<SocketAddr>().unwrap() else { panic!() };
         address.into()
