@@ -187,8 +187,15 @@ impl Cache {
         if let Some(early) = &mut inner.early {
             return early.push(Early::Delete(key.to_owned(), revision));
         }
-        inner.unreadable.remove(key);
-        let Some(previous) = inner.map.remove(key) else { return };
+        let was_unreadable = inner.unreadable.remove(key).is_some();
+        let Some(previous) = inner.map.remove(key) else {
+            drop(inner);
+            // Nobody ever saw the object, but whoever could not do without it can go on.
+            if was_unreadable {
+                self.changed.send_replace(());
+            }
+            return;
+        };
         let current = Arc::new(previous.at_revision(revision));
         inner.push(Event { revision, kind: EventKind::Delete, current, previous: Some(previous) });
         drop(inner);
@@ -428,5 +435,10 @@ mod tests {
         cache.delete("other/good", 10);
         cache.spoil("ns/bad", 11, "spoilt".into());
         assert!(!cache.is_empty() && cache.len() == 0);
+        // Its end is a change for whoever waits for it, although there is nothing to show.
+        let mut changes = cache.changes();
+        changes.borrow_and_update();
+        cache.delete("ns/bad", 12);
+        assert!(cache.is_empty() && changes.has_changed().unwrap());
     }
 }

@@ -149,7 +149,7 @@ mod tests {
             (json!({"deprecatedCount": 3}), &["deprecatedCount: needs to be unset"]),
             (json!({"action": "", "reason": ""}), &["action: Required value", "reason: Required value"]),
             (json!({"note": "x".repeat(1025)}), &["note: can have at most 1024 characters"]),
-            (json!({"reportingController": "a b"}), &["reportingController: qualified name"]),
+            (json!({"reportingController": "a b"}), &["reportingController: name part must consist of"]),
             (json!({"regarding": {}}), &["involvedObject.namespace: does not match event.namespace"]),
         ] {
             let (object, mut errors) = (event(change), FieldErrors::default());

@@ -101,7 +101,8 @@ fn counters(change: &Change<'_>, errors: &mut FieldErrors) {
     if !elastic && new.count("succeeded") < old.count("succeeded") {
         errors.invalid("status.succeeded", &new.count("succeeded").into(), "cannot decrease the succeeded counter");
     }
-    if (change.of("ready") || change.of("active")) && new.count("ready") > new.count("active") {
+    let told = new.status("ready").is_some() && (change.of("ready") || change.of("active"));
+    if told && new.count("ready") > new.count("active") {
         errors.invalid("status.ready", &new.count("ready").into(), "cannot set more ready pods than active");
     }
 }

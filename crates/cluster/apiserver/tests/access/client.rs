@@ -130,7 +130,7 @@ impl Api {
     /// gone.
     pub async fn cached(&self, prefix: &str, key: &str, want: impl Fn(Option<&Value>) -> bool) {
         let cache = self.server.server.store.cache(prefix).unwrap();
-        until(key, || want(cache.get(key).map(|e| e.value()).as_ref())).await;
+        until(key, || want(cache.last_known(key).map(|e| e.value()).as_ref())).await;
     }
 
     /// The account that pods without one run as.

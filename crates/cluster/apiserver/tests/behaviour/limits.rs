@@ -98,8 +98,7 @@ async fn bodies_that_never_come_hold_nobody_back() {
 /// Bodies that are nearly there are memory: one user can hold some of it, and others write all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_sent_bodies_take_no_more_than_their_share() {
-    let flags = ["--max-requests-inflight=4", "--max-mutating-requests-inflight=4", "--request-timeout=8s"];
-    let api = Api::start_with(&flags).await;
+    let api = Api::start_with(&["--max-requests-inflight=4", "--max-mutating-requests-inflight=4"]).await;
     let (hoarder, other) = (token(&api).await, token_of(&api, "other").await);
     let largest = 3 << 20;
     let mut held = Vec::new();
@@ -117,15 +116,16 @@ async fn half_sent_bodies_take_no_more_than_their_share() {
         let (code, text) = write(&other, name).await;
         assert_eq!(code, 201, "{text}");
     }
-    // Most are refused at once, two are ended by their time.
-    let mut answers = Vec::new();
-    for stream in &mut held {
-        answers.push(answer_of(stream).await);
+    // There is room for two of them.
+    for stream in &mut held[2..] {
+        let answer = answer_of(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
     }
-    let count = |code: &str| answers.iter().filter(|a| a.starts_with(&format!("HTTP/1.1 {code}"))).count();
-    assert_eq!((count("429"), count("504")), (6, 2), "{answers:?}");
-    let (code, text) = write(&hoarder, "e").await;
-    assert_eq!(code, 201, "what was held is given back: {text}");
+    drop(held);
+    // What was held is given back when the server hears that the connections are gone.
+    while write(&hoarder, "e").await.0 != 201 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// A watch lasts as long as its client wants; a body that it says will come does not.

@@ -44,7 +44,7 @@ async fn add_class(cluster: &Cluster, name: &str, provisioner: &str, is_default:
     api.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
     // Admission goes by the server's cache, which is milliseconds behind.
     let cache = cluster.server.server.store.cache("storageclasses/").unwrap();
-    eventually("the class in the server's cache", async || cache.get(name).map(drop)).await;
+    eventually("the class in the server's cache", async || cache.last_known(name).map(drop)).await;
 }
 
 async fn bound(cluster: &Cluster, name: &str) -> PersistentVolumeClaim {
