@@ -142,8 +142,8 @@ where
     Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
 }
 
-/// The TLS of a kubeconfig: which servers are believed, and the client certificate that is shown. For servers beside the
-/// API server which know the same identities (kubelets).
+/// The TLS of a kubeconfig: which servers are believed, and the client certificate that is shown. For servers beside
+/// the API server which know the same identities (kubelets).
 pub fn tls_config(config: &Config) -> Result<rustls::ClientConfig> {
     kinit_component_base::runtime::install_tls_provider();
     let mut tls = config.rustls_client_config().context("build the TLS configuration")?;

@@ -1,9 +1,10 @@
-//! Delegated authentication and authorization (`k8s.io/apiserver/pkg/server/options`: `DelegatingAuthenticationOptions`,
-//! `DelegatingAuthorizationOptions`): a server that keeps no users of its own asks the API server.
+//! Delegated authentication and authorization (`k8s.io/apiserver/pkg/server/options`:
+//! `DelegatingAuthenticationOptions`, `DelegatingAuthorizationOptions`): a server that keeps no users of its own asks
+//! the API server.
 //!
 //! ```text
-//! certificate of a front proxy + X-Remote-* ─▶ that user     the CA, the proxies' names and the headers' names come
-//! certificate of a client                   ─▶ CN, O         from flags or kube-system/extension-apiserver-authentication
+//! certificate of a front proxy + X-Remote-* ─▶ that user     CAs and names come from flags or from ConfigMap
+//! certificate of a client                   ─▶ CN, O         kube-system/extension-apiserver-authentication
 //! bearer token                              ─▶ TokenReview         │ (trust)
 //!                                                                  └▶ SubjectAccessReview ─▶ yes or no
 //! ```

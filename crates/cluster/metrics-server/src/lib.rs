@@ -6,8 +6,8 @@
 //! API server ─aggregation─▶ server ─ delegated authn, authz ─▶ api ─▶ NodeMetrics, PodMetrics, Tables, discovery
 //! ```
 //!
-//! Nothing is written anywhere: after a restart there are metrics again after two rounds. Every instance may serve; none
-//! leads.
+//! Nothing is written anywhere: after a restart there are metrics again after two rounds. Every instance may serve;
+//! none leads.
 
 mod api;
 mod args;

@@ -121,8 +121,7 @@ async fn up_and_down_with_the_load() {
         json!([{"type": "Resource", "resource": {"name": "cpu", "current": current}}])
     );
     assert!(status["lastScaleTime"].is_string());
-    kubectl(&cluster, &["get", "hpa", "web"], &["Deployment/web", "cpu: 50%/50%", "1", "5", "3"]).await;
-    kubectl(&cluster, &["describe", "hpa", "web"], &["ValidMetricFound", "50% (50m) / 50%", "SuccessfulRescale"]).await;
+    shown(&cluster).await;
 
     // Ten percent is within what is tolerated; far more runs into the maximum.
     metrics.pods(&three, "54m", "10Mi");
@@ -135,6 +134,11 @@ async fn up_and_down_with_the_load() {
     metrics.pods(&five, "1m", "10Mi");
     ready(&cluster, "web", 1).await;
     told(&cluster, "web", "SuccessfulRescale", "New size: 1; reason: All metrics below target").await;
+}
+
+async fn shown(cluster: &Cluster) {
+    kubectl(cluster, &["get", "hpa", "web"], &["Deployment/web", "cpu: 50%/50%", "1", "5", "3"]).await;
+    kubectl(cluster, &["describe", "hpa", "web"], &["ValidMetricFound", "50% (50m) / 50%", "SuccessfulRescale"]).await;
 }
 
 async fn kubectl(cluster: &Cluster, args: &[&str], want: &[&str]) {
@@ -193,8 +197,14 @@ async fn what_cannot_be_done_is_told() {
     )
     .await;
 
+    one_of_two(&cluster, &metrics).await;
+    bad_targets(&cluster).await;
+    without_metrics(&cluster).await;
+}
+
+async fn one_of_two(cluster: &Cluster, metrics: &Measured) {
     // One metric of two is enough to grow, and not enough to shrink.
-    let names = ready(&cluster, "web", 2).await;
+    let names = ready(cluster, "web", 2).await;
     metrics.pods(&names, "100m", "10Mi");
     let external = json!({"type": "External", "external": {"metric": {"name": "queue"}, "target": {"type": "Value", "value": "1"}}});
     let both = |percent: i32| json!({"spec": {"metrics": [cpu(percent)["metrics"][0], external]}});
@@ -209,12 +219,14 @@ async fn what_cannot_be_done_is_told() {
         "unable to get external metric default/queue/nil",
     )
     .await;
-    assert_eq!(ready(&cluster, "web", 2).await.len(), 2);
+    assert_eq!(ready(cluster, "web", 2).await.len(), 2);
     api.patch("web", &PatchParams::default(), &Patch::Merge(both(50))).await.unwrap();
-    ready(&cluster, "web", 4).await;
-    condition(&cluster, "web", "ScalingActive", "True", "ValidMetricFound", "cpu").await;
+    ready(cluster, "web", 4).await;
+    condition(cluster, "web", "ScalingActive", "True", "ValidMetricFound", "cpu").await;
+}
 
-    autoscaler(&cluster, "rival", of_deployment("web"), cpu(50)).await;
+async fn bad_targets(cluster: &Cluster) {
+    autoscaler(cluster, "rival", of_deployment("web"), cpu(50)).await;
     condition(
         &cluster,
         "rival",
@@ -224,11 +236,11 @@ async fn what_cannot_be_done_is_told() {
         "controlled by multiple HPAs: [default/rival default/web]",
     )
     .await;
-    autoscaler(&cluster, "lost", of_deployment("none"), cpu(50)).await;
-    condition(&cluster, "lost", "AbleToScale", "False", "FailedGetScale", "\"none\" not found").await;
-    told(&cluster, "lost", "FailedGetScale", "not found").await;
+    autoscaler(cluster, "lost", of_deployment("none"), cpu(50)).await;
+    condition(cluster, "lost", "AbleToScale", "False", "FailedGetScale", "\"none\" not found").await;
+    told(cluster, "lost", "FailedGetScale", "not found").await;
     let unknown = json!({"apiVersion": "example.com/v1", "kind": "Nothing", "name": "x"});
-    autoscaler(&cluster, "unknown", unknown, cpu(50)).await;
+    autoscaler(cluster, "unknown", unknown, cpu(50)).await;
     condition(
         &cluster,
         "unknown",
@@ -238,14 +250,15 @@ async fn what_cannot_be_done_is_told() {
         "no matches for kind \"Nothing\" in group \"example.com\"",
     )
     .await;
+}
 
-    deployment(&cluster, "off", 0).await;
-    autoscaler(&cluster, "off", of_deployment("off"), cpu(50)).await;
-    condition(&cluster, "off", "ScalingActive", "False", "ScalingDisabled", "replica count of the target is zero")
-        .await;
-    deployment(&cluster, "many", 4).await;
-    autoscaler(&cluster, "many", of_deployment("many"), json!({"maxReplicas": 2, "metrics": cpu(50)["metrics"]})).await;
-    ready(&cluster, "many", 2).await;
+async fn without_metrics(cluster: &Cluster) {
+    deployment(cluster, "off", 0).await;
+    autoscaler(cluster, "off", of_deployment("off"), cpu(50)).await;
+    condition(cluster, "off", "ScalingActive", "False", "ScalingDisabled", "replica count of the target is zero").await;
+    deployment(cluster, "many", 4).await;
+    autoscaler(cluster, "many", of_deployment("many"), json!({"maxReplicas": 2, "metrics": cpu(50)["metrics"]})).await;
+    ready(cluster, "many", 2).await;
     told(
         &cluster,
         "many",
@@ -269,34 +282,8 @@ async fn custom_kinds_and_custom_metrics() {
         plural: "farms".into(),
     };
     let farms: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), "default", &resource);
-    let farm = |name: &str| json!({"apiVersion": "example.com/v1", "kind": "Farm", "metadata": {"name": name}, "spec": {"replicas": 2}});
-    // Pods that run somewhere; a farm of the test is nobody's but the autoscaler's.
-    for name in ["a", "b"] {
-        let object: DynamicObject = serde_json::from_value(farm(name)).unwrap();
-        farms.create(&PostParams::default(), &object).await.unwrap();
-        let status = json!({"status": {"replicas": 2, "selector": format!("app={name}")}});
-        farms.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
-        for n in 0..2 {
-            let mut pod = template(name);
-            pod["metadata"]["name"] = format!("{name}{n}").into();
-            cluster.create::<Pod>(pod).await;
-            let now = jiff::Timestamp::now().to_string();
-            let status = json!({"status": {"phase": "Running", "startTime": now, "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}]}});
-            cluster
-                .api::<Pod>()
-                .patch_status(&format!("{name}{n}"), &PatchParams::default(), &Patch::Strategic(status))
-                .await
-                .unwrap();
-        }
-    }
-    let list = |items: Value| json!({"kind": "MetricValueList", "items": items});
-    let of = |name: &str, value: &str| json!({"describedObject": {"kind": "Pod", "name": name}, "metric": {"name": "x"}, "value": value});
-    let custom = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default";
-    metrics.says(&format!("{custom}/pods/*/qps"), list(json!([of("a0", "30"), of("a1", "10")])));
-    metrics.says(&format!("{custom}/farms.example.com/a/hay"), list(json!([of("a", "10")])));
-    metrics.says(&format!("{custom}/metrics/rain"), list(json!([of("default", "1500m")])));
-    metrics.says("/apis/external.metrics.k8s.io/v1beta1/namespaces/default/queue",
-        json!({"kind": "ExternalMetricValueList", "items": [{"metricName": "queue", "value": "25"}, {"metricName": "queue", "value": "5"}]}));
+    plant(&cluster, &farms).await;
+    harvest(&metrics);
     let farm_ref = |name: &str| json!({"apiVersion": "example.com/v1", "kind": "Farm", "name": name});
     let object = |reference: Value, metric: &str, target: Value| json!({"type": "Object", "object": {"describedObject": reference, "metric": {"name": metric}, "target": target}});
     let average = |value: &str| json!({"type": "AverageValue", "averageValue": value});
@@ -334,6 +321,40 @@ async fn custom_kinds_and_custom_metrics() {
     assert!(metrics.was_asked(&["/pods/*/qps?", "labelSelector=app%3Da", "metricLabelSelector=path%3D%2F"]));
     let status = serde_json::to_value(cluster.api::<HorizontalPodAutoscaler>().get("b").await.unwrap().status).unwrap();
     assert_eq!(status["currentMetrics"][0]["external"]["current"], json!({"averageValue": "15"}));
+}
+
+async fn plant(cluster: &Cluster, farms: &Api<DynamicObject>) {
+    let farm = |name: &str| json!({"apiVersion": "example.com/v1", "kind": "Farm", "metadata": {"name": name}, "spec": {"replicas": 2}});
+    // Pods that run somewhere; a farm of the test is nobody's but the autoscaler's.
+    for name in ["a", "b"] {
+        let object: DynamicObject = serde_json::from_value(farm(name)).unwrap();
+        farms.create(&PostParams::default(), &object).await.unwrap();
+        let status = json!({"status": {"replicas": 2, "selector": format!("app={name}")}});
+        farms.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+        for n in 0..2 {
+            let mut pod = template(name);
+            pod["metadata"]["name"] = format!("{name}{n}").into();
+            cluster.create::<Pod>(pod).await;
+            let now = jiff::Timestamp::now().to_string();
+            let status = json!({"status": {"phase": "Running", "startTime": now, "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}]}});
+            cluster
+                .api::<Pod>()
+                .patch_status(&format!("{name}{n}"), &PatchParams::default(), &Patch::Strategic(status))
+                .await
+                .unwrap();
+        }
+    }
+}
+
+fn harvest(metrics: &Measured) {
+    let list = |items: Value| json!({"kind": "MetricValueList", "items": items});
+    let of = |name: &str, value: &str| json!({"describedObject": {"kind": "Pod", "name": name}, "metric": {"name": "x"}, "value": value});
+    let custom = "/apis/custom.metrics.k8s.io/v1beta2/namespaces/default";
+    metrics.says(&format!("{custom}/pods/*/qps"), list(json!([of("a0", "30"), of("a1", "10")])));
+    metrics.says(&format!("{custom}/farms.example.com/a/hay"), list(json!([of("a", "10")])));
+    metrics.says(&format!("{custom}/metrics/rain"), list(json!([of("default", "1500m")])));
+    metrics.says("/apis/external.metrics.k8s.io/v1beta1/namespaces/default/queue",
+        json!({"kind": "ExternalMetricValueList", "items": [{"metricName": "queue", "value": "25"}, {"metricName": "queue", "value": "5"}]}));
 }
 
 async fn define(cluster: &Cluster) {

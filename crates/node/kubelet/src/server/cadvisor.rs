@@ -1,5 +1,5 @@
-//! `/metrics/cadvisor`: what containers, pods' networks and the machine use, under cAdvisor's names. The figures are the
-//! runtime's: where it has none there is no family.
+//! `/metrics/cadvisor`: what containers, pods' networks and the machine use, under cAdvisor's names. The figures are
+//! the runtime's: where it has none there is no family.
 
 use hyper::Response;
 use k8s_openapi::jiff::Timestamp;
