@@ -12,6 +12,7 @@ const PROGRAMS: &[(&str, Main)] = &[
     ("kube-controller-manager", kinit_controllers::main),
     ("kube-scheduler", kinit_scheduler::main),
     ("cloud-controller-manager", kinit_cloud_baremetal::main),
+    ("metrics-server", kinit_metrics_server::main),
     ("kubelet", kinit_kubelet::main),
     ("kube-proxy", kinit_proxy::main),
     ("kube-netd", kinit_netd::main),

@@ -108,11 +108,7 @@ fn build<F>(config: Config, dress: F) -> Result<Client>
 where
     F: FnMut(http::Request<Body>) -> http::Request<Body> + Clone + Send + 'static,
 {
-    kinit_component_base::runtime::install_tls_provider();
-    let mut tls = config.rustls_client_config().context("build the TLS configuration")?;
-    if let Some(files) = certificate_files(&config) {
-        tls.client_auth_cert_resolver = Arc::new(FromFiles(ReloadingCert::load(&files.0, &files.1)?));
-    }
+    let tls = tls_config(&config)?;
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
@@ -144,6 +140,17 @@ where
         // The innermost: here a request has its whole URI.
         .service(Counted(hyper));
     Ok(ClientBuilder::new(service, config.default_namespace.clone()).build())
+}
+
+/// The TLS of a kubeconfig: which servers are believed, and the client certificate that is shown. For servers beside
+/// the API server which know the same identities (kubelets).
+pub fn tls_config(config: &Config) -> Result<rustls::ClientConfig> {
+    kinit_component_base::runtime::install_tls_provider();
+    let mut tls = config.rustls_client_config().context("build the TLS configuration")?;
+    if let Some(files) = certificate_files(config) {
+        tls.client_auth_cert_resolver = Arc::new(FromFiles(ReloadingCert::load(&files.0, &files.1)?));
+    }
+    Ok(tls)
 }
 
 fn certificate_files(config: &Config) -> Option<(PathBuf, PathBuf)> {

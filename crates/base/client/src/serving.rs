@@ -17,8 +17,6 @@ use anyhow::{Context, Result};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
-use k8s_openapi::api::authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kinit_component_base::Shutdown;
 use kinit_component_base::ciphers::TlsArgs;
@@ -26,13 +24,12 @@ use kinit_component_base::health::Checks;
 use kinit_component_base::serve::{Connection, health_response, serve};
 use kinit_component_base::tls::ReloadingCert;
 use kube::Client;
-use kube::api::{Api, PostParams};
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use kube::api::Api;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+
+use crate::delegated::{Asked, Delegated, Trust};
 
 /// Where and how to serve.
 #[derive(Debug, Clone)]
@@ -49,20 +46,6 @@ pub struct SecurePort {
     pub requestheader_ca: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct User {
-    name: String,
-    groups: Vec<String>,
-}
-
-struct Guard {
-    clients: Option<Arc<dyn ClientCertVerifier>>,
-    proxies: Option<Arc<dyn ClientCertVerifier>>,
-    authentication: Client,
-    authorization: Client,
-    checks: Checks,
-}
-
 /// Serves until `shutdown`. `authentication` asks TokenReviews, `authorization` SubjectAccessReviews.
 pub async fn serve_secure(
     port: SecurePort,
@@ -75,31 +58,19 @@ pub async fn serve_secure(
         Some(path) => Some(std::fs::read(path).with_context(|| format!("read {}", path.display()))?),
         None => published_client_ca(&authentication).await,
     };
-    let clients = pem.as_deref().map(verifier).transpose().context("use the CA of client certificates")?;
-    let proxies = match &port.requestheader_ca {
-        Some(path) => {
-            let pem = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
-            Some(verifier(&pem).with_context(|| format!("use {}", path.display()))?)
-        }
-        None => None,
-    };
+    let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("read {}", path.display()));
+    let proxies = port.requestheader_ca.as_ref().map(read).transpose()?;
+    let trust = Trust::fixed(pem.as_deref(), proxies.as_deref())?;
     let certificate: Arc<dyn ResolvesServerCert> = match &port.certificate {
         Some((certificate, key)) => ReloadingCert::load(certificate, key)?,
         None => Arc::new(SelfSigned::new()?),
     };
-    let either = EitherCa([clients.clone(), proxies.clone()].into_iter().flatten().collect());
-    let builder = port.tls.server()?;
-    let mut tls = if either.0.is_empty() {
-        builder.with_no_client_auth()
-    } else {
-        builder.with_client_cert_verifier(Arc::new(either))
-    }
-    .with_cert_resolver(certificate);
+    let mut tls = port.tls.server()?.with_client_cert_verifier(trust.clone()).with_cert_resolver(certificate);
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let listener = tokio::net::TcpListener::bind(port.address)
         .await
         .with_context(|| format!("listen on {} (health and metrics)", port.address))?;
-    let guard = Arc::new(Guard { clients, proxies, authentication, authorization, checks });
+    let guard = Arc::new(Guard { delegated: Delegated::new(trust, authentication, authorization), checks });
     serve(listener, Some(Arc::new(tls)), shutdown, move |request| {
         let guard = guard.clone();
         async move { guard.answer(request).await }
@@ -117,6 +88,11 @@ async fn published_client_ca(client: &Client) -> Option<Vec<u8>> {
             None
         }
     }
+}
+
+struct Guard {
+    delegated: Delegated,
+    checks: Checks,
 }
 
 impl Guard {
@@ -139,53 +115,12 @@ impl Guard {
     }
 
     async fn allowed(&self, request: &Request<Incoming>) -> Result<Result<(), StatusCode>> {
-        let Some(user) = self.who(request).await? else { return Ok(Err(StatusCode::UNAUTHORIZED)) };
-        let review = SubjectAccessReview {
-            spec: SubjectAccessReviewSpec {
-                user: Some(user.name),
-                groups: Some(user.groups),
-                non_resource_attributes: Some(NonResourceAttributes {
-                    path: Some(request.uri().path().to_owned()),
-                    verb: Some(request.method().as_str().to_ascii_lowercase()),
-                }),
-                ..Default::default()
-            },
-            ..Default::default()
-        };
-        let api: Api<SubjectAccessReview> = Api::all(self.authorization.clone());
-        let answer = api.create(&PostParams::default(), &review).await.context("ask a SubjectAccessReview")?;
-        Ok(if answer.status.is_some_and(|s| s.allowed) { Ok(()) } else { Err(StatusCode::FORBIDDEN) })
-    }
-
-    async fn who(&self, request: &Request<Incoming>) -> Result<Option<User>> {
         let certificates = request.extensions().get::<Connection>().map(|c| c.certificates.clone());
-        if let Some([leaf, rest @ ..]) = certificates.as_deref() {
-            if verifies(self.proxies.as_ref(), leaf, rest) {
-                let header = |name: &str| -> Vec<String> {
-                    let values = request.headers().get_all(name).iter();
-                    values.filter_map(|v| v.to_str().ok().map(str::to_owned)).collect()
-                };
-                if let Some(name) = header("x-remote-user").into_iter().next() {
-                    let mut groups = header("x-remote-group");
-                    groups.push("system:authenticated".to_owned());
-                    return Ok(Some(User { name, groups }));
-                }
-            }
-            if verifies(self.clients.as_ref(), leaf, rest) {
-                return Ok(subject(leaf));
-            }
-        }
-        let bearer = request.headers().get(http::header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-        let Some(token) = bearer.and_then(|v| v.strip_prefix("Bearer ")) else { return Ok(None) };
-        let review = TokenReview {
-            spec: TokenReviewSpec { token: token.to_owned(), ..Default::default() },
-            ..Default::default()
-        };
-        let api: Api<TokenReview> = Api::all(self.authentication.clone());
-        let status = api.create(&PostParams::default(), &review).await.context("ask a TokenReview")?.status;
-        let Some(status) = status.filter(|s| s.authenticated == Some(true)) else { return Ok(None) };
-        let user = status.user.unwrap_or_default();
-        Ok(Some(User { name: user.username.unwrap_or_default(), groups: user.groups.unwrap_or_default() }))
+        let who = self.delegated.who(request.headers(), certificates.as_deref().unwrap_or_default());
+        let Some(user) = who.await? else { return Ok(Err(StatusCode::UNAUTHORIZED)) };
+        let (verb, path) = (request.method().as_str().to_ascii_lowercase(), request.uri().path().to_owned());
+        let allowed = self.delegated.may(&user, &Asked::Path { verb, path }).await?;
+        Ok(if allowed { Ok(()) } else { Err(StatusCode::FORBIDDEN) })
     }
 }
 
@@ -194,81 +129,6 @@ fn refuse(status: StatusCode) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     response
-}
-
-fn verifies(
-    verifier: Option<&Arc<dyn ClientCertVerifier>>,
-    leaf: &CertificateDer<'_>,
-    rest: &[CertificateDer<'_>],
-) -> bool {
-    verifier.is_some_and(|v| v.verify_client_cert(leaf, rest, UnixTime::now()).is_ok())
-}
-
-fn subject(leaf: &CertificateDer<'_>) -> Option<User> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
-    let subject = certificate.subject();
-    let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-    let mut groups: Vec<String> =
-        subject.iter_organization().filter_map(|o| o.as_str().ok().map(str::to_owned)).collect();
-    groups.push("system:authenticated".to_owned());
-    Some(User { name, groups })
-}
-
-fn verifier(pem: &[u8]) -> Result<Arc<dyn ClientCertVerifier>> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        roots.add(certificate.context("parse a CA certificate")?).context("use a certificate as CA")?;
-    }
-    Ok(WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?)
-}
-
-/// Accepts a client certificate that any of several CAs issued, and clients without one.
-#[derive(Debug)]
-struct EitherCa(Vec<Arc<dyn ClientCertVerifier>>);
-
-impl ClientCertVerifier for EitherCa {
-    fn root_hint_subjects(&self) -> &[rustls::DistinguishedName] {
-        &[]
-    }
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        rest: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        let mut last = rustls::Error::General("no CA of client certificates".to_owned());
-        for verifier in &self.0 {
-            match verifier.verify_client_cert(leaf, rest, now) {
-                Ok(verified) => return Ok(verified),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &algorithms)
-    }
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &algorithms)
-    }
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// A certificate for localhost that lives as long as the process.

@@ -85,6 +85,8 @@ pub enum Leaf {
     EtcdHealthcheckClient,
     /// The API server as client of etcd.
     ApiServerEtcdClient,
+    /// The metrics server's serving certificate, where it runs.
+    MetricsServer,
     /// admin.conf.
     Admin,
     /// super-admin.conf: system:masters, on the first control plane only.
@@ -95,6 +97,8 @@ pub enum Leaf {
     Scheduler,
     /// cloud-controller-manager.conf, where it runs.
     CloudControllerManager,
+    /// metrics-server.conf, where it runs.
+    MetricsServerClient,
     /// kube-proxy.conf.
     Proxy,
     /// kube-netd.conf.
@@ -129,6 +133,9 @@ impl Leaf {
             Self::ControllerManager => "controller-manager",
             Self::Scheduler => "scheduler",
             Self::CloudControllerManager => "cloud-controller-manager",
+            // A file below the pki folder, and a kubeconfig: their names differ for `certs renew`.
+            Self::MetricsServer => "metrics-server-serving",
+            Self::MetricsServerClient => "metrics-server",
             Self::Proxy => "kube-proxy",
             Self::Netd => "kube-netd",
         }
@@ -167,9 +174,24 @@ impl Leaf {
             Self::ControllerManager => client("system:kube-controller-manager", None),
             Self::Scheduler => client("system:kube-scheduler", None),
             Self::CloudControllerManager => client("system:cloud-controller-manager", None),
+            Self::MetricsServer => metrics_server(tree),
+            Self::MetricsServerClient => client("system:metrics-server", None),
             Self::Proxy => client("system:kube-proxy", None),
             Self::Netd => client("system:kube-netd", None),
         }
+    }
+}
+
+/// Called by the name of its Service: API servers verify that.
+fn metrics_server(tree: &TreeNames) -> Subject {
+    let name = "metrics-server.kube-system.svc";
+    Subject {
+        common_name: "metrics-server".to_owned(),
+        organization: None,
+        usages: vec![Usage::Server],
+        dns: vec![name.to_owned()],
+        ips: Vec::new(),
+        days: tree.days,
     }
 }
 

@@ -65,11 +65,53 @@ pub struct Args {
     /// How long a node may be silent before it counts as lost
     #[arg(long, default_value = "50s", value_parser = duration)]
     pub node_monitor_grace_period: Duration,
+    /// How pods are autoscaled.
+    #[command(flatten)]
+    pub autoscaler: AutoscalerArgs,
+}
+
+/// Flags of the horizontal pod autoscaler (`podautoscalerconfig`).
+#[derive(clap::Args, Debug, Clone)]
+pub struct AutoscalerArgs {
+    /// How often each HorizontalPodAutoscaler is looked at
+    #[arg(long, default_value = "15s", value_parser = duration)]
+    pub horizontal_pod_autoscaler_sync_period: Duration,
+    /// For how long the highest recommendation counts before pods are taken away
+    #[arg(long, default_value = "5m", value_parser = duration)]
+    pub horizontal_pod_autoscaler_downscale_stabilization: Duration,
+    /// How far a metric may be from its target without a change: 0.1 is ten percent
+    #[arg(long, default_value_t = 0.1, value_parser = tolerance)]
+    pub horizontal_pod_autoscaler_tolerance: f64,
+    /// How long after its start a pod's CPU counts only while it is ready
+    #[arg(long, default_value = "5m", value_parser = duration)]
+    pub horizontal_pod_autoscaler_cpu_initialization_period: Duration,
+    /// How long after its start a change to unready counts as never having been ready
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub horizontal_pod_autoscaler_initial_readiness_delay: Duration,
+    /// HorizontalPodAutoscalers that are looked at at the same time
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub concurrent_horizontal_pod_autoscaler_syncs: u16,
+}
+
+impl AutoscalerArgs {
+    /// How many are looked at at the same time.
+    pub fn workers(&self) -> usize {
+        usize::from(self.concurrent_horizontal_pod_autoscaler_syncs)
+    }
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if value.is_finite() && value >= 0.0 { Ok(value) } else { Err(format!("{text:?} is below zero or no number")) }
 }
 
 impl Args {
     /// Checks what one flag's parser cannot see.
     pub fn validate(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !self.autoscaler.horizontal_pod_autoscaler_sync_period.is_zero(),
+            "--horizontal-pod-autoscaler-sync-period must be longer than 0s"
+        );
         if self.allocate_node_cidrs {
             let cidr =
                 self.cluster_cidr.ok_or_else(|| anyhow::anyhow!("--allocate-node-cidrs needs --cluster-cidr"))?;

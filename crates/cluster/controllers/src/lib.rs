@@ -11,6 +11,7 @@
 //! was observed to actions, with no IO inside.
 
 mod args;
+mod autoscale;
 mod bootstrap;
 mod claim_protection;
 mod context;

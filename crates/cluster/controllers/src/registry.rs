@@ -59,6 +59,7 @@ descriptors! {
     "persistentvolume-binder-controller", "persistentvolume-binder", false => crate::volume::binder::run;
     "ephemeral-volume-controller", "ephemeral-volume", false => crate::volume::ephemeral::run;
     "local-path-provisioner-controller", "local-path-provisioner", false => crate::volume::local_path::run;
+    "horizontal-pod-autoscaler-controller", "horizontalpodautoscaling", false => crate::autoscale::run;
     "disruption-controller", "disruption", false => crate::disruption::run;
     "endpoints-controller", "endpoint", false => crate::endpoints::legacy::run;
     "endpointslice-controller", "endpointslice", false => crate::endpoints::slices::run;

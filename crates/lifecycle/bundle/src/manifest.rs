@@ -13,8 +13,9 @@ pub(crate) const KIND: &str = "Bundle";
 pub const COMPONENTS: [&str; 6] =
     ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kube-netd"];
 
-/// Components that some clusters need (`spec.loadBalancerPools`); a bundle may be without.
-pub const OPTIONAL: [&str; 1] = ["cloud-controller-manager"];
+/// Components that a bundle may be without: some clusters need the first (`spec.loadBalancerPools`), and do without the
+/// second (`spec.metricsServer`).
+pub const OPTIONAL: [&str; 2] = ["cloud-controller-manager", "metrics-server"];
 
 /// `bundle.yaml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

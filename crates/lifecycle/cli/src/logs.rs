@@ -15,7 +15,7 @@ pub struct LogsArgs {
     /// Name of the host
     host: String,
     /// What logs there: kube-apiserver, kube-controller-manager, kube-scheduler, etcd, kubelet, kube-proxy, kube-netd,
-    /// cloud-controller-manager, containerd, haproxy or keepalived
+    /// cloud-controller-manager, metrics-server, containerd, haproxy or keepalived
     component: String,
     #[command(flatten)]
     pub(crate) common: Common,

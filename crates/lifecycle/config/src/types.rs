@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::backup::Backup;
 use crate::balancing::LoadBalancer;
 use crate::bundles::Bundles;
+use crate::metrics_server::MetricsServer;
 use crate::pools::LoadBalancerPool;
 use crate::ssh::{HostSsh, Ssh};
 use crate::storage::Storage;
@@ -91,6 +92,9 @@ pub struct Spec {
     /// The cloud controller manager, where there are `loadBalancerPools`.
     #[serde(default, skip_serializing_if = "Component::is_default")]
     pub cloud_controller_manager: Component,
+    /// What serves `metrics.k8s.io`, on control planes.
+    #[serde(default, skip_serializing_if = "MetricsServer::is_default")]
+    pub metrics_server: MetricsServer,
     /// The node agent, on all nodes.
     #[serde(default)]
     pub kubelet: Kubelet,

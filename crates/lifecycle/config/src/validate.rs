@@ -247,6 +247,10 @@ fn components(cluster: &Cluster, errors: &mut Errors) {
         }
     }
     args("spec.etcd", &spec.etcd.extra_args, errors);
+    args("spec.metricsServer", &spec.metrics_server.extra_args, errors);
+    if !spec.metrics_server.enabled && !spec.metrics_server.extra_args.is_empty() {
+        errors.add("spec.metricsServer.extraArgs", "the metrics server is not enabled");
+    }
     kubelet(&spec.kubelet, errors);
     for (i, name) in spec.api_server.cert_sans.iter().enumerate() {
         if name.parse::<IpAddr>().is_err() && !is_name_or_ipv4(name.strip_prefix("*.").unwrap_or(name)) {

@@ -59,7 +59,15 @@ const EMULATING: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kube
 /// What a cluster with pools for load balancers needs, and others do not.
 const CLOUD: &str = "cloud-controller-manager";
 
+/// What serves `metrics.k8s.io`; bundles of upstream's programs are without.
+pub(crate) const METRICS: &str = "metrics-server";
+
 impl Bundle {
+    /// Whether it has the metrics server.
+    pub fn has_metrics_server(&self) -> bool {
+        self.programs.contains_key(METRICS)
+    }
+
     /// The component that the cluster needs and the bundle has not, where there is one: a bundle of upstream's
     /// programs has no provider of load balancers for bare metal.
     pub fn lacks(&self, cluster: &Cluster) -> Option<&'static str> {
@@ -104,6 +112,7 @@ impl Bundle {
             "kube-proxy",
             "kube-netd",
             CLOUD,
+            METRICS,
         ];
         let programs = names.map(|name| (name.to_owned(), program.clone())).into();
         Self { version, emulated: None, programs, kinit: "cd".repeat(32), images: vec![] }

@@ -161,6 +161,26 @@ pub fn cloud_controller_manager(cluster: &Cluster) -> Vec<Arg> {
     merge(ours, &cluster.spec.cloud_controller_manager.extra_args)
 }
 
+/// The metrics server. API servers call the one on their own host.
+pub fn metrics_server(cluster: &Cluster) -> Vec<Arg> {
+    let kubeconfig = format!("{KUBERNETES}/metrics-server.conf");
+    let ours = args([
+        ("kubeconfig", kubeconfig.clone()),
+        ("authentication-kubeconfig", kubeconfig.clone()),
+        ("authorization-kubeconfig", kubeconfig),
+        ("bind-address", "127.0.0.1".to_owned()),
+        ("secure-port", crate::metrics_server::PORT.to_string()),
+        ("tls-cert-file", pki("metrics-server-serving.crt")),
+        ("tls-private-key-file", pki("metrics-server-serving.key")),
+        ("tls-cipher-suites", CIPHER_SUITES.join(",")),
+        ("metric-resolution", "15s".to_owned()),
+        ("kubelet-preferred-address-types", "InternalIP,ExternalIP,Hostname".to_owned()),
+        ("kubelet-use-node-status-port", "true".to_owned()),
+        ("kubelet-certificate-authority", pki("ca.crt")),
+    ]);
+    merge(ours, &cluster.spec.metrics_server.extra_args)
+}
+
 /// The kubelet.
 pub fn kubelet(cluster: &Cluster, host: &HostSpec) -> Vec<Arg> {
     let mut ours = args([

@@ -31,8 +31,8 @@ pub struct HostFacts {
 
 const WAIT_SECONDS: u32 = 120;
 /// Components that only control planes run.
-const CONTROL_PLANE: [&str; 4] =
-    ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "cloud-controller-manager"];
+const CONTROL_PLANE: [&str; 5] =
+    ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "cloud-controller-manager", "metrics-server"];
 
 struct Desired<'a> {
     cluster: &'a Cluster,
@@ -233,6 +233,7 @@ mod tests {
             "kube-apiserver",
             "kube-controller-manager",
             "kube-scheduler",
+            "metrics-server",
             "containerd",
             "kubelet",
             "kube-proxy",

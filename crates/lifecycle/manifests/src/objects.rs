@@ -71,6 +71,7 @@ pub fn cluster_objects(cluster: &Cluster, record: BTreeMap<String, String>, ca_p
     ];
     let rights = [administrators(), tokens(), joining(), nodes()].into_iter().flatten();
     let rights = rights.chain(crate::load_balancer::objects(cluster));
+    let rights = rights.chain(crate::metrics_server::objects(cluster, ca_pem));
     rights.chain(configs).chain(crate::kubeadm::configs(cluster)).chain(public()).collect()
 }
 
@@ -211,6 +212,7 @@ fn operator_rules() -> Vec<PolicyRule> {
         rule("policy", &["poddisruptionbudgets"], &["get", "list", "watch"], &[]),
         rule("discovery.k8s.io", &["endpointslices"], &["get", "list", "watch"], &[]),
         rule("storage.k8s.io", &["storageclasses"], objects, &[]),
+        rule("apiregistration.k8s.io", &["apiservices"], objects, &[]),
         rule(RBAC, &["roles", "rolebindings", "clusterroles", "clusterrolebindings"], objects, &[]),
         rule(RBAC, &["roles", "clusterroles"], &["bind", "escalate"], &[]),
     ]

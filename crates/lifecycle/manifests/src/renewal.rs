@@ -107,12 +107,19 @@ mod tests {
         let config: serde_json::Value = serde_json::from_str(&text(1, ".json")).unwrap();
         let resources: Vec<Resource> = serde_json::from_value(config["resources"].clone()).unwrap();
         let leaves = resources.iter().filter(|r| matches!(r, Resource::Leaf(_))).count();
-        assert_eq!(leaves, 13, "all that a control plane has");
+        assert_eq!(leaves, 15, "all that a control plane has");
         let units: Vec<&str> = resources
             .iter()
             .filter_map(|r| if let Resource::Unit { name, .. } = r { Some(name.as_str()) } else { None })
             .collect();
-        let expected = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-netd", "kube-proxy"];
+        let expected = [
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kube-scheduler",
+            "metrics-server",
+            "kube-netd",
+            "kube-proxy",
+        ];
         assert_eq!(units, expected.map(|name| format!("{name}.service")));
     }
 }

@@ -30,10 +30,13 @@ pub fn retired(
     // Nor do its pools matter: what gives addresses away goes when there are none.
     most.spec.load_balancer_pools =
         vec![LoadBalancerPool { name: "any".to_owned(), addresses: vec![all.address.clone()], auto_assign: true }];
+    most.spec.metrics_server.enabled = true;
     let own = Needs::of(desired(cluster, host, facts, bundle)?);
     // Whether there is a schedule of backups or not: what there was of one goes.
     most.spec.backup.get_or_insert_default().schedule.get_or_insert_with(|| "daily".to_owned());
-    let other = Needs::of(desired(&most, &all, facts, bundle)?);
+    let mut other = Needs::of(desired(&most, &all, facts, bundle)?);
+    // A bundle may be without its program, the one before it had it.
+    other.paths.insert(format!("/usr/local/bin/{}", crate::bundle::METRICS));
     let units =
         other.units.difference(&own.units).map(|name| Resource::Unit { name: name.clone(), state: UnitState::Stopped });
     let mut paths: Vec<String> = other.paths.difference(&own.paths).cloned().collect();

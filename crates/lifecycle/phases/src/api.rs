@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use kinit_planner::ObjectId;
 use kube::Client;
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::Value;
 
@@ -47,6 +47,26 @@ pub async fn look(client: &Client, object: &Value) -> Result<Presence> {
             if covers(&actual, object) { Presence::Same } else { Presence::Differs }
         }
     })
+}
+
+/// The object as the API has it; `None` too where an older kinit gave itself no right to see it.
+pub async fn read(client: &Client, object: &Value) -> Result<Option<Value>> {
+    let (api, name) = api_for(client, object)?;
+    let found = match api.get_opt(&name).await {
+        Err(kube::Error::Api(status)) if status.code == 403 => None,
+        result => result.with_context(|| format!("get {}", id(object)))?,
+    };
+    found.map(|found| serde_json::to_value(found).context("encode an API object")).transpose()
+}
+
+/// Deletes the object; one that is gone is no failure.
+pub async fn delete(client: &Client, object: &Value) -> Result<()> {
+    let (api, name) = api_for(client, object)?;
+    match api.delete(&name, &DeleteParams::default()).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("delete {}", id(object))),
+    }
 }
 
 /// Creates the object, or changes what differs of it.
@@ -93,6 +113,7 @@ fn api_for(client: &Client, object: &Value) -> Result<(Api<DynamicObject>, Strin
 /// The kinds that kinit itself makes.
 fn plural(kind: &str) -> Result<&'static str> {
     Ok(match kind {
+        "APIService" => "apiservices",
         "ClusterRole" => "clusterroles",
         "ClusterRoleBinding" => "clusterrolebindings",
         "ConfigMap" => "configmaps",

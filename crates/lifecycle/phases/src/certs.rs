@@ -92,6 +92,11 @@ fn files(cluster: &Cluster, host: &HostSpec) -> Vec<File> {
         if !cluster.spec.load_balancer_pools.is_empty() {
             files.push(kubeconfig(Leaf::CloudControllerManager));
         }
+        if cluster.spec.metrics_server.enabled {
+            let serving = Leaf::MetricsServer.stem();
+            files.push((format!("{PKI}/{serving}.crt"), serving.to_owned(), Renewal::Kinit));
+            files.push(kubeconfig(Leaf::MetricsServerClient));
+        }
     } else {
         files.push(authority(Authority::Kubernetes));
     }
@@ -113,6 +118,8 @@ pub fn renewable() -> Vec<Leaf> {
         Leaf::ControllerManager,
         Leaf::Scheduler,
         Leaf::CloudControllerManager,
+        Leaf::MetricsServer,
+        Leaf::MetricsServerClient,
         Leaf::Proxy,
         Leaf::Netd,
     ];

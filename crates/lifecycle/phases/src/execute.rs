@@ -295,6 +295,9 @@ impl Steps {
     }
 
     async fn object(&self, id: &ObjectId) -> Result<()> {
+        if objects::remove(self.client().await?, &self.wanted, id).await? {
+            return Ok(());
+        }
         let wanted = objects::wanted(&self.wanted, &self.authority().await?)?;
         let object = wanted.iter().map(|(_, object)| object).find(|object| api::id(object) == *id);
         api::apply(self.client().await?, object.with_context(|| format!("nobody makes {id}"))?).await

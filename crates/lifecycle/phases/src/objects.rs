@@ -1,7 +1,7 @@
 //! The cluster's API objects, with the phase that makes each.
 
 use anyhow::{Context, Result};
-use kinit_manifests::{Phase, cluster_objects, dns_objects, storage_objects};
+use kinit_manifests::{Phase, cluster_objects, dns_objects, is_managed, storage_objects, unwanted_objects};
 use kinit_planner::{ObjectId, ObjectState};
 use kube::Client;
 use serde_json::Value;
@@ -38,4 +38,27 @@ pub async fn observe(
         states.push((*phase, api::id(object), state));
     }
     Ok(states)
+}
+
+/// Those of kinit's objects that are in the way of the wanted cluster, and are there.
+pub async fn in_the_way(client: Option<&Client>, wanted: &Wanted) -> Result<Vec<(Phase, ObjectId, ObjectState)>> {
+    let mut states = Vec::new();
+    let Some(client) = client else { return Ok(states) };
+    for (phase, object) in unwanted_objects(&wanted.cluster) {
+        if api::read(client, &object).await?.is_some_and(|found| is_managed(&found)) {
+            states.push((phase, api::id(&object), ObjectState::Unwanted));
+        }
+    }
+    Ok(states)
+}
+
+/// Deletes an object that is in the way, if it is one of those; whether it is.
+pub async fn remove(client: &Client, wanted: &Wanted, id: &ObjectId) -> Result<bool> {
+    let unwanted = unwanted_objects(&wanted.cluster);
+    let Some((_, object)) = unwanted.iter().find(|(_, object)| api::id(object) == *id) else { return Ok(false) };
+    // Somebody else's may have taken its place since.
+    if api::read(client, object).await?.is_some_and(|found| is_managed(&found)) {
+        api::delete(client, object).await?;
+    }
+    Ok(true)
 }

@@ -104,6 +104,8 @@ impl Run {
         if hosts.names().any(is_new) || data_dir != wanted.cluster.spec.etcd.data_dir {
             facts = hosts.facts(&wanted.cluster).await?;
         }
+        // Where there is no such program there is nothing that would answer; the file says what is wanted all the same.
+        wanted.cluster.spec.metrics_server.enabled &= bundle.bundle.has_metrics_server();
         let operation = request.operation();
         let hosts = Arc::new(hosts);
         let run = Self { operation, wanted, hosts, bundle, facts, client, drain, restoration: None, upgrade: None };
@@ -147,6 +149,8 @@ impl Run {
         let wanted = objects::wanted(&self.wanted, &ca)?;
         let mut states =
             objects::observe(self.client.as_ref(), &wanted).await.context("look at the cluster's objects")?;
+        let in_the_way = objects::in_the_way(self.client.as_ref(), &self.wanted).await;
+        states.extend(in_the_way.context("look for objects that are in the way")?);
         if !self.wanted.keeps_record {
             states.retain(|(_, id, _)| id.name != "kinit-config");
         }

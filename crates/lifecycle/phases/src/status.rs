@@ -222,7 +222,8 @@ async fn look(hosts: &Hosts, cluster: &Cluster, host: &HostSpec) -> HostStatus {
     }
     if host.is(Role::ControlPlane) {
         let now = jiff::Timestamp::now().as_second();
-        for leaf in Leaf::FILES {
+        let measured = cluster.spec.metrics_server.enabled.then_some(Leaf::MetricsServer);
+        for leaf in Leaf::FILES.into_iter().chain(measured) {
             let path = format!("/etc/kubernetes/pki/{}.crt", leaf.stem());
             let Ok(text) = agent.read_file(&path).await else { continue };
             let Some(end) = kinit_pki::expires_at(&text) else { continue };
@@ -259,6 +260,9 @@ pub fn units(cluster: &Cluster, host: &HostSpec) -> Vec<&'static str> {
         units.extend(control_plane);
         if !cluster.spec.load_balancer_pools.is_empty() {
             units.push("cloud-controller-manager.service");
+        }
+        if cluster.spec.metrics_server.enabled {
+            units.push("metrics-server.service");
         }
     }
     if host.is_node() {

@@ -96,7 +96,11 @@ fn objects(phase: Phase, seen: &Situation, plan: &mut Plan) {
 fn object_steps(seen: &Situation, wanted: impl Fn(&ObjectId) -> bool) -> impl Iterator<Item = Step> {
     let differ = seen.objects.iter().filter(move |(_, id, state)| *state != ObjectState::AsWanted && wanted(id));
     differ.map(|(_, id, state)| {
-        let verb = if *state == ObjectState::Missing { "create" } else { "change" };
+        let verb = match state {
+            ObjectState::Missing => "create",
+            ObjectState::Unwanted => "delete",
+            ObjectState::AsWanted | ObjectState::Differs => "change",
+        };
         Step::of_cluster(Action::Object(id.clone()), Change::new(verb, id.to_string()))
     })
 }

@@ -432,6 +432,18 @@ fn a_control_plane_leaves_in_order() {
 }
 
 #[test]
+fn what_is_in_the_way_is_deleted() {
+    let (cluster, mut seen) = (cluster(), running(&["cp1", "cp2", "cp3"]));
+    let id = crate::plan::ObjectId {
+        kind: "APIService".into(),
+        namespace: String::new(),
+        name: "v1beta1.metrics.k8s.io".into(),
+    };
+    seen.objects = vec![(Phase::UploadConfig, id, ObjectState::Unwanted)];
+    in_order(&plan(&cluster, &seen).unwrap(), &["cluster delete APIService v1beta1.metrics.k8s.io"]);
+}
+
+#[test]
 fn a_dead_control_plane_is_forgotten_before_another_joins() {
     let (mut cluster, mut seen) = (cluster(), running(&["cp1", "cp2"]));
     seen.etcd = etcd(&["cp1", "cp2", "cp3"]);

@@ -32,7 +32,8 @@ pub(crate) fn demoted<'a>(cluster: &'a Cluster, seen: &'a Situation) -> Vec<Leav
 
 /// What uses a control plane's member of etcd: stopped while that still answers, so that clients' connections end
 /// cleanly and etcd does not wait for them.
-const SERVERS: [&str; 4] = [
+const SERVERS: [&str; 5] = [
+    "metrics-server.service",
     "cloud-controller-manager.service",
     "kube-scheduler.service",
     "kube-controller-manager.service",
@@ -72,7 +73,12 @@ pub(crate) fn steps(cluster: &Cluster, seen: &Situation, demoted: &[Leaving], pl
     let (mut stops, rest) = servers_first(cleanup);
     let control_planes = reached().filter(|leaving| leaving.host.is(Role::ControlPlane));
     let has_pools = !cluster.spec.load_balancer_pools.is_empty();
-    let there = |unit: &&&str| has_pools || **unit != SERVERS[0];
+    let is_measured = cluster.spec.metrics_server.enabled;
+    let there = |unit: &&&str| match **unit {
+        "metrics-server.service" => is_measured,
+        "cloud-controller-manager.service" => has_pools,
+        _ => true,
+    };
     stops.extend(control_planes.flat_map(|leaving| {
         SERVERS.iter().filter(there).map(|unit| stop(&leaving.host.name, unit)).collect::<Vec<_>>()
     }));

@@ -184,6 +184,9 @@ fn needed_ports(cluster: &Cluster, host: &HostSpec) -> BTreeMap<u16, BTreeSet<&'
     if host.is(Role::ControlPlane) && !cluster.spec.load_balancer_pools.is_empty() {
         add(&[(10258, "cloud-controller-manager.service")]);
     }
+    if host.is(Role::ControlPlane) && cluster.spec.metrics_server.enabled {
+        add(&[(10260, "metrics-server.service")]);
+    }
     if cluster.balances(host) {
         add(&[(cluster.balancer_port(), "haproxy.service"), (8404, "haproxy.service")]);
     }

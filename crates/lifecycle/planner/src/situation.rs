@@ -20,6 +20,8 @@ pub enum ObjectState {
     Differs,
     /// There is none, or the API does not answer yet.
     Missing,
+    /// It is kinit's, and in the way of what is wanted.
+    Unwanted,
 }
 
 /// What was seen of a Node.

@@ -162,7 +162,7 @@ fn mixed(cluster: &Cluster, installed: &Installed) -> Vec<String> {
     if newest.ahead_of(*oldest) > 1 {
         against.push(format!("API servers of {oldest} and {newest} work side by side: they may be one minor apart"));
     }
-    for component in ["kube-controller-manager", "kube-scheduler", "cloud-controller-manager"] {
+    for component in ["kube-controller-manager", "kube-scheduler", "cloud-controller-manager", "metrics-server"] {
         for (host, now) in of(cluster, installed, component) {
             let server = installed.get(&host.name).and_then(|own| own.get(API_SERVER));
             if let Some(server) = server.filter(|server| now.version.minor() > server.version.minor()) {

@@ -11,6 +11,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+use crate::probe::metrics::ProbeMetrics;
+
 /// What a call, a round or a refusal is counted under.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Operation {
@@ -45,7 +47,7 @@ struct NodeName {
 type Durations = Family<Operation, Histogram, fn() -> Histogram>;
 
 /// The handles; cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Metrics {
     pod_start: Histogram,
     worker: Durations,
@@ -61,6 +63,8 @@ pub struct Metrics {
     evictions: Family<EvictionSignal, Gauge>,
     preemptions: Family<PreemptionSignal, Gauge>,
     node: Family<NodeName, Gauge>,
+    /// What probes found; not in the process's registry.
+    pub probes: ProbeMetrics,
 }
 
 /// Upstream's buckets of `kubelet_pod_start_duration_seconds`.
@@ -98,6 +102,7 @@ impl Metrics {
             evictions: Family::default(),
             preemptions: Family::default(),
             node: Family::default(),
+            probes: ProbeMetrics::default(),
         };
         let of = |name: &str| format!("kubelet_{name}");
         // Counters get their `_total` when they are written.

@@ -114,6 +114,10 @@ impl Cluster {
         let flags = [
             format!("--controllers={controllers},{ALWAYS}"),
             "--use-service-account-credentials=true".into(),
+            "--horizontal-pod-autoscaler-sync-period=200ms".into(),
+            "--horizontal-pod-autoscaler-downscale-stabilization=1s".into(),
+            "--horizontal-pod-autoscaler-cpu-initialization-period=0s".into(),
+            "--horizontal-pod-autoscaler-initial-readiness-delay=0s".into(),
             format!("--root-ca-file={}", file("ca.crt")),
         ];
         let args = kinit_controllers::Args::parse_from(self.flags("controller-manager.conf", &flags));
@@ -284,8 +288,9 @@ fn status_of(answer: Says, pod: &Pod) -> Option<Value> {
     if had == phase && now_ready {
         return None;
     }
-    Some(json!({"status": {"phase": phase, "conditions": [
-        {"type": "Ready", "status": ready, "lastTransitionTime": jiff::Timestamp::now().to_string()}]}}))
+    let now = jiff::Timestamp::now().to_string();
+    Some(json!({"status": {"phase": phase, "startTime": now, "conditions": [
+        {"type": "Ready", "status": ready, "lastTransitionTime": now}]}}))
 }
 
 /// Waits until `look` sees something and returns it.

@@ -37,6 +37,7 @@ const HOST_FILES: &[&str] = &[
     "/etc/systemd/system/kube-scheduler.service",
     "/etc/kubernetes/cloud-config.yaml",
     "/etc/systemd/system/cloud-controller-manager.service",
+    "/etc/systemd/system/metrics-server.service",
     "/etc/systemd/system/kubelet.service",
     "/etc/systemd/system/kube-proxy.service",
     "/etc/systemd/system/kube-netd.service",

@@ -35,6 +35,11 @@ impl Desired<'_> {
         if self.has_pools() {
             self.kubeconfig(Leaf::CloudControllerManager, self.cluster.api_for(self.host));
         }
+        if self.cluster.spec.metrics_server.enabled {
+            let path = format!("{PKI}/{}", Leaf::MetricsServer.stem());
+            self.leaf(Phase::Certs, Leaf::MetricsServer, LeafForm::Files { path, owner: "root:root".to_owned() });
+            self.kubeconfig(Leaf::MetricsServerClient, self.cluster.api_for(self.host));
+        }
     }
 
     pub(super) fn etcd(&mut self) -> Result<(), TemplateError> {
@@ -98,7 +103,17 @@ impl Desired<'_> {
             vec![format!("{KUBERNETES}/scheduler.conf")],
             "",
         )?;
-        if self.has_pools() { self.cloud_controller_manager() } else { Ok(()) }
+        if self.has_pools() {
+            self.cloud_controller_manager()?;
+        }
+        if self.cluster.spec.metrics_server.enabled { self.metrics_server() } else { Ok(()) }
+    }
+
+    /// It reads its serving certificate anew by itself.
+    fn metrics_server(&mut self) -> Result<(), TemplateError> {
+        let reads = ["metrics-server.conf", "pki/ca.crt"].iter().map(|f| format!("{KUBERNETES}/{f}")).collect();
+        let args = flags::metrics_server(self.cluster);
+        self.program(Phase::ControlPlane, "metrics-server", "Kubernetes metrics server", &args, reads, "")
     }
 
     fn has_pools(&self) -> bool {

@@ -3,6 +3,7 @@
 
 pub mod grpc;
 pub mod http;
+pub mod metrics;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -59,6 +60,13 @@ pub struct Probes {
 impl Drop for Probes {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Its figures go with it.
+impl Drop for Prober {
+    fn drop(&mut self) {
+        self.kubelet.metrics.probes.forget(&self.pod, &self.container.name, self.kind.name());
     }
 }
 
@@ -239,7 +247,16 @@ impl Prober {
         let (mut row, mut last) = (0, None);
         loop {
             ticks.tick().await;
-            let outcome = match self.once(timeout).await {
+            let began = std::time::Instant::now();
+            let outcome = self.once(timeout).await;
+            let good = match &outcome {
+                Ok(()) => Some(true),
+                Err(Trouble::Bad(_)) => Some(false),
+                Err(Trouble::Unknown(_)) => None,
+            };
+            let (name, kind) = (&self.container.name, self.kind.name());
+            self.kubelet.metrics.probes.probed(&self.pod, name, kind, good, began.elapsed());
+            let outcome = match outcome {
                 Ok(()) => Ok(()),
                 Err(Trouble::Bad(message)) => Err(message),
                 // Whether the container is well is not known: a runtime that restarts must not cost it its life.

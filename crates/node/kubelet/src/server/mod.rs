@@ -5,13 +5,16 @@
 //! ```
 
 pub mod auth;
+pub mod cadvisor;
 pub mod exec;
+pub mod exposition;
 pub mod follow;
 pub mod forward;
 pub mod logs;
 pub mod route;
 pub mod stats;
 pub mod upgrade;
+pub mod usage;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use kinit_component_base::metrics;
 use kinit_cri::v1::{ContainerState, ListContainersRequest, ListPodSandboxRequest, PodSandboxState};
 use serde_json::json;
 
-use super::{Body, Server, exec, follow, forward, stats, text, typed};
+use super::{Body, Server, cadvisor, exec, follow, forward, stats, text, typed};
 use crate::names;
 
 /// A query's values, decoded, in order.
@@ -76,6 +76,10 @@ pub async fn route(server: &Server, request: Request<Incoming>) -> Response<Body
             typed(StatusCode::OK, metrics::CONTENT_TYPE, metrics::global().render())
         }
         ["metrics", "resource"] if get => stats::resource(server).await,
+        ["metrics", "cadvisor"] if get => cadvisor::serve(server).await,
+        ["metrics", "probes"] if get => {
+            typed(StatusCode::OK, metrics::CONTENT_TYPE, server.kubelet.metrics.probes.render())
+        }
         ["stats", "summary"] if get => stats::summary(server).await,
         ["pods"] if get => pods(server),
         ["runningpods"] if get => running(server).await,

@@ -1,6 +1,7 @@
 //! Which columns a kind has.
 
 mod access;
+mod autoscaling;
 mod core;
 mod flow;
 mod network;

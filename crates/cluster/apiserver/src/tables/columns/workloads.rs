@@ -144,6 +144,7 @@ pub(super) static HPA: &[Column] = &[
         format!("{}/{}", o.str_at(&["spec", "scaleTargetRef", "kind"]), o.str_at(&["spec", "scaleTargetRef", "name"]))
             .into()
     }),
+    col("Targets", super::autoscaling::targets),
     num("MinPods", |o| o.at(&["spec", "minReplicas"]).cloned().unwrap_or_else(|| "<unset>".into())),
     num("MaxPods", |o| int(o, &["spec", "maxReplicas"]).into()),
     num("Replicas", |o| int(o, &["status", "currentReplicas"]).into()),
