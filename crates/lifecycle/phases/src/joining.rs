@@ -96,6 +96,11 @@ impl Joining {
                 bundle.bundle.version
             );
         }
+        // As on the desk: where there is no such program there is nothing that would answer.
+        cluster.spec.metrics_server.enabled &= bundle.bundle.has_metrics_server();
+        if let (true, Some(component)) = (control_plane.is_some(), bundle.bundle.lacks(&cluster)) {
+            bail!("a control plane of this cluster needs {component}, which this bundle does not have");
+        }
         let name = machine.name.map_or_else(hostname, Ok)?.to_lowercase();
         let address = machine.address.map_or_else(|| address_towards(endpoint), Ok)?;
         let role = if control_plane.is_some() { Role::ControlPlane } else { Role::Worker };
