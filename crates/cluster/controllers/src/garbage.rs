@@ -55,6 +55,11 @@ impl Resources {
 pub struct Watched(Mutex<HashMap<ApiResource, (Arc<Store<Metadata>>, CancellationToken)>>);
 
 impl Watched {
+    /// The stores, with the names of their resources.
+    fn stores(&self) -> Vec<(String, Arc<Store<Metadata>>)> {
+        self.0.lock().iter().map(|(resource, (store, _))| (resource.qualified(), store.clone())).collect()
+    }
+
     /// A resource that has not been listed yet, and of which the owner may own objects.
     pub fn missing(&self, owner: &ApiResource) -> Option<String> {
         let watched = self.0.lock();
@@ -134,10 +139,7 @@ impl Monitors {
 
     /// Waits for the first lists of all watches.
     async fn listed(&self) {
-        let watched = self.watched.0.lock();
-        let stores: Vec<_> =
-            watched.iter().map(|(resource, (store, _))| (resource.qualified(), store.clone())).collect();
-        drop(watched);
+        let stores = self.watched.stores();
         let all = futures::future::join_all(stores.iter().map(|(_, store)| store.synced()));
         if tokio::time::timeout(FIRST_LISTS, all).await.is_err() {
             let late = stores.iter().filter(|(_, store)| !store.is_synced());
