@@ -26,12 +26,7 @@ pub(super) fn family(group: &str, kind: &str) -> Hooks {
             create_on_update: true,
             ..NO_GENERATION
         },
-        ("networking.k8s.io", "NetworkPolicy") => {
-            Hooks { default: simple::default_network_policy, validate: network_policies::validate, ..PLAIN }
-        }
-        ("networking.k8s.io", "Ingress") => {
-            Hooks { validate: simple::validate_ingress, validate_sub: statuses::ingress, ..PLAIN }
-        }
+        ("networking.k8s.io", _) => networking(kind),
         ("discovery.k8s.io", _) => Hooks {
             default: services::default_slice,
             validate: services::validate_slice,
@@ -72,6 +67,16 @@ pub(super) fn family(group: &str, kind: &str) -> Hooks {
         ("flowcontrol.apiserver.k8s.io", _) => {
             Hooks { default: flow::default_level, validate: flow::validate_level, ..PLAIN }
         }
+        _ => PLAIN,
+    }
+}
+
+fn networking(kind: &str) -> Hooks {
+    match kind {
+        "NetworkPolicy" => {
+            Hooks { default: simple::default_network_policy, validate: network_policies::validate, ..PLAIN }
+        }
+        "Ingress" => Hooks { validate: simple::validate_ingress, validate_sub: statuses::ingress, ..PLAIN },
         _ => PLAIN,
     }
 }

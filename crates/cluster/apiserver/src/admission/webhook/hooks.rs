@@ -62,8 +62,8 @@ impl Source {
     }
 
     /// The webhooks, by the names of their configurations and then in the order written. A configuration that did not
-    /// change keeps its clients; the clients of one that did go with it. One that cannot be read is an error: nobody knows
-    /// what it is about.
+    /// change keeps its clients; the clients of one that did go with it. One that cannot be read is an error:
+    /// nobody knows what it is about.
     pub fn hooks(&self, store: &Store) -> Result<Vec<Arc<Hook>>, StoreError> {
         let Some(cache) = store.cache(self.prefix).filter(|c| !c.is_empty()) else { return Ok(Vec::new()) };
         let (entries, _) = cache.list("", |_| true)?;
