@@ -13,7 +13,7 @@ pub mod etcd;
 pub mod pki;
 mod ports;
 
-pub use apiserver::{ControlPlane, TestApiServer};
+pub use apiserver::{ControlPlane, Peer, TestApiServer};
 pub use client::kube_client;
 pub use etcd::TestEtcd;
 pub use pki::TestPki;

@@ -219,20 +219,27 @@ mod tests {
     use super::super::tools::assert_told;
     use super::*;
 
+    fn with(change: Value) -> Value {
+        let mut spec =
+            json!({"minReplicas": 1, "maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"}});
+        change.as_object().unwrap().iter().for_each(|(key, value)| spec[key] = value.clone());
+        json!({"spec": spec})
+    }
+
+    fn told(table: &[(Value, &[&str])]) {
+        for (object, wanted) in table {
+            let mut errors = FieldErrors::default();
+            validate(object, &mut errors);
+            assert_told(&errors, wanted, object);
+        }
+    }
+
     #[test]
-    fn upstreams_rules() {
+    fn replicas_targets_and_metrics() {
         let resource = json!({"type": "Resource", "resource": {"name": "cpu",
             "target": {"type": "Utilization", "averageUtilization": 80}}});
-        let with = |change: Value| {
-            let mut spec =
-                json!({"minReplicas": 1, "maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"}});
-            change.as_object().unwrap().iter().for_each(|(key, value)| spec[key] = value.clone());
-            json!({"spec": spec})
-        };
-        let rules = |rules: Value| with(json!({"behavior": {"scaleUp": rules}}));
-        let policy = json!({"type": "Pods", "value": 1, "periodSeconds": 60});
-        for (object, wanted) in [
-            (with(json!({"metrics": [resource]})), &[][..]),
+        told(&[
+            (with(json!({"metrics": [resource]})), &[]),
             (with(json!({"minReplicas": 0})), &["spec.minReplicas: must be greater than or equal to 1"]),
             (
                 with(json!({"maxReplicas": 0})),
@@ -274,6 +281,14 @@ mod tests {
                     "spec.metrics[0].external.target.averageValue: must set either a target value for metric",
                 ],
             ),
+        ]);
+    }
+
+    #[test]
+    fn behavior() {
+        let rules = |rules: Value| with(json!({"behavior": {"scaleUp": rules}}));
+        let policy = json!({"type": "Pods", "value": 1, "periodSeconds": 60});
+        told(&[
             (rules(json!({"policies": [policy], "selectPolicy": "Max", "stabilizationWindowSeconds": 3600})), &[]),
             (
                 rules(json!({"policies": [], "selectPolicy": "Any", "stabilizationWindowSeconds": 3601})),
@@ -291,10 +306,6 @@ mod tests {
                     "spec.behavior.scaleUp.policies[0].periodSeconds: must be less than or equal to 1800",
                 ],
             ),
-        ] {
-            let mut errors = FieldErrors::default();
-            validate(&object, &mut errors);
-            assert_told(&errors, wanted, &object);
-        }
+        ]);
     }
 }

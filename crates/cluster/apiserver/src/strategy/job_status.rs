@@ -269,21 +269,46 @@ mod tests {
 
     use super::*;
 
+    fn condition(kind: &str) -> Value {
+        json!({"type": kind, "status": "True"})
+    }
+
+    fn running() -> Value {
+        json!({"active": 1, "startTime": "2026-01-01T00:00:00Z", "succeeded": 2, "failed": 1})
+    }
+
+    fn complete() -> Value {
+        json!({"startTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-02T00:00:00Z", "succeeded": 3,
+            "failed": 1, "conditions": [condition("SuccessCriteriaMet"), condition("Complete")]})
+    }
+
+    fn failed() -> Value {
+        json!({"startTime": "2026-01-01T00:00:00Z", "succeeded": 2, "failed": 2,
+            "conditions": [condition("FailureTarget"), condition("Failed")]})
+    }
+
+    fn with(status: &Value, change: Value) -> Value {
+        let mut status = status.clone();
+        change.as_object().unwrap().iter().for_each(|(key, value)| status[key] = value.clone());
+        status
+    }
+
+    fn told(table: &[(&Value, Value, &[&str])]) {
+        for (old, new, wanted) in table {
+            let job = |status: &Value| json!({"spec": {"completions": 3, "parallelism": 1}, "status": status});
+            let mut errors = FieldErrors::default();
+            validate("status", &job(new), &job(old), &mut errors);
+            super::super::tools::assert_told(&errors, wanted, new);
+        }
+    }
+
     #[test]
-    fn what_is_finished_stays_so() {
-        let condition = |kind: &str| json!({"type": kind, "status": "True"});
-        let running = json!({"active": 1, "startTime": "2026-01-01T00:00:00Z", "succeeded": 2, "failed": 1});
-        let complete = json!({"startTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-02T00:00:00Z",
-            "succeeded": 3, "failed": 1, "conditions": [condition("SuccessCriteriaMet"), condition("Complete")]});
-        let failed = json!({"startTime": "2026-01-01T00:00:00Z", "succeeded": 2, "failed": 2,
-            "conditions": [condition("FailureTarget"), condition("Failed")]});
-        let with = |status: &Value, change: Value| {
-            let mut status = status.clone();
-            change.as_object().unwrap().iter().for_each(|(key, value)| status[key] = value.clone());
-            status
-        };
-        for (old, new, wanted) in [
-            (&running, running.clone(), &[][..]),
+    fn counts_and_times() {
+        let running = running();
+        let complete = complete();
+        let failed = failed();
+        told(&[
+            (&running, running.clone(), &[]),
             (&running, complete.clone(), &[]),
             (&running, failed.clone(), &[]),
             (&complete, complete.clone(), &[]),
@@ -308,6 +333,15 @@ mod tests {
                 with(&complete, json!({"completionTime": "2025-01-01T00:00:00Z"})),
                 &["status.completionTime: completionTime cannot be set before startTime"],
             ),
+        ]);
+    }
+
+    #[test]
+    fn what_is_finished_stays_so() {
+        let running = running();
+        let complete = complete();
+        let failed = failed();
+        told(&[
             (
                 &running,
                 with(&complete, json!({"conditions": [condition("Complete")]})),
@@ -332,6 +366,14 @@ mod tests {
                 with(&complete, json!({"completionTime": "2026-01-03T00:00:00Z"})),
                 &["status.completionTime: completionTime cannot be mutated"],
             ),
+        ]);
+    }
+
+    #[test]
+    fn lists_of_pods_and_indexes() {
+        let running = running();
+        let complete = complete();
+        told(&[
             (
                 &running,
                 with(&complete, json!({"uncountedTerminatedPods": {"failed": ["u"]}})),
@@ -359,12 +401,7 @@ mod tests {
                     "status.failedIndexes: cannot set non-null failedIndexes when backoffLimitPerIndex is null",
                 ],
             ),
-        ] {
-            let job = |status: &Value| json!({"spec": {"completions": 3, "parallelism": 1}, "status": status});
-            let mut errors = FieldErrors::default();
-            validate("status", &job(&new), &job(old), &mut errors);
-            super::super::tools::assert_told(&errors, wanted, &new);
-        }
+        ]);
     }
 
     #[test]

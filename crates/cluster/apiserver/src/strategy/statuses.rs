@@ -203,9 +203,17 @@ mod tests {
 
     type Check = fn(&str, &Value, &Value, &mut FieldErrors);
 
+    fn told(table: &[(Check, Value, &[&str])]) {
+        for (check, object, wanted) in table {
+            let mut errors = FieldErrors::default();
+            check("status", object, &json!({}), &mut errors);
+            assert_told(&errors, wanted, object);
+        }
+    }
+
     #[test]
-    fn upstreams_rules() {
-        let table: &[(Check, Value, &[&str])] = &[
+    fn nodes_services_and_ingresses() {
+        told(&[
             (
                 node,
                 json!({"status": {"capacity": {"cpu": "2", "pods": "110"}, "addresses": [
@@ -257,6 +265,12 @@ mod tests {
                     "status.loadBalancer.ingress[1].hostname: a lowercase RFC 1123 subdomain",
                 ],
             ),
+        ]);
+    }
+
+    #[test]
+    fn claims_and_budgets() {
+        told(&[
             (
                 claim,
                 json!({"status": {"capacity": {"storage": "1Gi"}, "allocatedResources": {"storage": "2Gi"},
@@ -291,6 +305,12 @@ mod tests {
                     "status.expectedPods: must be greater than or equal to 0",
                 ],
             ),
+        ]);
+    }
+
+    #[test]
+    fn autoscalers_quotas_and_namespaces() {
+        told(&[
             (
                 autoscaler,
                 json!({"status": {"currentReplicas": -1, "desiredReplicas": 3}}),
@@ -313,12 +333,7 @@ mod tests {
                 json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Active"}}),
                 &["status.Phase: may only be 'Terminating'"],
             ),
-        ];
-        for (check, object, wanted) in table {
-            let mut errors = FieldErrors::default();
-            check("status", object, &json!({}), &mut errors);
-            assert_told(&errors, wanted, object);
-        }
+        ]);
         let mut errors = FieldErrors::default();
         let finalizers = json!({"spec": {"finalizers": ["kubernetes", "a.example.com/b", "mine"]}});
         namespace("finalize", &finalizers, &json!({}), &mut errors);

@@ -222,6 +222,16 @@ async fn a_server_that_starts_on_garbage_takes_nothing_for_deleted() {
         let message = answer["message"].as_str().unwrap_or_default();
         assert!(code == 500 && message.contains(named), "{path}: {code} {text}");
     }
+    nothing_was_given_away(&api, &peer, address, &mut etcd).await;
+}
+
+async fn nothing_was_given_away(
+    api: &Api,
+    peer: &kinit_test_support::Peer,
+    address: &str,
+    etcd: &mut kinit_etcd_connect::etcd_client::Client,
+) {
+    let url = peer.plane.url();
     let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
     let groups = api.client.get(format!("{url}/apis")).header("accept", accept).send().await.unwrap();
     let groups: Value = serde_json::from_str(&groups.text().await.unwrap()).unwrap();

@@ -161,3 +161,32 @@ async fn a_collected_running_pod_costs_no_more_than_its_kubelet_asks_for() {
     // The deletion begins, the kubelet writes the last status and confirms; leases and the like are a few for all.
     assert!(puts < 2.5 && deletes < 1.2, "{puts} {deletes}");
 }
+
+/// A resource that cannot be listed may hold dependents: an owner that waits for them goes on waiting, others go.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_waits_for_what_cannot_be_listed() {
+    let mut cluster = Cluster::start("").await;
+    let owner: ConfigMap = cluster.create(json!({"metadata": {"name": "owner"}})).await;
+    cluster.create::<Secret>(dependent("held", &owner)).await;
+    let mut lost = dependent("lost", &owner);
+    lost["metadata"]["ownerReferences"][0]["uid"] = "gone".into();
+    cluster.create::<ConfigMap>(lost).await;
+    let foreground = DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..Default::default() };
+    cluster.api::<ConfigMap>().delete("owner", &foreground).await.unwrap();
+    let endpoint = [cluster.server.etcd_endpoint().to_owned()];
+    let mut etcd = kinit_etcd_connect::etcd_client::Client::connect(endpoint, None).await.unwrap();
+    etcd.put("/registry/secrets/default/spoilt", "garbage", None).await.unwrap();
+    cluster.restart_controllers(COLLECTOR);
+    let maps = cluster.api::<ConfigMap>();
+    let collected = async {
+        // The collector begins without secrets after half a minute.
+        while maps.get_opt("lost").await.unwrap().is_some() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE * 3, collected).await.expect("what has no owner is collected");
+    assert!(maps.get_opt("owner").await.unwrap().is_some(), "the owner went before its secret");
+    etcd.delete("/registry/secrets/default/spoilt", None).await.unwrap();
+    eventually("no owner", async || maps.get_opt("owner").await.unwrap().is_none().then_some(())).await;
+    assert!(cluster.api::<Secret>().get_opt("held").await.unwrap().is_none(), "its secret went before");
+}

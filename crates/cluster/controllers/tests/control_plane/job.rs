@@ -1,9 +1,9 @@
 //! What becomes of a Job's pods.
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod, ReplicationController, ServiceAccount};
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, EvictParams};
+use kube::api::{Api, DeleteParams, EvictParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::harness::{Cluster, Says, eventually, template};
@@ -86,4 +86,48 @@ async fn an_evicted_pod_is_a_disruption_to_the_failure_policy() {
         (status.active == Some(2)).then_some(())
     })
     .await;
+}
+
+/// The other kind of old whose delete lets its pods go when it says nothing (`rest.GarbageCollectionDeleteStrategy`).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replication_controller_leaves_its_pods() {
+    let cluster = Cluster::start("replicationcontroller-controller,garbage-collector-controller").await;
+    let spec = json!({"replicas": 2, "selector": {"app": "rc"}, "template": template("rc")});
+    cluster.create::<ReplicationController>(json!({"metadata": {"name": "rc"}, "spec": spec})).await;
+    let before = eventually("two pods", async || {
+        let pods = cluster.pods("rc").await;
+        (pods.len() == 2).then_some(pods)
+    })
+    .await;
+    cluster.api::<ReplicationController>().delete("rc", &DeleteParams::default()).await.unwrap();
+    eventually("no controller", async || {
+        cluster.api::<ReplicationController>().get_opt("rc").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    let after = cluster.pods("rc").await;
+    let uids = |pods: &[Pod]| pods.iter().map(ResourceExt::uid).collect::<Vec<_>>();
+    assert_eq!(uids(&after), uids(&before));
+    assert!(after.iter().all(|pod| pod.owner_references().is_empty()), "{after:?}");
+}
+
+/// The pods of a job are held by a finalizer, and its controller takes that off although nothing new may be made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_with_a_job_goes() {
+    let cluster = Cluster::start("namespace-controller,job-controller,garbage-collector-controller").await;
+    let _node = cluster.node("n1", |_| Says::Ready).await;
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    let object = serde_json::from_value(json!({"metadata": {"name": "work"}})).unwrap();
+    namespaces.create(&PostParams::default(), &object).await.unwrap();
+    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client.clone(), "work");
+    eventually("the service account", async || accounts.get_opt("default").await.unwrap()).await;
+    let (jobs, pods): (Api<Job>, Api<Pod>) =
+        (Api::namespaced(cluster.client.clone(), "work"), Api::namespaced(cluster.client.clone(), "work"));
+    jobs.create(&PostParams::default(), &serde_json::from_value(job("a", json!({}))).unwrap()).await.unwrap();
+    eventually("two tracked pods", async || {
+        let all = pods.list(&Default::default()).await.unwrap().items;
+        (all.len() == 2 && all.iter().all(is_tracked)).then_some(())
+    })
+    .await;
+    namespaces.delete("work", &DeleteParams::default()).await.unwrap();
+    eventually("no namespace", async || namespaces.get_opt("work").await.unwrap().is_none().then_some(())).await;
 }
