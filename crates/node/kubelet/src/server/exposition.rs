@@ -40,6 +40,7 @@ impl Text {
     }
 
     /// The text.
+    #[cfg(test)]
     pub fn text(self) -> String {
         self.out
     }
