@@ -25,6 +25,13 @@ const DATABASE: &str = r#"{"apiVersion": "apps/v1", "kind": "StatefulSet", "meta
   "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
     "resources": {"requests": {"storage": "1Mi"}}}}]}}"#;
 
+/// Uses all the CPU that it may, twice what it asks for.
+const BUSY: &str = r#"{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "busy"}, "spec": {
+  "selector": {"matchLabels": {"app": "busy"}}, "template": {"metadata": {"labels": {"app": "busy"}}, "spec": {
+    "terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": "kinit.dev/demo:0.1.0",
+    "command": ["sh", "-c", "while :; do :; done"],
+    "resources": {"requests": {"cpu": "50m"}, "limits": {"cpu": "100m"}}}]}}}}"#;
+
 /// Only friends reach the web.
 const POLICY: &str = r#"{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "web"}, "spec": {
   "podSelector": {"matchLabels": {"app": "web"}}, "policyTypes": ["Ingress"],
@@ -38,6 +45,7 @@ fn workloads_find_what_they_expect() {
     cluster.data_survive();
     cluster.policies_hold();
     cluster.addresses_outlive_their_node();
+    cluster.pods_follow_their_load();
     cluster.run("reset", &["--force"]);
     lab.down().unwrap();
 }
@@ -110,6 +118,37 @@ impl Workloads<'_> {
         })
         .unwrap();
         assert_eq!(self.kubectl(&["get", "pv", "-o", "name"]), "");
+    }
+
+    /// The metrics server is there, kubectl reads it, and autoscalers follow it; and it goes where it is not wanted.
+    fn pods_follow_their_load(&self) {
+        let begun = Instant::now();
+        self.apply(BUSY);
+        self.kubectl(&["autoscale", "deployment", "busy", "--cpu-percent=50", "--min=1", "--max=3"]);
+        eventually(2 * MINUTE, || {
+            let nodes = self.try_kubectl(&["top", "node", "--no-headers"])?;
+            ensure!(nodes.lines().count() == 3, "not all nodes are measured: {nodes}");
+            Ok(())
+        })
+        .unwrap();
+        eventually(3 * MINUTE, || {
+            let replicas =
+                self.try_kubectl(&["get", "deployment", "busy", "-o", "jsonpath={.status.readyReplicas}"])?;
+            let seen = self.try_kubectl(&["get", "hpa", "busy", "--no-headers"])?;
+            ensure!(replicas == "3", "{replicas} replicas are ready: {seen}");
+            Ok(())
+        })
+        .unwrap();
+        println!("-- a busy Deployment has three pods {:.0} s after its creation", begun.elapsed().as_secs_f64());
+        self.kubectl(&["delete", "hpa,deployment", "busy"]);
+        let file = std::fs::read_to_string(&self.file).unwrap();
+        let without = file.replacen("  hosts:\n", "  metricsServer:\n    enabled: false\n  hosts:\n", 1);
+        std::fs::write(&self.file, without).unwrap();
+        self.run("apply", &["--yes"]);
+        let group = ["get", "apiservice", "v1beta1.metrics.k8s.io", "--ignore-not-found", "-o", "name"];
+        assert_eq!(self.kubectl(&group), "");
+        assert_eq!(self.lab.ssh("cp1", "systemctl is-active metrics-server; true").unwrap(), "inactive\n");
+        assert_eq!(self.lab.kinit(&["plan", "-f", &self.file]).unwrap().code, 0, "something is left to do");
     }
 
     fn pod(&self, name: &str, node: &str, labels: &str) {
