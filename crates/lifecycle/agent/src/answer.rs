@@ -125,6 +125,10 @@ fn read_file(path: &str) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("read {path}"))
 }
 
+async fn members_elsewhere(endpoints: &[String], authority: &kinit_pki::Pair) -> Result<Reply> {
+    Ok(Reply::EtcdStatus(Box::new(etcd::status_at(endpoints, authority).await?)))
+}
+
 async fn plain(request: Request, state: &mut State) -> Result<Reply> {
     Ok(match request {
         Request::Facts { etcd_data } => Reply::Facts(Box::new(facts::gather(&etcd_data).await?)),
@@ -160,9 +164,7 @@ async fn plain(request: Request, state: &mut State) -> Result<Reply> {
             Reply::Done
         }
         Request::EtcdStatus => Reply::EtcdStatus(Box::new(etcd::status().await?)),
-        Request::EtcdStatusAt { endpoints, authority } => {
-            Reply::EtcdStatus(Box::new(etcd::status_at(&endpoints, &authority).await?))
-        }
+        Request::EtcdStatusAt { endpoints, authority } => members_elsewhere(&endpoints, &authority).await?,
         Request::Etcd(request) => {
             etcd::perform(request).await?;
             Reply::Done

@@ -81,6 +81,11 @@ fn not_reached(unreachable: &Unreachable) -> (u8, Option<&'static str>) {
     }
 }
 
+const WRONG_HOSTS: &str =
+    "nothing was changed; correct the addresses, or name the cluster that is meant with --ca-cert-hash";
+const UNNAMED: &str =
+    "nothing was changed; name the cluster with --kubeconfig or --ca-cert-hash, or confirm its name without --force";
+
 fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     for cause in error.chain() {
         if cause.is::<Usage>() {
@@ -96,20 +101,10 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
             return (5, Some("a check can be ignored by its name: --ignore-preflight-errors=NAME[,NAME...]"));
         }
         if cause.is::<Strangers>() {
-            return (
-                6,
-                Some(
-                    "nothing was changed; correct the addresses, or name the cluster that is meant with --ca-cert-hash",
-                ),
-            );
+            return (6, Some(WRONG_HOSTS));
         }
         if cause.is::<Unidentified>() {
-            return (
-                6,
-                Some(
-                    "nothing was changed; name the cluster with --kubeconfig or --ca-cert-hash, or confirm its name without --force",
-                ),
-            );
+            return (6, Some(UNNAMED));
         }
         if cause.is::<RotationStopped>() {
             return (6, Some("what is done is kept; the same command goes on, --rollback takes a rotation back"));

@@ -44,8 +44,8 @@ pub struct JoinArgs {
 /// How a machine joins by itself.
 #[derive(Args, Debug)]
 pub struct MachineArgs {
-    /// Join this very machine, as a worker unless --control-plane is given, with a bootstrap token of `kinit token create`; `-` reads it from standard
-    /// input
+    /// Join this very machine, as a worker unless --control-plane is given, with a bootstrap token of `kinit token
+    /// create`; `-` reads it from standard input
     #[arg(long, value_name = "TOKEN", conflicts_with = "file")]
     token: Option<String>,
     /// Hash of the public key of the cluster's authority: sha256:HEX; can be given several times

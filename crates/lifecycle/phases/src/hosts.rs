@@ -106,8 +106,8 @@ impl Hosts {
         Self { agents, ..Self::default() }
     }
 
-    /// Connects to more hosts: all at once, but for the lock of the first control plane that is reached. Whoever has that
-    /// one has the cluster: of two kinits that begin at the same moment one waits there, with no other host's lock.
+    /// Connects to more hosts: all at once, but for the lock of the first control plane that is reached. Whoever has
+    /// that one has the cluster: of two kinits that begin at the same moment one waits there, with no other host's lock.
     pub async fn add(
         &mut self,
         cluster: &Cluster,

@@ -1,5 +1,5 @@
-//! A machine that joins by itself (`kinit join ENDPOINT --token`), as with `kubeadm join`: nobody reaches it over SSH. A
-//! worker reaches the API alone; a control plane also etcd ([`crate::joining_control_plane`]).
+//! A machine that joins by itself (`kinit join ENDPOINT --token`), as with `kubeadm join`: nobody reaches it over SSH.
+//! A worker reaches the API alone; a control plane also etcd ([`crate::joining_control_plane`]).
 //!
 //! ```text
 //! discover ─► Cluster (ConfigMap kinit-config) + this machine ─► observe ─► join_plan ─► local agent, and CSRs to the

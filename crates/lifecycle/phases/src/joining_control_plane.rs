@@ -1,6 +1,6 @@
-//! A control plane that joins by itself (`kinit join ENDPOINT --token --control-plane`): the cluster's secrets come from
-//! the API, encrypted ([`crate::uploaded`]), and with them the machine signs its own certificates and asks etcd's members
-//! to take it in. From there on the plan is that of every other join.
+//! A control plane that joins by itself (`kinit join ENDPOINT --token --control-plane`): the cluster's secrets come
+//! from the API, encrypted ([`crate::uploaded`]), and with them the machine signs its own certificates and asks etcd's
+//! members to take it in. From there on the plan is that of every other join.
 //!
 //! Load balancers are not reached from here: they learn of the new control plane with the next `kinit apply`.
 

@@ -62,12 +62,8 @@ impl Run {
             hosts.need_all()?;
         }
         if request.is_restore() {
-            hosts.need(
-                file.spec
-                    .hosts
-                    .iter()
-                    .filter(|host| !host.roles.contains(&Role::Worker) || host.is(Role::ControlPlane)),
-            )?;
+            let serves = |host: &&HostSpec| !host.is(Role::Worker) || host.is(Role::ControlPlane);
+            hosts.need(file.spec.hosts.iter().filter(serves))?;
         }
         // Nothing is asked of another cluster's hosts: its authority would sign, and its API answer.
         let mut facts = hosts.facts(&file).await?;

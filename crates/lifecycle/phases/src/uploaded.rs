@@ -1,6 +1,7 @@
 //! The cluster's secrets for control planes that join by themselves: Secret `kube-system/kubeadm-certs`, in kubeadm's
-//! form (`cmd/kubeadm/app/phases/copycerts`). Each value is AES-256-GCM with its nonce before it; the key is on a command
-//! line and in nobody's cluster. The Secret belongs to a bootstrap token that ends after two hours, and goes with it.
+//! form (`cmd/kubeadm/app/phases/copycerts`). Each value is AES-256-GCM with its nonce before it; the key is on a
+//! command line and in nobody's cluster. The Secret belongs to a bootstrap token that ends after two hours, and goes
+//! with it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
