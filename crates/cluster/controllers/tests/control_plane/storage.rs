@@ -257,7 +257,7 @@ async fn pods_go_where_their_volumes_can_be() {
     cluster.create::<PersistentVolumeClaim>(immediate).await;
     cluster.create::<Pod>(pod("q", json!({"persistentVolumeClaim": {"claimName": "now"}}))).await;
     message("q", "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims.").await;
-    add_volume(&cluster, "anywhere", "2Gi", json!({"accessModes": ["ReadWriteOnce", "ReadWriteOncePod"]})).await;
+    add_volume(&cluster, "anywhere", "2Gi", json!({})).await;
     scheduled(&cluster, "q").await;
     add_volume(&cluster, "once", "2Gi", json!({"accessModes": ["ReadWriteOncePod"]})).await;
     cluster.create::<PersistentVolumeClaim>(claim("once", "1Gi", json!({"accessModes": ["ReadWriteOncePod"]}))).await;
