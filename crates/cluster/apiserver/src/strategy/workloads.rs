@@ -152,6 +152,22 @@ pub fn default_hpa(o: &mut Value) {
         spec["metrics"] = json!([{"type": "Resource", "resource": {"name": "cpu",
             "target": {"type": "Utilization", "averageUtilization": 80}}}]);
     }
+    if !v1 && let Some(behavior) = spec.get_mut("behavior").filter(|behavior| behavior.is_object()) {
+        default_behavior(behavior);
+    }
+}
+
+/// Rules that are told in part are completed (`SetDefaults_HorizontalPodAutoscalerBehavior`). How long scaling down waits
+/// is the controller's flag where it is not told.
+fn default_behavior(behavior: &mut Value) {
+    let up = object(behavior, "scaleUp");
+    absent(up, "stabilizationWindowSeconds", 0);
+    absent(up, "selectPolicy", "Max");
+    let policy = |kind: &str, value: u32| json!({"type": kind, "value": value, "periodSeconds": 15});
+    absent(up, "policies", json!([policy("Pods", 4), policy("Percent", 100)]));
+    let down = object(behavior, "scaleDown");
+    absent(down, "selectPolicy", "Max");
+    absent(down, "policies", json!([policy("Percent", 100)]));
 }
 
 #[cfg(test)]
@@ -172,5 +188,26 @@ mod tests {
         prepare_job(&mut j);
         assert_eq!((j["spec"]["completions"].as_i64(), j["spec"]["backoffLimit"].as_i64()), (Some(1), Some(6)));
         assert_eq!(j["spec"]["template"]["metadata"]["labels"]["job-name"], "j");
+    }
+
+    #[test]
+    fn behavior_is_completed() {
+        let mut hpa = json!({"apiVersion": "autoscaling/v2", "spec": {"behavior": {"scaleDown":
+            {"stabilizationWindowSeconds": 60, "policies": [{"type": "Pods", "value": 1, "periodSeconds": 5}]}}}});
+        default_hpa(&mut hpa);
+        let behavior = &hpa["spec"]["behavior"];
+        assert_eq!(behavior["scaleUp"]["policies"].as_array().map(Vec::len), Some(2));
+        assert_eq!(
+            (&behavior["scaleUp"]["selectPolicy"], &behavior["scaleUp"]["stabilizationWindowSeconds"]),
+            (&json!("Max"), &json!(0))
+        );
+        assert_eq!(
+            behavior["scaleDown"],
+            json!({"stabilizationWindowSeconds": 60, "selectPolicy": "Max",
+            "policies": [{"type": "Pods", "value": 1, "periodSeconds": 5}]})
+        );
+        let mut plain = json!({"apiVersion": "autoscaling/v2", "spec": {}});
+        default_hpa(&mut plain);
+        assert!(plain["spec"].get("behavior").is_none(), "{plain}");
     }
 }
