@@ -13,6 +13,7 @@ impl Dice {
     ///
     /// When `KINIT_SEED` is no number.
     #[must_use]
+    #[allow(clippy::panic, reason = "a part of tests, which fail by panics")]
     pub fn from_environment() -> Self {
         let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_secs());
         let given = std::env::var("KINIT_SEED").ok();

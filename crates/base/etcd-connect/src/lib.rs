@@ -142,8 +142,8 @@ impl Etcd {
     }
 }
 
-/// A client of one endpoint with credentials that are in no file (PEM); it asks a member that has no leader too. It does
-/// not notice when they are replaced.
+/// A client of one endpoint with credentials that are in no file (PEM); it asks a member that has no leader too. It
+/// does not notice when they are replaced.
 pub async fn client_with(endpoint: &str, authority: &str, certificate: &str, key: &str) -> Result<Client, Error> {
     let identity = Identity::from_pem(certificate, key);
     let tls = TlsOptions::new().ca_certificate(Certificate::from_pem(authority)).identity(identity);

@@ -50,9 +50,12 @@ impl Resources {
     }
 }
 
+/// What is known of a resource, and what ends its watch.
+type Watch = (Arc<Store<Metadata>>, CancellationToken);
+
 /// The watches by resource.
 #[derive(Default)]
-pub struct Watched(Mutex<HashMap<ApiResource, (Arc<Store<Metadata>>, CancellationToken)>>);
+pub struct Watched(Mutex<HashMap<ApiResource, Watch>>);
 
 impl Watched {
     /// The stores, with the names of their resources.

@@ -49,7 +49,9 @@ fn named(namespace: &str, pod: &str, container: &str, measured: &Measured, more:
 type Reading = fn(&Usage) -> f64;
 
 /// Name, kind, labels beside the usual ones, and the value.
-const FAMILIES: &[(&str, &str, &[(&str, &str)], Reading)] = &[
+type Family = (&'static str, &'static str, &'static [(&'static str, &'static str)], Reading);
+
+const FAMILIES: &[Family] = &[
     ("container_cpu_usage_seconds_total", "counter", &[("cpu", "total")], |u| u.cpu as f64 / 1e9),
     ("container_memory_working_set_bytes", "gauge", &[], |u| u.working_set as f64),
     ("container_memory_usage_bytes", "gauge", &[], |u| u.memory as f64),
