@@ -19,7 +19,7 @@ fn what_verbs_cost() {
     let bench = Bench { lab: &lab, file: ClusterFile::new(&lab, "bench.yaml").unwrap() };
     bench.installs_packages();
     bench.write(&[CP1]);
-    println!("{:<44} {:>7}  {}", "verb", "seconds", "per host at most: round trips, KB to and from");
+    println!("{:<44} {:>7}  per host at most: round trips, KB to and from", "verb", "seconds");
     let ssh = Instant::now();
     lab.ssh("cp1", "true").unwrap();
     println!("{:<44} {:>7.2}  1", "floor: one ssh command", ssh.elapsed().as_secs_f64());

@@ -434,7 +434,7 @@ mod tests {
         cache.delete("ns/good", 9);
         cache.delete("other/good", 10);
         cache.spoil("ns/bad", 11, "spoilt".into());
-        assert!(!cache.is_empty() && cache.len() == 0);
+        assert_eq!((cache.is_empty(), cache.len()), (false, 0));
         // Its end is a change for whoever waits for it, although there is nothing to show.
         let mut changes = cache.changes();
         changes.borrow_and_update();
