@@ -211,7 +211,7 @@ async fn one_of_two(cluster: &Cluster, metrics: &Measured) {
     let api = cluster.api::<HorizontalPodAutoscaler>();
     api.patch("web", &PatchParams::default(), &Patch::Merge(both(400))).await.unwrap();
     condition(
-        &cluster,
+        cluster,
         "web",
         "ScalingActive",
         "False",
@@ -228,7 +228,7 @@ async fn one_of_two(cluster: &Cluster, metrics: &Measured) {
 async fn bad_targets(cluster: &Cluster) {
     autoscaler(cluster, "rival", of_deployment("web"), cpu(50)).await;
     condition(
-        &cluster,
+        cluster,
         "rival",
         "ScalingActive",
         "False",
@@ -242,7 +242,7 @@ async fn bad_targets(cluster: &Cluster) {
     let unknown = json!({"apiVersion": "example.com/v1", "kind": "Nothing", "name": "x"});
     autoscaler(cluster, "unknown", unknown, cpu(50)).await;
     condition(
-        &cluster,
+        cluster,
         "unknown",
         "AbleToScale",
         "False",
@@ -260,7 +260,7 @@ async fn without_metrics(cluster: &Cluster) {
     autoscaler(cluster, "many", of_deployment("many"), json!({"maxReplicas": 2, "metrics": cpu(50)["metrics"]})).await;
     ready(cluster, "many", 2).await;
     told(
-        &cluster,
+        cluster,
         "many",
         "SuccessfulRescale",
         "New size: 2; reason: Current number of replicas above Spec.MaxReplicas",
