@@ -107,7 +107,7 @@ impl Hosts {
     }
 
     /// Connects to more hosts: all at once, but for the lock of the first control plane that is reached. Whoever has
-    /// that one has the cluster: of two kinits that begin at the same moment one waits there, with no other host's lock.
+    /// that one has the cluster: of two kinits that begin at the same moment one waits there, with no other lock.
     pub async fn add(
         &mut self,
         cluster: &Cluster,

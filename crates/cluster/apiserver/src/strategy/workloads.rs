@@ -157,8 +157,8 @@ pub fn default_hpa(o: &mut Value) {
     }
 }
 
-/// Rules that are told in part are completed (`SetDefaults_HorizontalPodAutoscalerBehavior`). How long scaling down waits
-/// is the controller's flag where it is not told.
+/// Rules that are told in part are completed (`SetDefaults_HorizontalPodAutoscalerBehavior`). How long scaling down
+/// waits is the controller's flag where it is not told.
 fn default_behavior(behavior: &mut Value) {
     let up = object(behavior, "scaleUp");
     absent(up, "stabilizationWindowSeconds", 0);
