@@ -16,7 +16,7 @@ use serde_json::Value;
 
 /// Without retries a call may meet a server that stops; a call after it finds another. Longer than that is a hang, on a
 /// slow machine too; how long it was is printed.
-const SILENCE: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(20);
 /// A machine without power is missed within that.
 const NOTICED: Duration = Duration::from_secs(5);
 
