@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use ansible_free_tests::{Dice, Lab};
 
 /// A sample; `KINIT_KILLS` takes a larger one.
-const KILLS: usize = 4;
+const KILLS: usize = 8;
 /// Rounds that begin on hosts without packages; the rest find them installed, and leave them.
-const BARE: usize = 1;
+const BARE: usize = 2;
 
 #[test]
 fn a_killed_init_is_finished_by_the_next() {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// Calls and watches move again within this.
-const OUTAGE: Duration = Duration::from_secs(8);
+const OUTAGE: Duration = Duration::from_secs(5);
 
 /// Link down, then dead: clients go on, controllers and scheduler too, and the host comes back by itself.
 pub fn any_control_plane_may_die(lab: &Lab) {

@@ -12,7 +12,7 @@ use ansible_free_tests::{Kubectl, Lab, Ran, Traffic, eventually};
 use bundles::Bundles;
 
 /// Without retries a call may meet a server that stops; a call after it finds another.
-const SILENCE: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(5);
 /// A Deployment of one pod, and a budget that never allows its eviction.
 const GUARDED: &str = r#"{"apiVersion": "v1", "kind": "List", "items": [
   {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "guarded"}, "spec": {"replicas": 1,
