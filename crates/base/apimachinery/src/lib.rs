@@ -8,9 +8,11 @@
 //! encode   value -> JSON text as Go writes it
 //! apply    server-side apply and field ownership
 //! selector labels and fields          status   upstream's Status answers
+//! duration Go's durations as text
 //! quantity resource.Quantity          names    DNS names, labels; generateName
 //! jsonpath paths of printer columns
 //! structural  schemas of custom resources          typed   what is known of a kind, built in or custom
+//! well_known  annotations that components agree on
 //! meta     typed looks into an object's metadata      address_range  addresses of load balancers' pools
 //! ```
 
@@ -19,6 +21,7 @@ pub mod apply;
 pub mod check;
 pub mod complete;
 pub mod decode;
+pub mod duration;
 pub mod encode;
 pub mod jsonpath;
 pub mod meta;
@@ -32,5 +35,6 @@ pub mod status;
 pub mod structural;
 pub mod time;
 pub mod typed;
+pub mod well_known;
 
 pub use status::{ApiError, Cause};

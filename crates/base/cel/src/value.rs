@@ -159,7 +159,7 @@ impl<'a> Value<'a> {
         let known = match ty {
             Ty::Bytes => base64::engine::general_purpose::STANDARD.decode(text).ok().map(|b| Self::Bytes(b.into())),
             Ty::Time => timestamp(text).or_else(|| timestamp(&format!("{text}T00:00:00Z"))).map(Self::Time),
-            Ty::Duration => duration(text).map(Self::Duration),
+            Ty::Duration => kinit_apimachinery::duration::parse(text).map(Self::Duration),
             _ => None,
         };
         known.unwrap_or_else(|| Self::text(text))
@@ -425,52 +425,6 @@ impl<'a> Map<'a> {
 /// Reads RFC 3339, within the years 1 to 9999.
 pub(crate) fn timestamp(text: &str) -> Option<Timestamp> {
     kinit_apimachinery::time::is_rfc3339(text).then(|| kinit_apimachinery::time::parse(text)).flatten()
-}
-
-/// Reads a duration as Go writes it: `1h2m3.5s`, `-5ms`.
-pub(crate) fn duration(text: &str) -> Option<SignedDuration> {
-    let (negative, mut rest) = match text.strip_prefix(['-', '+']) {
-        Some(rest) => (text.starts_with('-'), rest),
-        None => (false, text),
-    };
-    if rest == "0" {
-        return Some(SignedDuration::ZERO);
-    }
-    let mut nanos: i128 = 0;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
-        let (number, tail) = rest.split_at(end);
-        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_end);
-        let factor: i128 = match unit {
-            "ns" => 1,
-            "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        nanos = nanos.checked_add(scaled(number, factor)?)?;
-        rest = tail;
-    }
-    if text.is_empty() || nanos > i128::from(i64::MAX) {
-        return None;
-    }
-    let nanos = i64::try_from(if negative { -nanos } else { nanos }).ok()?;
-    Some(SignedDuration::from_nanos(nanos))
-}
-
-fn scaled(number: &str, factor: i128) -> Option<i128> {
-    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
-    if (whole.is_empty() && part.is_empty()) || part.contains('.') || whole.len() > 18 {
-        return None;
-    }
-    let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let part: String = part.chars().take(12).collect();
-    let fraction: i128 = if part.is_empty() { 0 } else { part.parse().ok()? };
-    let below = 10_i128.checked_pow(u32::try_from(part.len()).ok()?)?;
-    whole.checked_mul(factor)?.checked_add(fraction * factor / below)
 }
 
 /// A duration as `string()` writes it: seconds.

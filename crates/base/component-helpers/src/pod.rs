@@ -2,6 +2,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use kinit_apimachinery::time;
+use serde_json::{Value, json};
 
 /// The node a pod is bound to.
 pub fn node_name(pod: &Pod) -> Option<&str> {
@@ -59,6 +61,13 @@ pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
     available_at(pod, min_ready_seconds).is_some_and(|at| at <= now)
 }
 
+/// The condition of a pod that is about to end for a reason outside it (`v1.DisruptionTarget`), as a patch of its status
+/// has it.
+pub fn disruption_target(reason: &str, message: &str, now: Timestamp) -> Value {
+    json!({"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
+        "lastProbeTime": null, "lastTransitionTime": time::format(now)})
+}
+
 /// The largest number of restarts of any container.
 pub fn max_restarts(pod: &Pod) -> i32 {
     let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
@@ -68,7 +77,6 @@ pub fn max_restarts(pod: &Pod) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn available_after_having_been_ready_for_long_enough() {

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
 use kinit_apimachinery::quantity::Quantity;
 
-use crate::requests::{Amounts, Half, add, half_of};
+use crate::requests::{Amounts, Requirement, add, amounts_of};
 
 /// The class of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +37,9 @@ pub fn of_pod(pod: &Pod) -> Qos {
 pub fn of_spec(spec: &PodSpec) -> Qos {
     let (mut requests, mut limits, mut complete) = (Amounts::new(), Amounts::new(), true);
     let mut count = |resources: Option<&ResourceRequirements>| {
-        let limit = counted(half_of(resources, Half::Limits));
+        let limit = counted(amounts_of(resources, Requirement::Limits));
         let mut request = limit.clone();
-        request.extend(half_of(resources, Half::Requests));
+        request.extend(amounts_of(resources, Requirement::Requests));
         complete &= limit.len() == COUNTED.len();
         add(&mut requests, &counted(request));
         add(&mut limits, &limit);

@@ -10,9 +10,9 @@ use kinit_apimachinery::quantity::Quantity;
 /// Amounts by name.
 pub type Amounts = BTreeMap<String, Quantity>;
 
-/// Which half of the requirements.
+/// Which of the two lists of a container's requirements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Half {
+pub enum Requirement {
     /// `requests`
     Requests,
     /// `limits`
@@ -40,23 +40,23 @@ fn raise(to: &mut Amounts, other: &Amounts) {
     }
 }
 
-/// One half of an object's requirements.
-pub fn half_of(requirements: Option<&ResourceRequirements>, half: Half) -> Amounts {
-    amounts(requirements.and_then(|r| match half {
-        Half::Requests => r.requests.as_ref(),
-        Half::Limits => r.limits.as_ref(),
+/// One list of an object's requirements.
+pub fn amounts_of(requirements: Option<&ResourceRequirements>, requirement: Requirement) -> Amounts {
+    amounts(requirements.and_then(|r| match requirement {
+        Requirement::Requests => r.requests.as_ref(),
+        Requirement::Limits => r.limits.as_ref(),
     }))
 }
 
 /// The larger of all containers together and of each init container with the sidecars before it, plus overhead; what is
 /// given for the pod as a whole takes the containers' place. A container that is being resized counts with the larger
 /// of what it has and what it is to have.
-pub fn of_pod(pod: &Pod, half: Half) -> Amounts {
-    of_pod_at_least(pod, half, &Amounts::new())
+pub fn of_pod(pod: &Pod, requirement: Requirement) -> Amounts {
+    of_pod_at_least(pod, requirement, &Amounts::new())
 }
 
 /// The same, where a container that does not name one of the resources of `least` counts with that.
-pub fn of_pod_at_least(pod: &Pod, half: Half, least: &Amounts) -> Amounts {
+pub fn of_pod_at_least(pod: &Pod, requirement: Requirement, least: &Amounts) -> Amounts {
     let Some(spec) = &pod.spec else { return Amounts::new() };
     let statuses = pod.status.as_ref();
     let infeasible = statuses.and_then(|s| s.conditions.as_ref()).into_iter().flatten();
@@ -66,7 +66,7 @@ pub fn of_pod_at_least(pod: &Pod, half: Half, least: &Amounts) -> Amounts {
         .is_some_and(|c| c.reason.as_deref() == Some("Infeasible"));
     let of = |container: &Container, statuses: Option<&Vec<ContainerStatus>>| {
         let status = statuses.into_iter().flatten().find(|s| s.name == container.name);
-        let mut own = of_container(container, status, half, infeasible);
+        let mut own = of_container(container, status, requirement, infeasible);
         least.iter().for_each(|(name, amount)| {
             own.entry(name.clone()).or_insert(*amount);
         });
@@ -89,21 +89,26 @@ pub fn of_pod_at_least(pod: &Pod, half: Half, least: &Amounts) -> Amounts {
     }
     add(&mut sum, &sidecars);
     raise(&mut sum, &peak);
-    sum.extend(half_of(spec.resources.as_ref(), half));
+    sum.extend(amounts_of(spec.resources.as_ref(), requirement));
     // As upstream: overhead is added to a limit only where there is one.
-    let counts = |name: &String| half == Half::Requests || sum.contains_key(name);
+    let counts = |name: &String| requirement == Requirement::Requests || sum.contains_key(name);
     let overhead = amounts(spec.overhead.as_ref()).into_iter().filter(|(name, _)| counts(name)).collect();
     add(&mut sum, &overhead);
     sum
 }
 
 /// `determineContainerReqs`, `determineContainerLimits`.
-fn of_container(container: &Container, status: Option<&ContainerStatus>, half: Half, infeasible: bool) -> Amounts {
-    let wanted = half_of(container.resources.as_ref(), half);
+fn of_container(
+    container: &Container,
+    status: Option<&ContainerStatus>,
+    requirement: Requirement,
+    infeasible: bool,
+) -> Amounts {
+    let wanted = amounts_of(container.resources.as_ref(), requirement);
     let Some(status) = status.filter(|s| s.resources.is_some()) else { return wanted };
     let mut sum = if infeasible { Amounts::new() } else { wanted };
-    raise(&mut sum, &half_of(status.resources.as_ref(), half));
-    if half == Half::Requests {
+    raise(&mut sum, &amounts_of(status.resources.as_ref(), requirement));
+    if requirement == Requirement::Requests {
         raise(&mut sum, &amounts(status.allocated_resources.as_ref()));
     }
     sum
@@ -114,9 +119,9 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn cpu(pod: Value, half: Half) -> String {
+    fn cpu(pod: Value, requirement: Requirement) -> String {
         let pod: Pod = serde_json::from_value(pod).unwrap();
-        of_pod(&pod, half).get("cpu").map_or("none".into(), Quantity::to_string)
+        of_pod(&pod, requirement).get("cpu").map_or("none".into(), Quantity::to_string)
     }
 
     #[test]
@@ -134,8 +139,8 @@ mod tests {
             (json!({"containers": [c("1", "2")], "resources": {"requests": {"cpu": "3"}}}), "3", "2"),
         ] {
             let pod = json!({"metadata": {}, "spec": spec});
-            assert_eq!(cpu(pod.clone(), Half::Requests), requests, "{spec}");
-            assert_eq!(cpu(pod, Half::Limits), limits, "{spec}");
+            assert_eq!(cpu(pod.clone(), Requirement::Requests), requests, "{spec}");
+            assert_eq!(cpu(pod, Requirement::Limits), limits, "{spec}");
         }
     }
 
@@ -153,7 +158,7 @@ mod tests {
             ("2", "1", Some("Deferred"), "2"),
             ("2", "1", Some("Infeasible"), "1"),
         ] {
-            assert_eq!(cpu(pod(wanted, has, reason), Half::Requests), expected, "{wanted} {has} {reason:?}");
+            assert_eq!(cpu(pod(wanted, has, reason), Requirement::Requests), expected, "{wanted} {has} {reason:?}");
         }
     }
 
@@ -163,6 +168,6 @@ mod tests {
             {"name": "a"}, {"name": "b", "resources": {"requests": {"cpu": "1"}}}]}}))
         .unwrap();
         let least: Amounts = [("cpu".to_owned(), Quantity::from_milli(100))].into();
-        assert_eq!(of_pod_at_least(&pod, Half::Requests, &least)["cpu"], Quantity::from_milli(1100));
+        assert_eq!(of_pod_at_least(&pod, Requirement::Requests, &least)["cpu"], Quantity::from_milli(1100));
     }
 }

@@ -1,5 +1,5 @@
-//! `binary.k8s.io` and `base64.binary.k8s.io`: a stream of bytes to a WebSocket client, which says nothing
-//! (`k8s.io/apiserver/pkg/util/wsstream.Reader`).
+//! Streams to a WebSocket client, which says nothing: bytes as `binary.k8s.io` or `base64.binary.k8s.io`
+//! (`k8s.io/apiserver/pkg/util/wsstream.Reader`), or messages as they are.
 
 use std::time::Duration;
 
@@ -7,11 +7,13 @@ use base64::Engine;
 use bytes::Bytes;
 use futures::{SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::handshake;
+
+pub use tokio_tungstenite::tungstenite::Message;
 
 /// The sub-protocols; clients that name none are sent binary messages.
 pub const PROTOCOLS: [&str; 2] = ["binary.k8s.io", "base64.binary.k8s.io"];
@@ -31,11 +33,20 @@ where
         true => Message::Text(base64::engine::general_purpose::STANDARD.encode(bytes).into()),
         false => Message::Binary(bytes),
     };
-    let (mut sink, mut source) = handshake::server(io).await.split();
-    let mut content = std::pin::pin!(content);
-    let mut pings = tokio::time::interval(PING);
     // Upstream's sign that the connection is up.
-    let mut next = Some(message(Bytes::new()));
+    let greeting = futures::stream::iter([message(Bytes::new())]);
+    relay(io, greeting.chain(content.map(message))).await;
+}
+
+/// Sends all messages until they end or the client leaves.
+pub async fn relay<S>(io: S, messages: impl Stream<Item = Message>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut sink, mut source) = handshake::server(io).await.split();
+    let mut messages = std::pin::pin!(messages);
+    let mut pings = tokio::time::interval(PING);
+    let mut next = None;
     loop {
         if let Some(message) = next.take()
             && sink.send(message).await.is_err()
@@ -43,8 +54,8 @@ where
             return;
         }
         tokio::select! {
-            bytes = content.next() => match bytes {
-                Some(bytes) => next = Some(message(bytes)),
+            message = messages.next() => match message {
+                Some(message) => next = Some(message),
                 None => break,
             },
             heard = source.next() => match heard {

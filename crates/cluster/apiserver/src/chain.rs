@@ -17,9 +17,10 @@ use tokio::time::Instant;
 
 use crate::audit::{self, Record, Start};
 use crate::authn::{self, User, impersonate};
-use crate::authz::{self, Ask};
+use crate::authz::{self, Attributes};
 use crate::http::negotiate::{Forms, negotiate};
-use crate::http::{ApiResponse, RequestInfo, body, info, read_limited, respond};
+use crate::http::watch_socket;
+use crate::http::{Accepted, ApiResponse, Encoding, RequestInfo, body, encoding, info, read_limited, respond};
 use crate::limits::Turn;
 use crate::registry::{Request, cached};
 use crate::resources::Descriptor;
@@ -33,6 +34,7 @@ pub async fn handle(server: Arc<Server>, request: HttpRequest<Incoming>) -> ApiR
     let id = uuid::Uuid::new_v4().to_string();
     let long = long_running(&info, request.uri().query().unwrap_or(""));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let gzip = encoding::takes_gzip(request.headers());
     let mut trail = Trail::default();
     let mut response = match outcome(inner(&server, request, &info, &id, long, &mut trail)).await {
         Ok(Ok(response)) => response,
@@ -45,7 +47,10 @@ pub async fn handle(server: Arc<Server>, request: HttpRequest<Incoming>) -> ApiR
             respond::error(&ApiError::new(500, "InternalError", text))
         }
     };
-    response = trail.answered(response, long).await;
+    response = encoding::encoded(trail.answered(response, long).await).await;
+    if gzip {
+        response = encoding::compressed(response);
+    }
     if method == Method::HEAD {
         response = respond::head(response);
     }
@@ -192,17 +197,17 @@ async fn authorized(
     mut record: Option<&mut Record>,
 ) -> Result<ApiResponse, ApiError> {
     let always = matches!(info.path.as_str(), "/livez" | "/readyz" | "/healthz");
-    let ask = Ask::of(info);
+    let attributes = Attributes::of(info);
     if !always && !server.store.is_ready() && !user.in_group(authn::MASTERS) {
         return Err(ApiError::unavailable("the server is starting"));
     }
     if !always {
-        let decision = authz::decide(server, &user, &ask).await;
+        let decision = authz::decide(server, &user, &attributes).await;
         if let Some(record) = record.as_mut() {
             record.decided(decision.allowed, &decision.reason);
         }
         if !decision.allowed {
-            return Err(authz::forbidden(&user, &ask, &decision.reason));
+            return Err(authz::forbidden(&user, &attributes, &decision.reason));
         }
     }
     if always {
@@ -260,7 +265,7 @@ fn is_allowed(desc: &Descriptor, info: &RequestInfo, method: &Method) -> bool {
 
 async fn resource(
     server: &Arc<Server>,
-    request: HttpRequest<Incoming>,
+    mut request: HttpRequest<Incoming>,
     info: &RequestInfo,
     user: User,
     deadline: Deadline,
@@ -278,12 +283,11 @@ async fn resource(
     }
     let accept = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
     let streaming = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log");
-    let forms = Forms { views: !desc.prefix.is_empty(), yaml: info.verb != "watch" };
+    let forms = Forms { views: !desc.prefix.is_empty(), yaml: info.verb != "watch", protobuf: desc.custom.is_none() };
     let accepted = match negotiate(&accept, forms) {
         Some(accepted) => accepted,
-        None if streaming => crate::http::Accepted { view: crate::http::View::Object, yaml: false },
-        None if forms.yaml => return Err(ApiError::not_acceptable("application/json, application/yaml")),
-        None => return Err(ApiError::not_acceptable("application/json")),
+        None if streaming => Accepted::JSON,
+        None => return Err(ApiError::not_acceptable(forms.media_types())),
     };
     let ours = Request {
         server: server.clone(),
@@ -302,6 +306,7 @@ async fn resource(
     if let Some(text) = ours.desc.custom.as_ref().and_then(|custom| custom.deprecation.clone()) {
         ours.warn(text);
     }
+    let socket = watch_socket::Client::of(info, &mut request)?;
     let reading = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let turn = Turn::of(server, info, request.uri().query().unwrap_or(""), &ours.user, Some(&ours.desc), deadline.at);
     let result = if streaming {
@@ -325,11 +330,20 @@ async fn resource(
             Err(error) => Err(error),
         }
     };
-    turn.mark(told(&ours, result, record))
+    let mut result = turn.mark(annotated(&ours, result, record));
+    if let Some(socket) = socket {
+        result = result.map(|response| socket.answer(response, accepted.encoding));
+    }
+    if accepted.encoding == Encoding::Protobuf && !streaming {
+        let mut response = result.unwrap_or_else(|error| respond::error(&error));
+        response.extensions_mut().insert(accepted.encoding);
+        result = Ok(response);
+    }
+    result
 }
 
 /// The answer with what was noted on the way: warnings for the client, annotations for the audit log.
-fn told(
+fn annotated(
     request: &Request,
     result: Result<ApiResponse, ApiError>,
     record: Option<&mut Record>,

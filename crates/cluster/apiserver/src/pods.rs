@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use kinit_apimachinery::meta::Meta;
 use kinit_apimachinery::selector::LabelSelector;
 use kinit_apimachinery::{ApiError, Cause, time};
+use kinit_component_helpers::pod as helpers;
 use serde_json::{Value, json};
 
 use crate::admission::webhook::virtual_create;
@@ -195,9 +196,7 @@ async fn mark_evicted(request: &Request, options: &mut DeleteOptions, name: &str
 }
 
 fn disruption(generation: Option<Value>) -> Value {
-    let mut condition = json!({"type": "DisruptionTarget", "status": "True", "lastProbeTime": null,
-        "lastTransitionTime": time::format(Timestamp::now()), "reason": "EvictionByEvictionAPI",
-        "message": "Eviction API: evicting"});
+    let mut condition = helpers::disruption_target("EvictionByEvictionAPI", "Eviction API: evicting", Timestamp::now());
     if let Some(generation) = generation {
         condition["observedGeneration"] = generation;
     }

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kinit_client::informer::Store;
-use kinit_component_helpers::pod::{is_terminal, node_name};
+use kinit_component_helpers::pod::{disruption_target, is_terminal, node_name};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
 use crate::context::Context;
 use crate::node::taints::{OUT_OF_SERVICE, condition_status};
-use crate::object::{ignore_gone, now};
+use crate::object::ignore_gone;
 
 const PERIOD: Duration = Duration::from_secs(20);
 /// How long a node must be missing before its pods are orphans.
@@ -118,10 +119,8 @@ impl Collector {
         if !is_terminal(pod) && why != Why::Terminated {
             let mut status = json!({"phase": "Failed"});
             if why == Why::Orphaned {
-                status["conditions"] = json!([{
-                    "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
-                    "message": "PodGC: node no longer exists", "lastTransitionTime": now()
-                }]);
+                let message = "PodGC: node no longer exists";
+                status["conditions"] = json!([disruption_target("DeletionByPodGC", message, Timestamp::now())]);
             }
             let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
             ignore_gone(api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await)
@@ -148,7 +147,7 @@ mod tests {
             "spec": {"containers": [], "nodeName": node}, "status": {"phase": phase}
         }))
         .unwrap();
-        pod.metadata.deletion_timestamp = deleting.then(now);
+        pod.metadata.deletion_timestamp = deleting.then(crate::object::now);
         Arc::new(pod)
     }
 

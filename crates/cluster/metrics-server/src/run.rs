@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kinit_client::delegated::{Delegated, Trust};
@@ -14,7 +13,6 @@ use kinit_component_base::health::Checks;
 use kinit_component_base::serve::serve;
 use kinit_component_base::tls::ReloadingCert;
 use kinit_component_base::{Shutdown, supervise};
-use rustls::server::danger::ClientCertVerifier;
 
 use crate::api::Api;
 use crate::args::Args;
@@ -45,9 +43,6 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     let mut tls = args.tls.server()?.with_client_cert_verifier(trust.clone()).with_cert_resolver(certificate);
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let address = SocketAddr::new(args.bind_address, args.secure_port);
-    if !knows_callers(&trust, &shutdown).await {
-        return Ok(());
-    }
     let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
 
     let nodes = known::nodes(client.clone(), &args.node_selector, &shutdown);
@@ -66,22 +61,6 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<()> {
     })
     .await;
     Ok(())
-}
-
-/// How often it is looked whether the API server has published whose certificates count.
-const LOOK: Duration = Duration::from_millis(200);
-
-/// Waits until it is known whose certificates count; `false` when the server ends before. A connection that is made
-/// without asking for a certificate is a stranger's for as long as it lasts, and API servers keep theirs.
-async fn knows_callers(trust: &Trust, shutdown: &Shutdown) -> bool {
-    let mut ticks = tokio::time::interval(LOOK);
-    while !trust.offer_client_auth() {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = shutdown.cancelled() => return false,
-        }
-    }
-    true
 }
 
 /// Upstream's checks of life and of readiness (`pkg/server`: `probeMetricCollectionTimely`, `probeMetricStorageReady`).

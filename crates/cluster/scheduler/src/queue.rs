@@ -22,7 +22,7 @@ const LONGEST_REST: Duration = Duration::from_secs(300);
 
 /// What happened in the cluster that may make a pod fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Happening {
+pub enum ClusterEvent {
     /// A node came or changed.
     Node,
     /// A pod was bound somewhere, or its labels changed.
@@ -36,11 +36,11 @@ pub enum Happening {
 }
 
 /// Whether an event may change what this plugin said.
-fn may_help(happening: Happening, plugin: Plugin) -> bool {
-    match happening {
-        Happening::Node => true,
-        Happening::PodAssigned => matches!(plugin, Plugin::InterPodAffinity | Plugin::PodTopologySpread),
-        Happening::PodGone => matches!(
+fn may_help(event: ClusterEvent, plugin: Plugin) -> bool {
+    match event {
+        ClusterEvent::Node => true,
+        ClusterEvent::PodAssigned => matches!(plugin, Plugin::InterPodAffinity | Plugin::PodTopologySpread),
+        ClusterEvent::PodGone => matches!(
             plugin,
             Plugin::InterPodAffinity
                 | Plugin::PodTopologySpread
@@ -48,8 +48,8 @@ fn may_help(happening: Happening, plugin: Plugin) -> bool {
                 | Plugin::NodePorts
                 | Plugin::VolumeRestrictions
         ),
-        Happening::Namespace => plugin == Plugin::InterPodAffinity,
-        Happening::Volumes => {
+        ClusterEvent::Namespace => plugin == Plugin::InterPodAffinity,
+        ClusterEvent::Volumes => {
             matches!(plugin, Plugin::VolumeBinding | Plugin::VolumeRestrictions | Plugin::VolumeZone)
         }
     }
@@ -75,7 +75,7 @@ struct State {
     counter: u64,
     /// Counts events, so that one that came while a pod was being tried is not missed.
     events: u64,
-    last_events: Vec<(u64, Happening)>,
+    last_events: Vec<(u64, ClusterEvent)>,
 }
 
 /// See the module. Keys are the pods' store keys.
@@ -148,7 +148,7 @@ impl Queue {
         let missed = state
             .last_events
             .iter()
-            .any(|(number, happening)| *number > turn.events && rejected_by.iter().any(|p| may_help(*happening, *p)));
+            .any(|(number, event)| *number > turn.events && rejected_by.iter().any(|p| may_help(*event, *p)));
         if missed || rejected_by.is_empty() {
             let due = Instant::now() + state.back_off(&turn.key);
             state.backing_off.insert((due, turn.key.clone()));
@@ -161,17 +161,17 @@ impl Queue {
     }
 
     /// Something happened: pods that it may help get another try, after their back-off.
-    pub fn happened(&self, happening: Happening) {
+    pub fn happened(&self, event: ClusterEvent) {
         let mut state = self.state.lock();
         state.events += 1;
         let number = state.events;
-        state.last_events.push((number, happening));
+        state.last_events.push((number, event));
         let excess = state.last_events.len().saturating_sub(1000);
         state.last_events.drain(..excess);
         let helped: Vec<String> = state
             .unschedulable
             .iter()
-            .filter(|(_, w)| w.rejected_by.iter().any(|p| may_help(happening, *p)))
+            .filter(|(_, w)| w.rejected_by.iter().any(|p| may_help(event, *p)))
             .map(|(key, _)| key.clone())
             .collect();
         for key in &helped {
@@ -279,13 +279,13 @@ mod tests {
         queue.add("p", 0);
         let turn = queue.pop().await;
         queue.put_back(&turn, [Plugin::NodeResourcesFit].into());
-        queue.happened(Happening::PodAssigned);
+        queue.happened(ClusterEvent::PodAssigned);
         assert!(queue.state.lock().backing_off.is_empty(), "that frees no resources");
         let rejected = queue.state.lock().unschedulable["p"].since;
-        queue.happened(Happening::PodGone);
+        queue.happened(ClusterEvent::PodGone);
         assert_eq!(back_off_ends(&queue) - rejected, Duration::from_secs(1), "its first back-off");
         let turn = queue.pop().await;
-        queue.happened(Happening::Node);
+        queue.happened(ClusterEvent::Node);
         let rejected = Instant::now();
         queue.put_back(&turn, [Plugin::NodeResourcesFit].into());
         let rest = back_off_ends(&queue) - rejected;

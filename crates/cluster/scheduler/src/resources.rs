@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use kinit_apimachinery::quantity::Quantity;
-use kinit_component_helpers::requests::{self, Half, of_pod_at_least};
+use kinit_component_helpers::requests::{self, Requirement, of_pod_at_least};
 
 /// What a container without requests is taken to need when nodes are scored.
 const DEFAULT_MILLI_CPU: i64 = 100;
@@ -66,7 +66,7 @@ pub fn request(pod: &Pod) -> Request {
         ("cpu".to_owned(), Quantity::from_milli(DEFAULT_MILLI_CPU)),
         ("memory".to_owned(), Quantity::from_milli(DEFAULT_MEMORY * 1000)),
     ];
-    let total = |least: &requests::Amounts| Amounts::rounded(of_pod_at_least(pod, Half::Requests, least));
+    let total = |least: &requests::Amounts| Amounts::rounded(of_pod_at_least(pod, Requirement::Requests, least));
     Request { exact: total(&requests::Amounts::new()), scored: total(&least.into()) }
 }
 

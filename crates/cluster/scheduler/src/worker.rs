@@ -13,7 +13,7 @@ use kinit_client::events::Recorder;
 use kinit_client::informer::{Change, Store, key_of};
 use kinit_component_base::Shutdown;
 use kinit_component_base::supervise::{guarded, guarded_sync};
-use kinit_component_helpers::pod::{is_terminal, node_name};
+use kinit_component_helpers::pod::{disruption_target, is_terminal, node_name};
 use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{Expression, Selector};
 use kube::{Client, ResourceExt};
@@ -26,7 +26,7 @@ use crate::plugins::Surroundings;
 use crate::plugins::volumes::gather;
 use crate::pod_info::PodInfo;
 use crate::preempt::{Budget, Preemption, preempt, priority};
-use crate::queue::{Happening, Queue, Turn};
+use crate::queue::{ClusterEvent, Queue, Turn};
 use crate::schedule::{NoFit, schedule};
 use crate::volumes::{Place, VolumeStores, Volumes};
 
@@ -89,10 +89,11 @@ impl Worker {
         watch_nodes(&stores.nodes, &cache, &queue);
         watch_pods(&stores.pods, &cache, &queue);
         let on_namespace = queue.clone();
-        stores.namespaces.on_change(move |_| on_namespace.happened(Happening::Namespace));
+        stores.namespaces.on_change(move |_| on_namespace.happened(ClusterEvent::Namespace));
         let on_volume = queue.clone();
-        let volumes =
-            Volumes::new(stores.volumes.clone(), stores.pods.clone(), move || on_volume.happened(Happening::Volumes));
+        let volumes = Volumes::new(stores.volumes.clone(), stores.pods.clone(), move || {
+            on_volume.happened(ClusterEvent::Volumes)
+        });
         Arc::new(Self { client, stores, cache, queue, recorder, volumes, nominated: Mutex::default() })
     }
 
@@ -189,11 +190,8 @@ impl Worker {
                 continue;
             };
             let api: Api<Pod> = Api::namespaced(self.client.clone(), &victim.namespace().unwrap_or_default());
-            let condition = json!({
-                "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
-                "message": format!("{PROFILE}: preempting to accommodate a higher priority pod"),
-                "lastTransitionTime": Time(jiff::Timestamp::now())
-            });
+            let message = format!("{PROFILE}: preempting to accommodate a higher priority pod");
+            let condition = disruption_target("PreemptionByScheduler", &message, jiff::Timestamp::now());
             let patch = json!({"metadata": {"uid": victim.uid()}, "status": {"conditions": [condition]}});
             gone(api.patch_status(&victim.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await)
                 .with_context(|| format!("mark pod {key} as preempted"))?;
@@ -346,7 +344,7 @@ fn watch_nodes(nodes: &Arc<Store<Node>>, cache: &Arc<Cache>, queue: &Arc<Queue>)
         Change::Deleted(node) => cache.remove_node(&node.name_any()),
         Change::Added(node) => {
             cache.set_node(node);
-            queue.happened(Happening::Node);
+            queue.happened(ClusterEvent::Node);
         }
         Change::Updated { old, new } => {
             cache.set_node(new);
@@ -355,7 +353,7 @@ fn watch_nodes(nodes: &Arc<Store<Node>>, cache: &Arc<Cache>, queue: &Arc<Queue>)
                 (n.metadata.labels.clone(), n.spec.clone(), n.status.as_ref().and_then(|s| s.allocatable.clone()))
             };
             if matters(old) != matters(new) {
-                queue.happened(Happening::Node);
+                queue.happened(ClusterEvent::Node);
             }
         }
     });
@@ -373,7 +371,7 @@ fn watch_pods(pods: &Arc<Store<Pod>>, cache: &Arc<Cache>, queue: &Arc<Queue>) {
             queue.remove(&key);
             let was_there = node_name(pod).is_some() && before.is_none_or(|old| !is_terminal(old));
             if was_there {
-                queue.happened(Happening::PodGone);
+                queue.happened(ClusterEvent::PodGone);
             }
             return;
         }
@@ -384,7 +382,7 @@ fn watch_pods(pods: &Arc<Store<Pod>>, cache: &Arc<Cache>, queue: &Arc<Queue>) {
                 let fresh =
                     before.is_none_or(|old| node_name(old).is_none() || old.metadata.labels != pod.metadata.labels);
                 if fresh {
-                    queue.happened(Happening::PodAssigned);
+                    queue.happened(ClusterEvent::PodAssigned);
                 }
             }
             None if wants_node(pod) => {

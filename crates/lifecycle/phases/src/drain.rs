@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kinit_apimachinery::well_known::MIRROR_POD;
 use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams};
 use kube::core::{Selector, SelectorExt};
 use kube::runtime::watcher::{self, Event, watcher};
@@ -45,7 +46,6 @@ impl Default for DrainOptions {
 
 /// Between two tries of an eviction that a budget forbids, as kubectl waits.
 const PAUSE: Duration = Duration::from_secs(1);
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// What speaks against draining the node, a line each.
 pub async fn obstacles(client: &Client, node: &str, options: &DrainOptions) -> Result<Vec<String>> {
@@ -158,7 +158,7 @@ fn controller(pod: &Pod) -> Option<&str> {
 }
 
 fn goes(pod: &Pod) -> bool {
-    let mirror = pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR));
+    let mirror = pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR_POD));
     !mirror && controller(pod) != Some("DaemonSet")
 }
 
@@ -246,7 +246,7 @@ mod tests {
     fn pod(owner: Option<&str>, empty_dir: bool, mirror: bool, phase: &str) -> Pod {
         let owners = owner
             .map(|kind| json!([{"apiVersion": "apps/v1", "kind": kind, "name": "o", "uid": "u", "controller": true}]));
-        let annotations = if mirror { json!({MIRROR: "x"}) } else { json!({}) };
+        let annotations = if mirror { json!({MIRROR_POD: "x"}) } else { json!({}) };
         let volumes = if empty_dir { json!([{"name": "v", "emptyDir": {}}]) } else { json!([]) };
         serde_json::from_value(json!({
             "metadata": {"name": "p", "namespace": "n", "ownerReferences": owners, "annotations": annotations},

@@ -30,7 +30,7 @@ pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 /// Pod annotation: digest of a static pod's file.
 pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 /// Pod annotation: marks the API's copy of a static pod.
-pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+pub use kinit_apimachinery::well_known::MIRROR_POD as CONFIG_MIRROR;
 /// Pod annotation: when the kubelet saw the pod.
 pub const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
 

@@ -316,6 +316,13 @@ impl Expr {
                 a.u32(1, 0);
                 a.nested(2, |d| verdict.encode(d));
             }
+            other => other.set_body(a),
+        }
+    }
+
+    /// What looks into sets and maps, or adds to them.
+    fn set_body(&self, a: &mut Attributes) {
+        match self {
             Self::Lookup { set, key, not } => {
                 a.text(1, set);
                 a.u32(2, key.number());

@@ -2,7 +2,7 @@
 
 use super::{Row, args};
 use crate::eval::{Meter, Outcome, fail};
-use crate::value::{Value, duration, format_duration, timestamp};
+use crate::value::{Value, format_duration, timestamp};
 
 pub(super) const ROWS: &[Row] = &[
     ("dyn(A) dyn", |_, args| args!(args, [value] => Ok(value.clone()))),
@@ -171,7 +171,7 @@ fn time<'a>(_: &mut Meter<'_>, args: &[Value<'a>]) -> Outcome<'a> {
 fn span<'a>(_: &mut Meter<'_>, args: &[Value<'a>]) -> Outcome<'a> {
     match args {
         [span @ Value::Duration(_)] => Ok(span.clone()),
-        [Value::Text(text)] => match duration(text) {
+        [Value::Text(text)] => match kinit_apimachinery::duration::parse(text) {
             Some(span) => Ok(Value::Duration(span)),
             None => fail(format!("type conversion error from 'string' to 'google.protobuf.Duration': {text:.64}")),
         },

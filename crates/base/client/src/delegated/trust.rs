@@ -34,7 +34,11 @@ struct State {
 
 /// Authorities of certificates. Handshakes and requests see what is trusted at their time.
 #[derive(Debug, Default)]
-pub struct Trust(ArcSwap<State>);
+pub struct Trust {
+    now: ArcSwap<State>,
+    /// Whether authorities may come later.
+    followed: bool,
+}
 
 impl Trust {
     /// From PEM: the CA of clients, and the CA of front proxies, all of which are believed.
@@ -42,7 +46,7 @@ impl Trust {
         let clients = clients.map(verifier).transpose().context("use the CA of client certificates")?;
         let proxies = proxies.map(verifier).transpose().context("use the CA of front proxies")?;
         let state = State { clients, proxies: proxies.map(|v| (v, Headers::default())) };
-        Ok(Arc::new(Self(ArcSwap::from_pointee(state))))
+        Ok(Arc::new(Self { now: ArcSwap::from_pointee(state), followed: false }))
     }
 
     /// What ConfigMap `kube-system/extension-apiserver-authentication` says, now and later; nobody until it was read.
@@ -50,14 +54,16 @@ impl Trust {
     pub fn published(client: Client, client_ca: Option<&Path>, shutdown: &Shutdown) -> Result<Arc<Self>> {
         let read = |path: &Path| std::fs::read(path).with_context(|| format!("read {}", path.display()));
         let own = client_ca.map(read).transpose()?;
-        let trust = Self::fixed(own.as_deref(), None)?;
+        let clients = own.as_deref().map(verifier).transpose().context("use the CA of client certificates")?;
+        let state = State { clients, proxies: None };
+        let trust = Arc::new(Self { now: ArcSwap::from_pointee(state), followed: true });
         let config = watcher::Config::default().fields(&format!("metadata.name={MAP}"));
         let maps = informer::spawn(Api::<ConfigMap>::namespaced(client, "kube-system"), config, shutdown);
         let followed = trust.clone();
         maps.on_change(move |change| {
             let data = change.object().data.clone().unwrap_or_default();
             match State::published(&data, own.as_deref()) {
-                Ok(state) => followed.0.store(Arc::new(state)),
+                Ok(state) => followed.now.store(Arc::new(state)),
                 Err(error) => tracing::error!(map = MAP, error = format!("{error:#}"), "keep trusting as before"),
             }
         });
@@ -67,7 +73,7 @@ impl Trust {
     /// Who a certificate, and behind a front proxy's the headers, say that the caller is.
     pub(super) fn who(&self, headers: &HeaderMap, certificates: &[CertificateDer<'_>]) -> Option<User> {
         let [leaf, rest @ ..] = certificates else { return None };
-        let (state, subject) = (self.0.load(), subject(leaf)?);
+        let (state, subject) = (self.now.load(), subject(leaf)?);
         let verifies = |v: &Verifier| v.verify_client_cert(leaf, rest, UnixTime::now()).is_ok();
         if let Some((proxies, names)) = &state.proxies
             && names.believes(&subject.name)
@@ -118,7 +124,10 @@ fn subject(leaf: &CertificateDer<'_>) -> Option<User> {
 /// Handshakes: a certificate may be absent; one that is there must be of a trusted CA.
 impl ClientCertVerifier for Trust {
     fn offer_client_auth(&self) -> bool {
-        self.0.load().all().next().is_some()
+        // Where authorities may come later, certificates are asked for from the start: a connection that is made without
+        // is a stranger's for as long as it lasts, and API servers keep theirs. Until then a caller that has one cannot
+        // connect, and tries again.
+        self.followed || self.now.load().all().next().is_some()
     }
     fn client_auth_mandatory(&self) -> bool {
         false
@@ -133,7 +142,7 @@ impl ClientCertVerifier for Trust {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let mut last = rustls::Error::General("no CA of client certificates".to_owned());
-        for verifier in self.0.load().all() {
+        for verifier in self.now.load().all() {
             match verifier.verify_client_cert(leaf, rest, now) {
                 Ok(verified) => return Ok(verified),
                 Err(error) => last = error,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::usage::of_requirements;
-use crate::requests::{Half, half_of};
+use crate::requests::{Requirement, amounts_of};
 
 /// Prefix of resources that are huge pages of a size.
 pub const HUGE_PAGES: &str = "hugepages-";
@@ -57,7 +57,7 @@ pub fn is_of_claims(name: &str) -> bool {
 pub fn unsaid(pod: &Pod, names: &BTreeSet<&str>) -> Option<String> {
     const WANTED: [&str; 6] = ["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
     let spec = pod.spec.as_ref()?;
-    let said = |r| of_requirements(half_of(r, Half::Requests), half_of(r, Half::Limits));
+    let said = |r| of_requirements(amounts_of(r, Requirement::Requests), amounts_of(r, Requirement::Limits));
     let whole = said(spec.resources.as_ref());
     let mut missing: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {

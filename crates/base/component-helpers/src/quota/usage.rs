@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 
 use super::names::{HUGE_PAGES, is_extended};
-use crate::requests::{Amounts, Half, amounts, of_pod as asked_by};
+use crate::requests::{Amounts, Requirement, amounts, of_pod as asked_by};
 use kinit_apimachinery::quantity::Quantity;
 
 /// A count as an amount.
@@ -28,7 +28,7 @@ pub fn of_pod(pod: &Pod, now: Timestamp) -> Amounts {
         return usage;
     }
     usage.insert("pods".into(), number(1));
-    usage.extend(of_requirements(asked_by(pod, Half::Requests), asked_by(pod, Half::Limits)));
+    usage.extend(of_requirements(asked_by(pod, Requirement::Requests), asked_by(pod, Requirement::Limits)));
     usage
 }
 

@@ -5,7 +5,7 @@ use kinit_apimachinery::meta::Meta;
 use serde_json::{Value, json};
 
 use super::{Attributes, Operation};
-use crate::authz::{self, Ask};
+use crate::authz;
 use crate::registry::cached;
 
 fn creates(attributes: &Attributes<'_>, group: &str, kind: &str) -> bool {
@@ -115,8 +115,8 @@ pub async fn signers(attributes: &Attributes<'_>, csr: &Value) -> Result<(), Api
     };
     let domain = signer.split('/').next().unwrap_or_default();
     for name in [signer.to_owned(), format!("{domain}/*")] {
-        let ask = Ask::resource(verb, "certificates.k8s.io", "v1", "signers", "", "", &name);
-        if authz::decide(&request.server, &request.user, &ask).await.allowed {
+        let attributes = authz::Attributes::resource(verb, "certificates.k8s.io", "v1", "signers", "", "", &name);
+        if authz::decide(&request.server, &request.user, &attributes).await.allowed {
             return Ok(());
         }
     }

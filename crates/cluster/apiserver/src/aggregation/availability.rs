@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::backend::Ask;
+use super::backend::OwnRequest;
 use super::service::{Target, condition};
 use super::{PREFIX, Remote, discover, documents, register, resolve, service};
 use crate::authn::{MASTERS, User};
@@ -256,8 +256,8 @@ async fn answers(remote: &Remote) -> Result<(), String> {
         Err(problem) => return Err(format!("failing or missing response from {path}: {problem}")),
     };
     let user = User { name: "system:kube-aggregator".into(), groups: vec![MASTERS.into()], ..User::default() };
-    let ask = Ask { path: &path, accept: "application/json", tag: "", limit: LARGEST, patience: PATIENCE };
-    let one = async || match remote.backend.get(&ask, &user).await {
+    let request = OwnRequest { path: &path, accept: "application/json", tag: "", limit: LARGEST, patience: PATIENCE };
+    let one = async || match remote.backend.get(&request, &user).await {
         Ok(answer) if (200..300).contains(&answer.status) => Ok(()),
         Ok(answer) => Err(format!("failing or missing response from {url}: bad status from {url}: {}", answer.status)),
         Err(problem) => Err(format!("failing or missing response from {url}: Get \"{url}\": {problem}")),

@@ -64,7 +64,7 @@ pub struct Answer {
 }
 
 /// A question of this server itself.
-pub struct Ask<'a> {
+pub struct OwnRequest<'a> {
     pub path: &'a str,
     pub accept: &'a str,
     /// The tag of what is known already.
@@ -107,18 +107,18 @@ impl Backend {
     }
 
     /// Asks as one of the server's own identities.
-    pub async fn get(&self, ask: &Ask<'_>, user: &User) -> Result<Answer, String> {
-        let uri = format!("https://{}{}", self.authority(), ask.path);
-        let mut request = Request::get(uri).header(ACCEPT, ask.accept);
-        if !ask.tag.is_empty() {
-            request = request.header(IF_NONE_MATCH, ask.tag);
+    pub async fn get(&self, own: &OwnRequest<'_>, user: &User) -> Result<Answer, String> {
+        let uri = format!("https://{}{}", self.authority(), own.path);
+        let mut request = Request::get(uri).header(ACCEPT, own.accept);
+        if !own.tag.is_empty() {
+            request = request.header(IF_NONE_MATCH, own.tag);
         }
         if let Some(headers) = request.headers_mut() {
             super::proxy::identify(headers, user);
         }
         let body = Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync();
         let request = request.body(body).map_err(|e| e.to_string())?;
-        match tokio::time::timeout(ask.patience, self.read(request, ask.limit)).await {
+        match tokio::time::timeout(own.patience, self.read(request, own.limit)).await {
             Ok(answer) => answer,
             Err(_) => Err("context deadline exceeded".into()),
         }

@@ -8,7 +8,7 @@ use kinit_apimachinery::meta::{Meta, strings};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::backend::Ask;
+use super::backend::OwnRequest;
 use super::{Aggregator, Remote};
 use crate::authn::{MASTERS, User};
 use crate::server::Server;
@@ -70,15 +70,15 @@ pub async fn refresh(server: &Server, remote: &Remote) {
 
 async fn fetch(remote: &Remote) -> Result<Vec<Value>, String> {
     let user = User { name: "system:kube-aggregator".into(), groups: vec![MASTERS.into()], ..User::default() };
-    let ask = |path, accept| Ask { path, accept, tag: "", limit: LARGEST, patience: PATIENCE };
-    let answer = remote.backend.get(&ask("/apis", AGGREGATED), &user).await?;
+    let request = |path, accept| OwnRequest { path, accept, tag: "", limit: LARGEST, patience: PATIENCE };
+    let answer = remote.backend.get(&request("/apis", AGGREGATED), &user).await?;
     let (group, version) = (remote.service.group.as_str(), remote.service.version.as_str());
     if answer.status == 200 && answer.content_type.contains("as=APIGroupDiscoveryList") {
         return of_aggregated(&parsed(&answer.body)?, group, version)
             .ok_or_else(|| format!("the aggregated discovery does not have {group}/{version}"));
     }
     let path = remote.service.path();
-    let answer = remote.backend.get(&ask(&path, "application/json"), &user).await?;
+    let answer = remote.backend.get(&request(&path, "application/json"), &user).await?;
     if answer.status != 200 {
         return Err(format!("failed to download discovery for {path}: status {}", answer.status));
     }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::backend::Ask;
+use super::backend::OwnRequest;
 use super::{Aggregator, Remote};
 use crate::authn::User;
 use crate::openapi::published::Published;
@@ -84,9 +84,9 @@ pub async fn refresh(server: &Server, remote: &Remote) {
 /// The document with its mark; `None` when it is the known one.
 async fn fetch(remote: &Remote, known: Option<&Kept>) -> Result<Option<(String, Published)>, String> {
     let user = User { name: "system:aggregator".into(), ..User::default() };
-    let ask = |path, tag| Ask { path, accept: "application/json", tag, limit: LARGEST, patience: PATIENCE };
+    let request = |path, tag| OwnRequest { path, accept: "application/json", tag, limit: LARGEST, patience: PATIENCE };
     let path = remote.service.path();
-    let index = remote.backend.get(&ask("/openapi/v3", ""), &user).await?;
+    let index = remote.backend.get(&request("/openapi/v3", ""), &user).await?;
     let url = match index.status {
         200 => url_of(&index.body, path.trim_start_matches('/')),
         _ => None,
@@ -95,12 +95,12 @@ async fn fetch(remote: &Remote, known: Option<&Kept>) -> Result<Option<(String, 
         if known.is_some_and(|k| k.mark == url && k.document.is_some()) {
             return Ok(None);
         }
-        let answer = remote.backend.get(&ask(&url, ""), &user).await?;
+        let answer = remote.backend.get(&request(&url, ""), &user).await?;
         let document = checked(answer.status, &answer.body, "openapi")?;
         return published(&document).map(|document| Some((url, document)));
     }
     let tag = known.filter(|k| k.document.is_some()).map_or("", |k| k.mark.as_str());
-    let answer = remote.backend.get(&ask("/openapi/v2", tag), &user).await?;
+    let answer = remote.backend.get(&request("/openapi/v2", tag), &user).await?;
     if answer.status == 304 {
         return Ok(None);
     }

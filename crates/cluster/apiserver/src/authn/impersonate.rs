@@ -6,7 +6,7 @@ use hyper::HeaderMap;
 use kinit_apimachinery::ApiError;
 
 use super::{AUTHENTICATED, UNAUTHENTICATED, User};
-use crate::authz::{self, Ask};
+use crate::authz::{self, Attributes};
 use crate::http::info::percent_decode;
 use crate::server::Server;
 
@@ -72,10 +72,10 @@ async fn check(
     namespace: &str,
     name: &str,
 ) -> Result<(), ApiError> {
-    let ask = Ask::resource("impersonate", group, "v1", resource, subresource, namespace, name);
-    let decision = authz::decide(server, real, &ask).await;
+    let attributes = Attributes::resource("impersonate", group, "v1", resource, subresource, namespace, name);
+    let decision = authz::decide(server, real, &attributes).await;
     if decision.allowed {
         return Ok(());
     }
-    Err(authz::forbidden(real, &ask, &decision.reason))
+    Err(authz::forbidden(real, &attributes, &decision.reason))
 }

@@ -5,7 +5,7 @@ use kinit_apimachinery::meta::Meta;
 use serde_json::Value;
 
 use super::rbac::Rule;
-use super::{Ask, decide};
+use super::{Attributes, decide};
 use crate::authn::MASTERS;
 use crate::registry::Request;
 
@@ -74,8 +74,8 @@ pub async fn check(request: &Request, object: &Value, old: Option<&Value>) -> Re
 }
 
 async fn may(request: &Request, verb: &str, resource: &str, namespace: &str, name: &str) -> bool {
-    let ask = Ask::resource(verb, "rbac.authorization.k8s.io", "v1", resource, "", namespace, name);
-    decide(&request.server, &request.user, &ask).await.allowed
+    let attributes = Attributes::resource(verb, "rbac.authorization.k8s.io", "v1", resource, "", namespace, name);
+    decide(&request.server, &request.user, &attributes).await.allowed
 }
 
 /// A rule as the smallest rules it is made of.

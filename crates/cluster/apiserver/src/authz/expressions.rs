@@ -4,7 +4,7 @@
 use kinit_apimachinery::selector::FieldSelector;
 use kinit_cel::{Authority, Decision, Question};
 
-use super::{Ask, decide_now};
+use super::{Attributes, decide_now};
 use crate::authn::User;
 use crate::server::Server;
 
@@ -19,7 +19,7 @@ pub struct Rights<'a> {
 impl Authority for Rights<'_> {
     fn decide(&self, question: &Question) -> Decision {
         let account = question.service_account.as_ref().map(|(namespace, name)| service_account(namespace, name));
-        let decision = decide_now(self.server, account.as_ref().unwrap_or(self.user), &ask(question));
+        let decision = decide_now(self.server, account.as_ref().unwrap_or(self.user), &attributes(question));
         Decision { allowed: decision.allowed, reason: decision.reason, error: String::new() }
     }
 }
@@ -30,15 +30,15 @@ fn service_account(namespace: &str, name: &str) -> User {
     User { name: format!("system:serviceaccount:{namespace}:{name}"), groups, ..User::default() }
 }
 
-fn ask(question: &Question) -> Ask {
+fn attributes(question: &Question) -> Attributes {
     if !question.path.is_empty() {
-        return Ask { path: question.path.clone(), verb: question.verb.clone(), ..Ask::default() };
+        return Attributes { path: question.path.clone(), verb: question.verb.clone(), ..Attributes::default() };
     }
     let Question { group, resource, subresource, namespace, name, field_selector, verb, .. } = question;
-    let ask = Ask::resource(verb, group, "*", resource, subresource, namespace, name);
+    let attributes = Attributes::resource(verb, group, "*", resource, subresource, namespace, name);
     // A selector that cannot be read selects nothing away.
     match FieldSelector::parse(field_selector) {
-        Ok(_) => Ask { field_selector: field_selector.clone(), ..ask },
-        Err(_) => ask,
+        Ok(_) => Attributes { field_selector: field_selector.clone(), ..attributes },
+        Err(_) => attributes,
     }
 }

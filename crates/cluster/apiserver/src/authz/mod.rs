@@ -19,7 +19,7 @@ use crate::server::Server;
 
 /// A question to the authorizers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ask {
+pub struct Attributes {
     /// Whether it is about a resource, or else a path.
     pub is_resource: bool,
     /// The verb.
@@ -44,7 +44,7 @@ pub struct Ask {
     pub label_selector: String,
 }
 
-impl Ask {
+impl Attributes {
     /// About a resource.
     pub fn resource(
         verb: &str,
@@ -98,24 +98,24 @@ pub struct Decision {
 }
 
 /// Asks the authorizers.
-pub async fn decide(server: &Arc<Server>, user: &User, ask: &Ask) -> Decision {
-    decide_now(server, user, ask)
+pub async fn decide(server: &Arc<Server>, user: &User, attributes: &Attributes) -> Decision {
+    decide_now(server, user, attributes)
 }
 
 /// The same, of what is at hand, which is all there is.
-pub fn decide_now(server: &Server, user: &User, ask: &Ask) -> Decision {
+pub fn decide_now(server: &Server, user: &User, attributes: &Attributes) -> Decision {
     if user.in_group(MASTERS) {
         return Decision { allowed: true, reason: String::new() };
     }
     let mut reasons = Vec::new();
     if server.options.has_mode("Node") {
-        match node::decide(server, user, ask) {
+        match node::decide(server, user, attributes) {
             node::Verdict::Allow => return Decision { allowed: true, reason: String::new() },
             node::Verdict::NoOpinion(reason) => reasons.extend(reason),
         }
     }
     if server.options.has_mode("RBAC")
-        && let Some(reason) = server.rbac.current(&server.store).allows(user, ask)
+        && let Some(reason) = server.rbac.current(&server.store).allows(user, attributes)
     {
         return Decision { allowed: true, reason };
     }
@@ -123,38 +123,39 @@ pub fn decide_now(server: &Server, user: &User, ask: &Ask) -> Decision {
 }
 
 /// 403 in upstream's words (`endpoints/handlers/responsewriters/errors.go`).
-pub fn forbidden(user: &User, ask: &Ask, reason: &str) -> ApiError {
+pub fn forbidden(user: &User, attributes: &Attributes, reason: &str) -> ApiError {
     let tail = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-    if !ask.is_resource {
-        let message = format!("forbidden: User \"{}\" cannot {} path \"{}\"{tail}", user.name, ask.verb, ask.path);
+    if !attributes.is_resource {
+        let message =
+            format!("forbidden: User \"{}\" cannot {} path \"{}\"{tail}", user.name, attributes.verb, attributes.path);
         return ApiError::new(403, "Forbidden", message);
     }
-    let resource = match ask.subresource.as_str() {
-        "" => ask.resource.clone(),
-        sub => format!("{}/{sub}", ask.resource),
+    let resource = match attributes.subresource.as_str() {
+        "" => attributes.resource.clone(),
+        sub => format!("{}/{sub}", attributes.resource),
     };
-    let scope = if ask.namespace.is_empty() {
+    let scope = if attributes.namespace.is_empty() {
         "at the cluster scope".to_owned()
     } else {
-        format!("in the namespace \"{}\"", ask.namespace)
+        format!("in the namespace \"{}\"", attributes.namespace)
     };
     let cause = format!(
         "User \"{}\" cannot {} resource \"{resource}\" in API group \"{}\" {scope}{tail}",
-        user.name, ask.verb, ask.group
+        user.name, attributes.verb, attributes.group
     );
-    let what = qualified(&ask.group, &ask.resource);
-    let message = if ask.name.is_empty() {
+    let what = qualified(&attributes.group, &attributes.resource);
+    let message = if attributes.name.is_empty() {
         format!("{what} is forbidden: {cause}")
     } else {
-        format!("{what} \"{}\" is forbidden: {cause}", ask.name)
+        format!("{what} \"{}\" is forbidden: {cause}", attributes.name)
     };
-    ApiError::new(403, "Forbidden", message).about(&ask.group, &ask.resource, &ask.name)
+    ApiError::new(403, "Forbidden", message).about(&attributes.group, &attributes.resource, &attributes.name)
 }
 
 /// A PUT that creates needs the right to create, too.
 pub async fn require_create(request: &Request) -> Result<(), ApiError> {
-    let mut ask = Ask::of(&request.info);
-    ask.verb = "create".into();
-    let decision = decide(&request.server, &request.user, &ask).await;
-    if decision.allowed { Ok(()) } else { Err(forbidden(&request.user, &ask, &decision.reason)) }
+    let mut attributes = Attributes::of(&request.info);
+    attributes.verb = "create".into();
+    let decision = decide(&request.server, &request.user, &attributes).await;
+    if decision.allowed { Ok(()) } else { Err(forbidden(&request.user, &attributes, &decision.reason)) }
 }

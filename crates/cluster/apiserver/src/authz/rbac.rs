@@ -9,7 +9,7 @@ use kinit_storage::Store;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::Ask;
+use super::Attributes;
 use crate::authn::User;
 
 const PREFIXES: [&str; 4] = ["roles/", "clusterroles/", "rolebindings/", "clusterrolebindings/"];
@@ -50,20 +50,19 @@ impl Rule {
     }
 
     /// Whether the rule answers yes.
-    pub fn allows(&self, ask: &Ask) -> bool {
+    pub fn allows(&self, attributes: &Attributes) -> bool {
         let has = |list: &[String], value: &str| list.iter().any(|x| x == "*" || x == value);
-        if !has(&self.verbs, &ask.verb) {
+        if !has(&self.verbs, &attributes.verb) {
             return false;
         }
-        if !ask.is_resource {
-            return self
-                .urls
-                .iter()
-                .any(|u| u == "*" || *u == ask.path || u.strip_suffix('*').is_some_and(|p| ask.path.starts_with(p)));
+        if !attributes.is_resource {
+            return self.urls.iter().any(|u| {
+                u == "*" || *u == attributes.path || u.strip_suffix('*').is_some_and(|p| attributes.path.starts_with(p))
+            });
         }
-        has(&self.groups, &ask.group)
-            && self.matches_resource(&ask.resource, &ask.subresource)
-            && (self.names.is_empty() || self.names.contains(&ask.name))
+        has(&self.groups, &attributes.group)
+            && self.matches_resource(&attributes.resource, &attributes.subresource)
+            && (self.names.is_empty() || self.names.contains(&attributes.name))
     }
 
     fn matches_resource(&self, resource: &str, subresource: &str) -> bool {
@@ -135,10 +134,10 @@ impl Snapshot {
     }
 
     /// Upstream's reason when the user may, `None` otherwise.
-    pub fn allows(&self, user: &User, ask: &Ask) -> Option<String> {
+    pub fn allows(&self, user: &User, attributes: &Attributes) -> Option<String> {
         let mut reason = None;
-        self.visit(user, &ask.namespace, |binding, namespace, rule, subject| {
-            if rule.allows(ask) {
+        self.visit(user, &attributes.namespace, |binding, namespace, rule, subject| {
+            if rule.allows(attributes) {
                 let (kind, at) = match namespace {
                     None => ("ClusterRoleBinding", String::new()),
                     Some(ns) => ("RoleBinding", format!("/{ns}")),
@@ -269,23 +268,23 @@ mod tests {
 
     #[test]
     fn rules_match_as_upstream_matches() {
-        let ask = |verb: &str, group: &str, resource: &str, sub: &str, name: &str| {
-            Ask::resource(verb, group, "v1", resource, sub, "ns", name)
+        let attributes = |verb: &str, group: &str, resource: &str, sub: &str, name: &str| {
+            Attributes::resource(verb, group, "v1", resource, sub, "ns", name)
         };
-        for (rule, ask, want) in [
-            (rule("get", "core", "pods", ""), ask("get", "", "pods", "", "x"), true),
-            (rule("get", "core", "pods", ""), ask("get", "", "pods", "log", "x"), false),
-            (rule("get", "core", "pods/log", ""), ask("get", "", "pods", "log", "x"), true),
-            (rule("*", "*", "*", ""), ask("get", "apps", "deployments", "scale", "x"), true),
-            (rule("get", "*", "*/scale", ""), ask("get", "apps", "deployments", "scale", "x"), true),
-            (rule("get", "core", "secrets", "a"), ask("get", "", "secrets", "", "b"), false),
-            (rule("get", "core", "secrets", "a"), ask("list", "", "secrets", "", ""), false),
-            (rule("get", "apps", "pods", ""), ask("get", "", "pods", "", "x"), false),
+        for (rule, attributes, want) in [
+            (rule("get", "core", "pods", ""), attributes("get", "", "pods", "", "x"), true),
+            (rule("get", "core", "pods", ""), attributes("get", "", "pods", "log", "x"), false),
+            (rule("get", "core", "pods/log", ""), attributes("get", "", "pods", "log", "x"), true),
+            (rule("*", "*", "*", ""), attributes("get", "apps", "deployments", "scale", "x"), true),
+            (rule("get", "*", "*/scale", ""), attributes("get", "apps", "deployments", "scale", "x"), true),
+            (rule("get", "core", "secrets", "a"), attributes("get", "", "secrets", "", "b"), false),
+            (rule("get", "core", "secrets", "a"), attributes("list", "", "secrets", "", ""), false),
+            (rule("get", "apps", "pods", ""), attributes("get", "", "pods", "", "x"), false),
         ] {
-            assert_eq!(rule.allows(&ask), want, "{rule:?} {ask:?}");
+            assert_eq!(rule.allows(&attributes), want, "{rule:?} {attributes:?}");
         }
         let urls = Rule { verbs: vec!["get".into()], urls: vec!["/healthz/*".into()], ..Rule::default() };
-        let path = Ask { verb: "get".into(), path: "/healthz/ping".into(), ..Ask::default() };
+        let path = Attributes { verb: "get".into(), path: "/healthz/ping".into(), ..Attributes::default() };
         assert!(urls.allows(&path));
     }
 }

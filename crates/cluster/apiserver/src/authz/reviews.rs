@@ -6,7 +6,7 @@ use kinit_apimachinery::meta::{Meta, strings};
 use serde_json::{Value, json};
 
 use super::rbac::Rule;
-use super::{Ask, decide};
+use super::{Attributes, decide};
 use crate::admission::webhook::virtual_create;
 use crate::authn::{self, User};
 use crate::http::ApiResponse;
@@ -63,12 +63,12 @@ fn subject(review: &Value) -> User {
 }
 
 async fn access(request: &Request, review: &Value, user: &User) -> Result<Value, ApiError> {
-    let ask = if let Some(r) = review.at(&["spec", "resourceAttributes"]) {
+    let attributes = if let Some(r) = review.at(&["spec", "resourceAttributes"]) {
         let or_any = |key: &str| match r.str_at(&[key]) {
             "" => "*".to_owned(),
             s => s.to_owned(),
         };
-        let mut ask = Ask::resource(
+        let mut attributes = Attributes::resource(
             r.str_at(&["verb"]),
             r.str_at(&["group"]),
             &or_any("version"),
@@ -78,12 +78,12 @@ async fn access(request: &Request, review: &Value, user: &User) -> Result<Value,
             r.str_at(&["name"]),
         );
         // `pods/log` is taken apart, as kubectl writes it either way.
-        if let Some((main, sub)) = ask.resource.clone().split_once('/') {
-            (ask.resource, ask.subresource) = (main.into(), sub.into());
+        if let Some((main, sub)) = attributes.resource.clone().split_once('/') {
+            (attributes.resource, attributes.subresource) = (main.into(), sub.into());
         }
-        ask
+        attributes
     } else if let Some(n) = review.at(&["spec", "nonResourceAttributes"]) {
-        Ask { verb: n.str_at(&["verb"]).into(), path: n.str_at(&["path"]).into(), ..Ask::default() }
+        Attributes { verb: n.str_at(&["verb"]).into(), path: n.str_at(&["path"]).into(), ..Attributes::default() }
     } else {
         let mut errors = kinit_apimachinery::status::FieldErrors::default();
         errors.invalid(
@@ -93,7 +93,7 @@ async fn access(request: &Request, review: &Value, user: &User) -> Result<Value,
         );
         return errors.into_result(&request.desc.group, &request.desc.kind, "").map(|()| Value::Null);
     };
-    let decision = decide(&request.server, user, &ask).await;
+    let decision = decide(&request.server, user, &attributes).await;
     let mut status = json!({"allowed": decision.allowed});
     if !decision.reason.is_empty() {
         status["reason"] = decision.reason.into();

@@ -31,6 +31,16 @@ pub fn bytes(status: u16, content_type: &'static str, body: impl Into<Bytes>) ->
     response
 }
 
+/// An answer that is written as it is read.
+pub fn stream<B>(status: u16, content_type: &'static str, body: B) -> ApiResponse
+where
+    B: HttpBody<Data = Bytes, Error = Infallible> + Send + 'static,
+{
+    let mut response = bytes(status, content_type, Bytes::new());
+    *response.body_mut() = body.boxed_unsync();
+    response
+}
+
 /// An answer of JSON.
 pub fn json(status: u16, value: &Value) -> ApiResponse {
     let mut text = kinit_apimachinery::encode::to_vec(value).unwrap_or_default();

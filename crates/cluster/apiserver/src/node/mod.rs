@@ -25,7 +25,7 @@ pub(crate) use self::connect::OneCert;
 use self::rewrite::{Links, Rewriter};
 use crate::admission::webhook::connect;
 use crate::audit::Tunnel;
-use crate::authz::{self, Ask};
+use crate::authz::{self, Attributes};
 use crate::http::respond::Body;
 use crate::http::{ApiResponse, respond};
 use crate::options::Options;
@@ -105,11 +105,11 @@ pub(crate) enum Scheme {
 pub async fn handle(request: &Request, http: HttpRequest<Incoming>) -> Result<ApiResponse, ApiError> {
     // A GET that opens a stream into a container needs the right to create, as upstream asks since v1.35.
     if request.info.verb == "get" && matches!(request.info.subresource.as_str(), "exec" | "attach" | "portforward") {
-        let mut ask = Ask::of(&request.info);
-        ask.verb = "create".into();
-        let decision = authz::decide(&request.server, &request.user, &ask).await;
+        let mut attributes = Attributes::of(&request.info);
+        attributes.verb = "create".into();
+        let decision = authz::decide(&request.server, &request.user, &attributes).await;
         if !decision.allowed {
-            return Err(authz::forbidden(&request.user, &ask, &decision.reason));
+            return Err(authz::forbidden(&request.user, &attributes, &decision.reason));
         }
     }
     let mut query = http.uri().query().unwrap_or("").to_owned();

@@ -9,11 +9,9 @@
 mod pod;
 mod volume;
 
+pub use kinit_apimachinery::well_known::MIRROR_POD as MIRROR;
 pub use pod::{first_of, of_pod};
 pub use volume::{PersistentVolume, of_persistent_volume};
-
-/// Marks the API's copy of a pod that a kubelet has from a file.
-pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// The kinds that pods refer to by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

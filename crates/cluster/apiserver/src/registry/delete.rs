@@ -63,7 +63,7 @@ pub async fn collection(request: &Request, body: Bytes) -> Result<ApiResponse, A
     }
     let list = json!({"kind": request.desc.list_kind(), "apiVersion": request.desc.api_version(),
         "metadata": {"resourceVersion": revision.to_string()}, "items": items});
-    Ok(respond::document(200, &list, request.accepted.yaml))
+    Ok(respond::document(200, &list, request.accepted.is_yaml()))
 }
 
 /// Deletes one object, or marks it.

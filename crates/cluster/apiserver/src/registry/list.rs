@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use kinit_apimachinery::ApiError;
 use kinit_apimachinery::selector::{FieldSelector, LabelSelector};
 use kinit_storage::Entry;
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::list_options::list_options;
 use super::{Request, present};
 use crate::definitions::value_at;
+use crate::http::joined::Joined;
 use crate::http::{ApiResponse, View, respond};
 use crate::resources::Descriptor;
 use crate::tables;
@@ -305,19 +306,19 @@ async fn render(request: &Request, filter: &Filter, picture: Picture) -> Result<
         meta["remainingItemCount"] = remaining.into();
     }
     if request.accepted.view == View::Object
-        && !request.accepted.yaml
+        && !request.accepted.is_yaml()
         && filter.shown.is_empty()
         && picture.entries.iter().all(|e| desc.shows(&e.bytes))
     {
         let parts = picture.entries.iter().map(|e| e.bytes.clone()).collect();
-        return Ok(respond::bytes(200, "application/json", joined(request, parts, &meta)));
+        return Ok(respond::stream(200, "application/json", joined(request, parts, &meta)));
     }
     let mut objects = desc.all_shown(picture.entries.iter().map(|e| e.value()).collect()).await?;
     objects.retain(|object| filter.keeps_shown(object));
     Ok(match request.accepted.view {
-        View::Object if !request.accepted.yaml => {
+        View::Object if !request.accepted.is_yaml() => {
             let parts = objects.iter().map(|o| o.to_string().into()).collect();
-            respond::bytes(200, "application/json", joined(request, parts, &meta))
+            respond::stream(200, "application/json", joined(request, parts, &meta))
         }
         View::Object => {
             let list = json!({"kind": desc.list_kind(), "apiVersion": desc.api_version(),
@@ -327,34 +328,24 @@ async fn render(request: &Request, filter: &Filter, picture: Picture) -> Result<
         View::Metadata => {
             let items: Vec<Value> = objects.iter().map(present::metadata_of).collect();
             let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": items});
-            respond::document(200, &list, request.accepted.yaml)
+            respond::document(200, &list, request.accepted.is_yaml())
         }
         View::Table => {
             let version = picture.revision.to_string();
             let mut table = tables::table(desc, &objects, &version, present::include_object(request), true);
             table["metadata"] = meta;
-            respond::document(200, &table, request.accepted.yaml)
+            respond::document(200, &table, request.accepted.is_yaml())
         }
     })
 }
 
-/// A list by joining the bytes the cache holds.
-fn joined(request: &Request, parts: Vec<Bytes>, meta: &Value) -> Bytes {
+/// A list of what the cache holds, which is not copied into one buffer.
+fn joined(request: &Request, parts: Vec<Bytes>, meta: &Value) -> Joined {
     let desc = &request.desc;
     let head = format!(
         "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{meta},\"items\":[",
         desc.list_kind(),
         desc.api_version()
     );
-    let size: usize = parts.iter().map(|part| part.len() + 1).sum();
-    let mut out = BytesMut::with_capacity(head.len() + size + 4);
-    out.extend_from_slice(head.as_bytes());
-    for (i, part) in parts.iter().enumerate() {
-        if i > 0 {
-            out.extend_from_slice(b",");
-        }
-        out.extend_from_slice(part);
-    }
-    out.extend_from_slice(b"]}\n");
-    out.freeze()
+    Joined::new(head, parts, "]}\n")
 }

@@ -17,12 +17,12 @@ pub fn object(request: &Request, status: u16, mut object: Value) -> ApiResponse 
         complete_unstored(&mut object);
     }
     match request.accepted.view {
-        View::Object => respond::document(status, &object, request.accepted.yaml),
-        View::Metadata => respond::document(status, &metadata_of(&object), request.accepted.yaml),
+        View::Object => respond::document(status, &object, request.accepted.is_yaml()),
+        View::Metadata => respond::document(status, &metadata_of(&object), request.accepted.is_yaml()),
         View::Table => {
             let version = object.resource_version().to_owned();
             let table = tables::table(&request.desc, &[object], &version, include_object(request), true);
-            respond::document(status, &table, request.accepted.yaml)
+            respond::document(status, &table, request.accepted.is_yaml())
         }
     }
 }
@@ -37,7 +37,7 @@ fn complete_unstored(object: &mut Value) {
 
 /// One object whose bytes are at hand.
 pub fn bytes(request: &Request, encoded: Bytes, parsed: impl FnOnce() -> Value) -> ApiResponse {
-    if request.accepted.view == View::Object && !request.accepted.yaml {
+    if request.accepted.view == View::Object && !request.accepted.is_yaml() {
         return respond::bytes(200, "application/json", encoded);
     }
     object(request, 200, parsed())

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use kinit_apimachinery::ApiError;
+use kinit_apimachinery::{ApiError, proto};
 use kinit_component_base::Shutdown;
 use kinit_storage::{Cache, Cursor, Entry, Event, EventKind, Expired};
 use rand::Rng;
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::list::{Filter, cache_of, parse_version, selected};
 use super::list_options::list_options;
 use super::{Request, present};
-use crate::http::{ApiResponse, View};
+use crate::http::{ApiResponse, Encoding, View};
 use crate::resources::{Custom, Descriptor};
 use crate::tables;
 
@@ -33,6 +33,7 @@ struct Watcher {
     filter: Filter,
     namespace: String,
     view: View,
+    encoding: Encoding,
     include: tables::Include,
     first_table: bool,
     bookmarks: bool,
@@ -49,15 +50,15 @@ pub async fn handle(request: &Request) -> Result<ApiResponse, ApiError> {
     let within = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
     let (entries, since) = beginning(request, &cache, &filter, &within, (options.version, initial)).await?;
     let (out, frames) = mpsc::channel::<Bytes>(16);
+    let encoding = request.accepted.encoding;
     let cursor = match cache.events_since(since) {
         Ok(cursor) => cursor,
         // The watch is accepted and ends with an error event: that is where clients look for it.
         Err(Expired(oldest)) => {
-            let status = too_old(since, oldest).to_status();
-            let line = format!("{}\n", json!({"type": "ERROR", "object": status}));
+            let status = too_old(since, oldest).to_status().to_string();
             // The channel is empty and its other end is at hand: there is room.
-            let _ = out.try_send(line.into());
-            return Ok(response(frames));
+            let _ = out.try_send(framed("ERROR", status.as_bytes(), encoding));
+            return Ok(response(frames, encoding));
         }
     };
     let watcher = Watcher {
@@ -65,6 +66,7 @@ pub async fn handle(request: &Request) -> Result<ApiResponse, ApiError> {
         filter,
         namespace,
         view: request.accepted.view,
+        encoding,
         include: present::include_object(request),
         first_table: true,
         bookmarks,
@@ -84,7 +86,7 @@ pub async fn handle(request: &Request) -> Result<ApiResponse, ApiError> {
             () = watcher.run(entries, since, cursor, deadline, end_mark) => {}
         }
     });
-    Ok(response(frames))
+    Ok(response(frames, encoding))
 }
 
 /// What a watch begins with: the objects that are shown first, and the version after which events follow.
@@ -131,13 +133,17 @@ fn too_old(since: u64, oldest: u64) -> ApiError {
     ApiError::expired(format!("too old resource version: {since} ({oldest})"))
 }
 
-fn response(frames: mpsc::Receiver<Bytes>) -> ApiResponse {
+fn response(frames: mpsc::Receiver<Bytes>, encoding: Encoding) -> ApiResponse {
     let stream = futures::stream::unfold(frames, |mut frames| async move {
         let bytes = frames.recv().await?;
         Some((Ok::<_, Infallible>(Frame::data(bytes)), frames))
     });
     let mut response = ApiResponse::new(StreamBody::new(stream).boxed_unsync());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let media_type = match encoding {
+        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Encoding::Json | Encoding::Yaml => "application/json",
+    };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     response
 }
@@ -289,14 +295,29 @@ impl Watcher {
         self.frame("BOOKMARK", bytes).await
     }
 
-    /// One event in one frame. The object's bytes are copied into it, once a watcher.
     async fn frame(&self, kind: &str, object: Bytes) -> Result<(), ()> {
-        let mut line = Vec::with_capacity(object.len() + 40);
-        line.extend_from_slice(b"{\"type\":\"");
-        line.extend_from_slice(kind.as_bytes());
-        line.extend_from_slice(b"\",\"object\":");
-        line.extend_from_slice(&object);
-        line.extend_from_slice(b"}\n");
-        self.out.send(line.into()).await.map_err(|_| ())
+        self.out.send(framed(kind, &object, self.encoding)).await.map_err(|_| ())
     }
+}
+
+/// One event in one frame. The object's bytes are copied into it, once a watcher.
+fn framed(kind: &str, object: &[u8], encoding: Encoding) -> Bytes {
+    if encoding == Encoding::Protobuf {
+        return proto::encode_event(kind, object)
+            .or_else(|error| proto::encode_event("ERROR", &unframed(&error)))
+            .unwrap_or_default()
+            .into();
+    }
+    let mut line = Vec::with_capacity(object.len() + 40);
+    line.extend_from_slice(b"{\"type\":\"");
+    line.extend_from_slice(kind.as_bytes());
+    line.extend_from_slice(b"\",\"object\":");
+    line.extend_from_slice(object);
+    line.extend_from_slice(b"}\n");
+    line.into()
+}
+
+/// What the client learns of an object that has no protobuf form.
+fn unframed(error: &proto::NoMessage) -> Vec<u8> {
+    ApiError::internal(error).to_status().to_string().into_bytes()
 }

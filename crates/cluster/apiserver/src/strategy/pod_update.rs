@@ -3,6 +3,7 @@
 
 use kinit_apimachinery::meta::Meta;
 use kinit_apimachinery::status::FieldErrors;
+use kinit_apimachinery::well_known::MIRROR_POD;
 use serde_json::{Map, Value};
 
 use super::pods::qos;
@@ -10,8 +11,6 @@ use super::tools::items;
 
 const MUTABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 const ADDITIONS: &str = "only additions are allowed (no mutations or deletions)";
-/// A pod of the node's own, shown in the API.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Checks an update of the pod itself.
 pub fn validate(new: &Value, old: &Value, errors: &mut FieldErrors) {
@@ -144,7 +143,7 @@ pub fn validate_sub(sub: &str, new: &Value, old: &Value, errors: &mut FieldError
 }
 
 fn is_mirror(pod: &Value) -> bool {
-    pod.annotation(MIRROR).is_some()
+    pod.annotation(MIRROR_POD).is_some()
 }
 
 /// Amounts of CPU and memory change; nothing else, and none goes.

@@ -6,7 +6,7 @@ use crate::client::{Api, MAPS, PROTOBUF, ask, post};
 
 const UNRECOGNIZED: &str = "the object provided is unrecognized (must be of type ConfigMap): ";
 
-fn raw(body: impl AsRef<[u8]>) -> crate::client::Ask {
+fn raw(body: impl AsRef<[u8]>) -> crate::client::TestRequest {
     ask("POST", MAPS).bytes("application/json", body)
 }
 

@@ -30,11 +30,11 @@ impl Api {
     }
 
     /// Sends over HTTP/2.
-    pub async fn send(&self, ask: &Ask) -> Answer {
+    pub async fn send(&self, ask: &TestRequest) -> Answer {
         self.send_as(ask, Version::HTTP_2).await
     }
 
-    pub async fn send_as(&self, ask: &Ask, version: Version) -> Answer {
+    pub async fn send_as(&self, ask: &TestRequest, version: Version) -> Answer {
         let client = &self.clients[usize::from(version == Version::HTTP_2)];
         let mut request = client.request(ask.method.clone(), format!("{}{}", self.server.plane.url(), ask.path));
         for (name, value) in &ask.headers {
@@ -56,7 +56,7 @@ impl Api {
 
     /// Every request of the table gets its code, its reason and the beginning of its message, over both versions of
     /// HTTP.
-    pub async fn check(&self, table: Vec<(&str, Ask, (u16, &str, &str))>) {
+    pub async fn check(&self, table: Vec<(&str, TestRequest, (u16, &str, &str))>) {
         let mut wrong = Vec::new();
         for (name, ask, (code, reason, message)) in table {
             for version in [Version::HTTP_11, Version::HTTP_2] {
@@ -82,26 +82,26 @@ impl Api {
 
 /// A request.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub struct TestRequest {
     method: Method,
     path: String,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
 }
 
-pub fn ask(method: &str, path: impl Into<String>) -> Ask {
-    Ask { method: method.parse().unwrap(), path: path.into(), headers: Vec::new(), body: Vec::new() }
+pub fn ask(method: &str, path: impl Into<String>) -> TestRequest {
+    TestRequest { method: method.parse().unwrap(), path: path.into(), headers: Vec::new(), body: Vec::new() }
 }
 
-pub fn get(path: impl Into<String>) -> Ask {
+pub fn get(path: impl Into<String>) -> TestRequest {
     ask("GET", path)
 }
 
-pub fn post(path: &str, object: &Value) -> Ask {
+pub fn post(path: &str, object: &Value) -> TestRequest {
     ask("POST", path).json(object)
 }
 
-pub fn patch(path: &str, kind: &str, body: impl AsRef<[u8]>) -> Ask {
+pub fn patch(path: &str, kind: &str, body: impl AsRef<[u8]>) -> TestRequest {
     let media = match kind {
         "json" => "application/json-patch+json",
         "merge" => "application/merge-patch+json",
@@ -112,7 +112,7 @@ pub fn patch(path: &str, kind: &str, body: impl AsRef<[u8]>) -> Ask {
     ask("PATCH", path).bytes(media, body)
 }
 
-impl Ask {
+impl TestRequest {
     pub fn path(&self) -> &str {
         &self.path
     }

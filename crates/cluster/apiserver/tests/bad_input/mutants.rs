@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 
-use crate::client::{Api, Ask, ask, get, patch};
+use crate::client::{Api, TestRequest, ask, get, patch};
 
 const SEED: u64 = 20_260_401;
 const PER_KIND: usize = 12;
@@ -147,7 +147,7 @@ async fn spoilt_objects_of_every_kind() {
     let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
     for desc in api.server.server.registry.all() {
         let path = collection(&desc.group, &desc.version, &desc.plural, desc.namespaced);
-        let mut asks: Vec<Ask> = Vec::new();
+        let mut asks: Vec<TestRequest> = Vec::new();
         for i in 0..PER_KIND {
             let mut object = match desc.ty.built_in() {
                 Some(ty) => Maker(&mut rng).message(ty, 0),

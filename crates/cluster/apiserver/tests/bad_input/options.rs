@@ -3,9 +3,9 @@
 use kinit_test_support::etcd;
 use serde_json::json;
 
-use crate::client::{Api, Ask, MAPS, ask, get, patch, post};
+use crate::client::{Api, MAPS, TestRequest, ask, get, patch, post};
 
-fn list(query: &str) -> Ask {
+fn list(query: &str) -> TestRequest {
     get(format!("{MAPS}?{query}"))
 }
 

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Api, Ask, MAPS, ask, post};
+use crate::client::{Api, MAPS, TestRequest, ask, post};
 
-fn put(path: &str, object: Value) -> Ask {
+fn put(path: &str, object: Value) -> TestRequest {
     ask("PUT", path).json(&object)
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod encodings;
 mod fairness;
 mod limits;
 mod ownership;

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use kinit_client::events::Recorder;
 use kinit_client::informer::{Store, key_of};
 use kinit_client::queue::Queue;
-use kinit_component_helpers::pod::node_name;
+use kinit_component_helpers::pod::{disruption_target, node_name};
 use kinit_component_helpers::taints::tolerates;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, ResourceExt};
@@ -20,8 +20,8 @@ use serde_json::json;
 
 use super::ACCOUNT;
 use crate::context::Context;
+use crate::object::ignore_gone;
 use crate::object::pod::{BY_NODE, node_index};
-use crate::object::{ignore_gone, now};
 
 /// Runs the controller.
 pub async fn run(ctx: Context) -> Result<()> {
@@ -106,10 +106,9 @@ impl Eviction {
     async fn evict(&self, pod: &Pod) -> Result<Option<Duration>> {
         let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
-        let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [{
-            "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
-            "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": now()
-        }]}});
+        let message = "Taint manager: deleting due to NoExecute taint";
+        let condition = disruption_target("DeletionByTaintManager", message, Timestamp::now());
+        let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [condition]}});
         ignore_gone(api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch)).await)
             .with_context(|| format!("mark pod {namespace}/{name} for eviction"))?;
         self.recorder.normal(pod, "TaintManagerEviction", format!("Marking for deletion Pod {namespace}/{name}"));

@@ -189,30 +189,10 @@ fn canonical(text: String) -> String {
     }
 }
 
-/// As Go writes a duration (`time.Duration.String`).
+/// As Go writes a duration.
 fn duration(duration: Duration) -> String {
-    let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
-    if seconds == 0 {
-        let (value, unit) = match nanos {
-            0 => return "0s".to_owned(),
-            1..1_000 => (f64::from(nanos), "ns"),
-            1_000..1_000_000 => (f64::from(nanos) / 1e3, "µs"),
-            _ => (f64::from(nanos) / 1e6, "ms"),
-        };
-        return format!("{value}{unit}");
-    }
-    let mut out = String::new();
-    if seconds >= 3600 {
-        out = format!("{}h", seconds / 3600);
-    }
-    if seconds >= 60 {
-        out = format!("{out}{}m", seconds / 60 % 60);
-    }
-    let fraction = match nanos {
-        0 => String::new(),
-        nanos => format!(".{nanos:09}").trim_end_matches('0').to_owned(),
-    };
-    format!("{out}{}{fraction}s", seconds % 60)
+    let nanos = i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+    kinit_apimachinery::duration::format(jiff::SignedDuration::from_nanos(nanos))
 }
 
 #[cfg(test)]

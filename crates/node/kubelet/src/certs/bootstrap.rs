@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kinit_pki::{Subject, Usage};
 use serde_json::{Value, json};
 
-use super::signing::{Ask, sign};
+use super::signing::{SigningRequest, sign};
 use super::store::{Store, validity};
 use crate::args::Args;
 use crate::volumes::files::write_atomically;
@@ -17,8 +17,8 @@ use crate::volumes::files::write_atomically;
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// The client certificate a node asks for.
-pub fn client_ask(node: &str) -> Ask {
-    Ask {
+pub fn client_ask(node: &str) -> SigningRequest {
+    SigningRequest {
         signer: "kubernetes.io/kube-apiserver-client-kubelet",
         usages: &["digital signature", "client auth"],
         subject: Subject {

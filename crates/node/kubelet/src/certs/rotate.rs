@@ -6,7 +6,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kinit_component_base::Shutdown;
 use kube::Client;
 
-use super::signing::{Ask, sign};
+use super::signing::{SigningRequest, sign};
 use super::store::{Store, Validity};
 
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
@@ -20,7 +20,7 @@ pub fn deadline(validity: Validity, luck: f64) -> Timestamp {
 }
 
 /// Keeps a certificate fresh for ever; asks at once where there is none. `renewed` is told of every new one.
-pub async fn keep(client: Client, store: Store, ask: Ask, shutdown: Shutdown, renewed: impl Fn() + Send) {
+pub async fn keep(client: Client, store: Store, wanted: SigningRequest, shutdown: Shutdown, renewed: impl Fn() + Send) {
     let mut pause = Duration::from_secs(5);
     let luck = rand::random::<f64>();
     loop {
@@ -32,15 +32,15 @@ pub async fn keep(client: Client, store: Store, ask: Ask, shutdown: Shutdown, re
         if Timestamp::now() < due {
             continue;
         }
-        let done = sign(&client, &ask, PATIENCE).await.and_then(|(certificate, key)| store.save(&certificate, &key));
+        let done = sign(&client, &wanted, PATIENCE).await.and_then(|(certificate, key)| store.save(&certificate, &key));
         match done {
             Ok(()) => {
-                tracing::info!(signer = ask.signer, "certificate renewed");
+                tracing::info!(signer = wanted.signer, "certificate renewed");
                 renewed();
                 pause = Duration::from_secs(5);
             }
             Err(error) => {
-                tracing::warn!(signer = ask.signer, error = format!("{error:#}"), "renew a certificate");
+                tracing::warn!(signer = wanted.signer, error = format!("{error:#}"), "renew a certificate");
                 tokio::select! { () = shutdown.cancelled() => return, () = tokio::time::sleep(pause) => {} }
                 pause = (pause * 2).min(Duration::from_secs(300));
             }

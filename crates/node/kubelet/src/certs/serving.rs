@@ -11,12 +11,12 @@ use parking_lot::Mutex;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::signing::Ask;
+use super::signing::SigningRequest;
 use crate::volumes::files::write_atomically;
 
 /// The serving certificate a node asks for.
-pub fn serving_ask(node: &str, ips: &[IpAddr]) -> Ask {
-    Ask {
+pub fn serving_ask(node: &str, ips: &[IpAddr]) -> SigningRequest {
+    SigningRequest {
         signer: "kubernetes.io/kubelet-serving",
         usages: &["digital signature", "server auth"],
         subject: Subject {

@@ -14,7 +14,7 @@ use kube::{Api, Client};
 
 /// What to ask for.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub struct SigningRequest {
     /// `kubernetes.io/kube-apiserver-client-kubelet` or `kubernetes.io/kubelet-serving`.
     pub signer: &'static str,
     /// The API's names of usages.
@@ -24,16 +24,16 @@ pub struct Ask {
 }
 
 /// Makes a key, asks, waits at most `patience` for the certificate. Returns certificate and key as PEM.
-pub async fn sign(client: &Client, ask: &Ask, patience: Duration) -> Result<(String, String)> {
+pub async fn sign(client: &Client, wanted: &SigningRequest, patience: Duration) -> Result<(String, String)> {
     let key = kinit_pki::new_key(KeyAlgorithm::EcdsaP256).context("make a key")?;
-    let request = kinit_pki::request(&key, &ask.subject).context("make a certificate request")?;
+    let request = kinit_pki::request(&key, &wanted.subject).context("make a certificate request")?;
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
     let object = CertificateSigningRequest {
         metadata: ObjectMeta { generate_name: Some("csr-".into()), ..Default::default() },
         spec: CertificateSigningRequestSpec {
             request: ByteString(request.into_bytes()),
-            signer_name: ask.signer.to_owned(),
-            usages: Some(ask.usages.iter().map(|u| (*u).to_owned()).collect()),
+            signer_name: wanted.signer.to_owned(),
+            usages: Some(wanted.usages.iter().map(|u| (*u).to_owned()).collect()),
             ..Default::default()
         },
         status: None,
@@ -43,9 +43,9 @@ pub async fn sign(client: &Client, ask: &Ask, patience: Duration) -> Result<(Str
         .await
         .map_err(|_| anyhow!("no answer from the API server"))
         .and_then(|r| r.map_err(Into::into))
-        .with_context(|| format!("create a CertificateSigningRequest for {}", ask.signer))?;
+        .with_context(|| format!("create a CertificateSigningRequest for {}", wanted.signer))?;
     let name = created.metadata.name.context("the API server gave the CertificateSigningRequest no name")?;
-    tracing::info!(csr = name, signer = ask.signer, "waiting for the certificate");
+    tracing::info!(csr = name, signer = wanted.signer, "waiting for the certificate");
     let certificate = tokio::time::timeout(patience, answer(api, &name)).await.map_err(|_| {
         anyhow!("CertificateSigningRequest {name} was neither signed nor refused within {patience:?}")
     })??;

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kinit_cri::v1::{
-    ContainerStatusRequest, CreateContainerRequest, RemoveContainerRequest, RunPodSandboxRequest, StartContainerRequest,
+    ContainerStatusRequest, CreateContainerRequest, Image, RemoveContainerRequest, RunPodSandboxRequest,
+    StartContainerRequest,
 };
 
 use tokio_util::sync::CancellationToken;
@@ -93,81 +94,127 @@ pub async fn container(
     spec: &Container,
     start: &Start,
 ) -> Result<(), StartError> {
-    let event = |warning, reason: &str, note: String| kubelet.events.pod(pod, Some(&spec.name), warning, reason, note);
-    let fail = |reason: &'static str, message: String| StartError { reason, message, created: false };
-    let ended = || fail("ContainerCreating", "the pod is to end".to_owned());
-    let pulled = tokio::select! {
-        biased;
-        () = start.ending.cancelled() => return Err(ended()),
-        pulled = image::ensure(kubelet, pod, key, spec) => pulled,
-    };
-    let image = pulled.map_err(|e| {
-        if e.reason == "ErrImagePull" {
-            event(true, "Failed", "Error: ErrImagePull".to_owned());
-        }
-        fail(e.reason, e.message)
-    })?;
-    let asks = spec.volume_mounts.iter().flatten().any(|m| m.recursive_read_only.is_some());
-    let host = if asks { Host::look(&kubelet.runtime).await } else { Host::default() };
-    let inputs = Inputs {
-        pod,
-        key,
-        spec,
-        attempt: start.attempt,
-        image_ref: &image.id,
-        image_user: security::image_user(&image),
-        volumes: &start.volumes,
-        pod_ips: &start.pod_ips,
-        host,
-        target: start.target.as_deref(),
-    };
-    let config = make::container::config(kubelet, &inputs).await.map_err(|message| {
-        event(true, "Failed", format!("Error: {message}"));
-        fail("CreateContainerConfigError", message)
-    })?;
-    let sandbox_config = make::sandbox::config(kubelet, pod, key, start.sandbox_attempt)
-        .map_err(|m| fail("CreateContainerConfigError", m))?;
-    let log_path = kubelet.paths.log_directory(key).join(&config.log_path);
+    let one = One { kubelet, pod, key, spec, start };
+    let image = one.pull().await?;
+    let request = one.request(&image).await?;
+    let log_path = kubelet.paths.log_directory(key).join(request.config.as_ref().map_or("", |c| c.log_path.as_str()));
     if let Some(parent) = log_path.parent() {
-        volumes::make_directory(parent, 0o755).map_err(|m| fail("CreateContainerError", m))?;
+        volumes::make_directory(parent, 0o755).map_err(|m| failed("CreateContainerError", m))?;
     }
     if start.ending.is_cancelled() {
         return Err(ended());
     }
-    let request = CreateContainerRequest {
-        pod_sandbox_id: start.sandbox.clone(),
-        config: Some(config),
-        sandbox_config: Some(sandbox_config),
-    };
-    let id = kubelet.runtime.create_container(request).await.map_err(|e| {
-        event(true, "Failed", format!("Error: {}", e.message()));
-        fail("CreateContainerError", e.message().to_owned())
-    })?;
-    let id = id.container_id;
-    check_stop_signal(kubelet, spec, &id).await.map_err(|message| {
-        event(true, "Failed", format!("Error: {message}"));
-        fail("CreateContainerConfigError", message)
-    })?;
-    event(false, "Created", format!("Created container: {}", spec.name));
+    let id = one.create(request).await?;
     kubelet.runtime.start_container(StartContainerRequest { container_id: id.clone() }).await.map_err(|e| {
-        event(true, "Failed", format!("Error: {}", e.message()));
+        one.error(e.message());
         StartError { reason: "RunContainerError", message: e.message().to_owned(), created: true }
     })?;
-    event(false, "Started", format!("Started container {}", spec.name));
+    one.event(false, "Started", format!("Started container {}", spec.name));
     link_log(kubelet, key, &spec.name, &id, &log_path);
-    let hook = spec.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
-    let Some(hook) = hook else { return Ok(()) };
-    let hooked = tokio::select! {
-        // The container runs: it is ended like all others.
-        () = start.ending.cancelled() => return Ok(()),
-        hooked = hooks::run(kubelet, hook, spec, &id, start.pod_ips.first().map(String::as_str)) => hooked,
-    };
-    if let Err(error) = hooked {
-        event(true, "FailedPostStartHook", format!("PostStartHook failed: {error}"));
-        super::kill::stop(kubelet, &id, super::policy::grace_of(pod)).await;
-        return Err(StartError { reason: "PostStartHookError", message: error, created: true });
+    one.post_start(&id).await
+}
+
+fn failed(reason: &'static str, message: String) -> StartError {
+    StartError { reason, message, created: false }
+}
+
+fn ended() -> StartError {
+    failed("ContainerCreating", "the pod is to end".to_owned())
+}
+
+/// One start of one container.
+struct One<'a> {
+    kubelet: &'a Kubelet,
+    pod: &'a Pod,
+    key: &'a PodKey,
+    spec: &'a Container,
+    start: &'a Start,
+}
+
+impl One<'_> {
+    fn event(&self, warning: bool, reason: &str, note: String) {
+        self.kubelet.events.pod(self.pod, Some(&self.spec.name), warning, reason, note);
     }
-    Ok(())
+
+    fn error(&self, text: &str) {
+        self.event(true, "Failed", format!("Error: {text}"));
+    }
+
+    async fn pull(&self) -> Result<Image, StartError> {
+        let pulled = tokio::select! {
+            biased;
+            () = self.start.ending.cancelled() => return Err(ended()),
+            pulled = image::ensure(self.kubelet, self.pod, self.key, self.spec) => pulled,
+        };
+        pulled.map_err(|e| {
+            if e.reason == "ErrImagePull" {
+                self.error("ErrImagePull");
+            }
+            failed(e.reason, e.message)
+        })
+    }
+
+    /// What the runtime is asked to create.
+    async fn request(&self, image: &Image) -> Result<CreateContainerRequest, StartError> {
+        let Self { kubelet, pod, key, spec, start } = *self;
+        let asks = spec.volume_mounts.iter().flatten().any(|m| m.recursive_read_only.is_some());
+        let host = if asks { Host::look(&kubelet.runtime).await } else { Host::default() };
+        let inputs = Inputs {
+            pod,
+            key,
+            spec,
+            attempt: start.attempt,
+            image_ref: &image.id,
+            image_user: security::image_user(image),
+            volumes: &start.volumes,
+            pod_ips: &start.pod_ips,
+            host,
+            target: start.target.as_deref(),
+        };
+        let config = make::container::config(kubelet, &inputs).await.map_err(|message| {
+            self.error(&message);
+            failed("CreateContainerConfigError", message)
+        })?;
+        let sandbox_config = make::sandbox::config(kubelet, pod, key, start.sandbox_attempt)
+            .map_err(|m| failed("CreateContainerConfigError", m))?;
+        Ok(CreateContainerRequest {
+            pod_sandbox_id: start.sandbox.clone(),
+            config: Some(config),
+            sandbox_config: Some(sandbox_config),
+        })
+    }
+
+    /// Returns the container's id.
+    async fn create(&self, request: CreateContainerRequest) -> Result<String, StartError> {
+        let created = self.kubelet.runtime.create_container(request).await.map_err(|e| {
+            self.error(e.message());
+            failed("CreateContainerError", e.message().to_owned())
+        })?;
+        let id = created.container_id;
+        check_stop_signal(self.kubelet, self.spec, &id).await.map_err(|message| {
+            self.error(&message);
+            failed("CreateContainerConfigError", message)
+        })?;
+        self.event(false, "Created", format!("Created container: {}", self.spec.name));
+        Ok(id)
+    }
+
+    async fn post_start(&self, id: &str) -> Result<(), StartError> {
+        let Self { kubelet, pod, spec, start, .. } = *self;
+        let hook = spec.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
+        let Some(hook) = hook else { return Ok(()) };
+        let hooked = tokio::select! {
+            // The container runs: it is ended like all others.
+            () = start.ending.cancelled() => return Ok(()),
+            hooked = hooks::run(kubelet, hook, spec, id, start.pod_ips.first().map(String::as_str)) => hooked,
+        };
+        if let Err(error) = hooked {
+            self.event(true, "FailedPostStartHook", format!("PostStartHook failed: {error}"));
+            super::kill::stop(kubelet, id, super::policy::grace_of(pod)).await;
+            return Err(StartError { reason: "PostStartHookError", message: error, created: true });
+        }
+        Ok(())
+    }
 }
 
 /// Runtimes that do not know `lifecycle.stopSignal` pass it over in silence: what they made goes again.

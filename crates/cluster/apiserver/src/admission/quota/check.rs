@@ -41,7 +41,7 @@ impl Quota {
 
 /// A write that quotas are asked about.
 #[derive(Debug)]
-pub struct Ask {
+pub struct QuotaWrite {
     /// What is to be.
     pub new: Subject,
     /// What was, for an update.
@@ -52,7 +52,7 @@ pub struct Ask {
     pub now: Timestamp,
 }
 
-impl Ask {
+impl QuotaWrite {
     /// By name of a quota, the amounts of `status.used` that the write changes; upstream's words when it does not fit
     /// all of them.
     pub fn charges(&self, quotas: &[Quota]) -> Result<BTreeMap<String, Amounts>, String> {
@@ -147,14 +147,14 @@ mod tests {
         Quota::of(serde_json::from_value(object).unwrap())
     }
 
-    fn ask(plural: &str, new: Value, old: Option<Value>) -> Ask {
+    fn write(plural: &str, new: Value, old: Option<Value>) -> QuotaWrite {
         let of = |object: Value| Subject::of("", plural, &object).unwrap();
-        Ask { new: of(new), old: old.map(of), enforced: true, now: Timestamp::UNIX_EPOCH }
+        QuotaWrite { new: of(new), old: old.map(of), enforced: true, now: Timestamp::UNIX_EPOCH }
     }
 
     /// The charges as text, or the refusal.
-    fn answer(ask: &Ask, quotas: &[Quota]) -> Value {
-        match ask.charges(quotas) {
+    fn answer(write: &QuotaWrite, quotas: &[Quota]) -> Value {
+        match write.charges(quotas) {
             Err(text) => json!(text),
             Ok(charges) => charges
                 .into_iter()
@@ -206,9 +206,13 @@ mod tests {
                 json!("exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0"),
             ),
         ] {
-            assert_eq!(answer(&ask("pods", small.clone(), None), std::slice::from_ref(&quota)), expected, "{quota:?}");
+            assert_eq!(
+                answer(&write("pods", small.clone(), None), std::slice::from_ref(&quota)),
+                expected,
+                "{quota:?}"
+            );
         }
-        let negative = ask("pods", pod(json!({"cpu": "-1"}), json!({})), None);
+        let negative = write("pods", pod(json!({"cpu": "-1"}), json!({})), None);
         let quota = plain(json!({"cpu": "1"}), json!({"cpu": "0"}));
         assert_eq!(answer(&negative, &[quota]), json!("quota usage is negative for resource(s): cpu,requests.cpu"));
     }
@@ -219,12 +223,12 @@ mod tests {
             quota("a", json!({}), json!({"pods": "5"}), json!({"pods": "0"})),
             quota("b", json!({}), json!({"count/pods": "1"}), json!({"count/pods": "1"})),
         ];
-        let ask = ask("pods", pod(json!({}), json!({})), None);
+        let write = write("pods", pod(json!({}), json!({})), None);
         assert_eq!(
-            answer(&ask, &two),
+            answer(&write, &two),
             json!("exceeded quota: b, requested: count/pods=1, used: count/pods=1, limited: count/pods=1")
         );
-        assert_eq!(answer(&ask, &two[..1]), json!({"a": {"pods": "1"}}));
+        assert_eq!(answer(&write, &two[..1]), json!({"a": {"pods": "1"}}));
     }
 
     #[test]
@@ -251,12 +255,12 @@ mod tests {
             ("ClusterIP", "NodePort", "0", json!({})),
             ("ClusterIP", "ClusterIP", "0", json!({})),
         ] {
-            let got = answer(&ask("services", service(new), Some(service(old))), &[ports(hard)]);
+            let got = answer(&write("services", service(new), Some(service(old))), &[ports(hard)]);
             assert_eq!(got, expected, "{old} to {new}");
         }
         let claim = |size: &str| json!({"spec": {"resources": {"requests": {"storage": size}}}});
         let storage = quota("q", json!({}), json!({"requests.storage": "10Gi"}), json!({"requests.storage": "8Gi"}));
-        let mut grown = ask("persistentvolumeclaims", claim("7Gi"), Some(claim("4Gi")));
+        let mut grown = write("persistentvolumeclaims", claim("7Gi"), Some(claim("4Gi")));
         assert_eq!(
             answer(&grown, std::slice::from_ref(&storage)),
             json!(

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::check::{Ask, Quota};
+use super::check::{Quota, QuotaWrite};
 use crate::registry::create::with_version;
 use crate::registry::ownership::record_own;
 use crate::registry::{cached, storage_error};
@@ -73,13 +73,13 @@ fn quota(object: &Value) -> Result<Quota, ApiError> {
 
 /// Charges all quotas that the write matters to, or none when it does not fit. A quota that was charged before a later
 /// swap met a state into which the write no longer fits stays charged until the controller counts again, as upstream.
-pub async fn charge(server: &Server, namespace: &str, ask: &Ask) -> Result<(), Failure> {
+pub async fn charge(server: &Server, namespace: &str, write: &QuotaWrite) -> Result<(), Failure> {
     let page = server.quotas.page(namespace);
     let mut latest = page.lock().await;
-    swap_all(server, namespace, ask, &mut latest).await
+    swap_all(server, namespace, write, &mut latest).await
 }
 
-async fn swap_all(server: &Server, namespace: &str, ask: &Ask, latest: &mut Latest) -> Result<(), Failure> {
+async fn swap_all(server: &Server, namespace: &str, write: &QuotaWrite, latest: &mut Latest) -> Result<(), Failure> {
     let desc = server.registry.find("", "v1", "resourcequotas");
     let desc = desc.ok_or_else(|| Failure::Other(ApiError::internal("resource quotas are not served")))?;
     // After a failed swap only those that failed are left to be charged.
@@ -90,7 +90,7 @@ async fn swap_all(server: &Server, namespace: &str, ask: &Ask, latest: &mut Late
             now.retain(|key, _| left.contains(key));
         }
         let states: Result<Vec<Quota>, ApiError> = now.values().map(|(_, object)| quota(object)).collect();
-        let charges = ask.charges(&states.map_err(Failure::Other)?).map_err(Failure::Refused)?;
+        let charges = write.charges(&states.map_err(Failure::Other)?).map_err(Failure::Refused)?;
         let mut failed = Vec::new();
         for (name, used) in charges {
             let key = desc.key(namespace, &name);

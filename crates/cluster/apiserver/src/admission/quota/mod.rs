@@ -21,7 +21,7 @@ use kinit_component_helpers::quota::Subject;
 use serde_json::Value;
 
 use super::{Attributes, Operation};
-use check::Ask;
+use check::QuotaWrite;
 pub use ledger::Ledger;
 
 /// How long one request may wait for its turn (upstream's).
@@ -42,7 +42,7 @@ pub async fn admit(attributes: &Attributes<'_>, object: &Value) -> Result<(), Ap
         let subject = Subject::of(&desc.group, &desc.plural, object);
         subject.map_err(|e| ApiError::bad_request(format!("{} cannot be measured for quotas: {e}", desc.plural)))
     };
-    let ask = Ask {
+    let write = QuotaWrite {
         new: subject(object)?,
         old: attributes.old.map(subject).transpose()?,
         // What a controller says has happened is counted, not refused.
@@ -50,12 +50,12 @@ pub async fn admit(attributes: &Attributes<'_>, object: &Value) -> Result<(), Ap
         now: jiff::Timestamp::now(),
     };
     let refused = |cause: String| ApiError::forbidden(&desc.group, &desc.plural, object.name(), &cause);
-    let first = ask.charges(&known);
+    let first = write.charges(&known);
     // What costs nothing, and what is only tried, does not wait for its turn.
     if attributes.dry_run || first.as_ref().is_ok_and(BTreeMap::is_empty) {
         return first.map(drop).map_err(refused);
     }
-    let charged = ledger::charge(&request.server, &request.info.namespace, &ask);
+    let charged = ledger::charge(&request.server, &request.info.namespace, &write);
     match tokio::time::timeout(PATIENCE, charged).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(ledger::Failure::Refused(cause))) => Err(refused(cause)),

@@ -9,7 +9,7 @@ use kinit_component_helpers::storage::LocalPath;
 
 use self::graph::Graph;
 pub use self::live::Live;
-use super::Ask;
+use super::Attributes;
 use super::policy;
 use super::rbac::Rule;
 use crate::authn::User;
@@ -37,19 +37,19 @@ pub fn rules() -> Vec<Rule> {
 }
 
 /// Decides.
-pub fn decide(server: &Server, user: &User, ask: &Ask) -> Verdict {
+pub fn decide(server: &Server, user: &User, attributes: &Attributes) -> Verdict {
     let Some(node) = node_of(user) else { return Verdict::NoOpinion(None) };
     let related = |question: &dyn Fn(&Graph) -> bool| server.nodes.ask(&server.store, |graph| question(graph));
-    rule(node, ask, &related, &|| server.node_rules.iter().any(|r| r.allows(ask)))
+    rule(node, attributes, &related, &|| server.node_rules.iter().any(|r| r.allows(attributes)))
 }
 
 /// A question to the graph.
 type Related<'a> = &'a dyn Fn(&dyn Fn(&Graph) -> bool) -> bool;
 
 /// The rules, resource by resource; everything else is what `listed` says, the same for all nodes.
-fn rule(node: &str, ask: &Ask, related: Related<'_>, listed: &dyn Fn() -> bool) -> Verdict {
-    let asker = Asker { node, ask, related };
-    match (ask.is_resource, ask.group.as_str(), ask.resource.as_str()) {
+fn rule(node: &str, attributes: &Attributes, related: Related<'_>, listed: &dyn Fn() -> bool) -> Verdict {
+    let asker = Asker { node, attributes, related };
+    match (attributes.is_resource, attributes.group.as_str(), attributes.resource.as_str()) {
         (true, "", "secrets") => asker.read(Kind::Secret),
         (true, "", "configmaps") => asker.read(Kind::ConfigMap),
         (true, "", "persistentvolumeclaims") => asker.claim(),
@@ -59,7 +59,7 @@ fn rule(node: &str, ask: &Ask, related: Related<'_>, listed: &dyn Fn() -> bool) 
         (true, "", "pods") => asker.pod(),
         (true, "resource.k8s.io", "resourceclaims") => asker.get(&|g| asker.needs(g, Kind::ResourceClaim)),
         (true, "resource.k8s.io", "resourceslices") => asker.slice(),
-        (true, "storage.k8s.io", "volumeattachments") => asker.get(&|g| g.attaches(node, &ask.name)),
+        (true, "storage.k8s.io", "volumeattachments") => asker.get(&|g| g.attaches(node, &attributes.name)),
         (true, "storage.k8s.io", "csinodes") => asker.csi_node(),
         (true, "coordination.k8s.io", "leases") => asker.lease(),
         (true, "certificates.k8s.io", "podcertificaterequests") => asker.certificate_request(),
@@ -70,7 +70,7 @@ fn rule(node: &str, ask: &Ask, related: Related<'_>, listed: &dyn Fn() -> bool) 
 
 struct Asker<'a> {
     node: &'a str,
-    ask: &'a Ask,
+    attributes: &'a Attributes,
     related: Related<'a>,
 }
 
@@ -80,12 +80,12 @@ fn no(reason: impl Into<String>) -> Verdict {
 
 impl Asker<'_> {
     fn needs(&self, graph: &Graph, kind: Kind) -> bool {
-        graph.needs(self.node, kind, &self.ask.namespace, &self.ask.name)
+        graph.needs(self.node, kind, &self.attributes.namespace, &self.attributes.name)
     }
 
     /// One object, by name, that the graph relates to the node.
     fn related(&self, question: &dyn Fn(&Graph) -> bool) -> Verdict {
-        if self.ask.name.is_empty() {
+        if self.attributes.name.is_empty() {
             return no("No Object name found");
         }
         if (self.related)(question) {
@@ -96,10 +96,10 @@ impl Asker<'_> {
 
     /// GET of one object.
     fn get(&self, question: &dyn Fn(&Graph) -> bool) -> Verdict {
-        if self.ask.verb != "get" {
+        if self.attributes.verb != "get" {
             return no("can only get individual resources of this type");
         }
-        if !self.ask.subresource.is_empty() {
+        if !self.attributes.subresource.is_empty() {
             return no("cannot get subresource");
         }
         self.related(question)
@@ -107,23 +107,23 @@ impl Asker<'_> {
 
     /// GET of one object, or a list or watch that is of one object in one namespace.
     fn read(&self, kind: Kind) -> Verdict {
-        if !matches!(self.ask.verb.as_str(), "get" | "list" | "watch") {
+        if !matches!(self.attributes.verb.as_str(), "get" | "list" | "watch") {
             return no("can only read resources of this type");
         }
-        if !self.ask.subresource.is_empty() {
+        if !self.attributes.subresource.is_empty() {
             return no("cannot read subresource");
         }
-        if self.ask.namespace.is_empty() {
+        if self.attributes.namespace.is_empty() {
             return no("can only read namespaced object of this type");
         }
         self.related(&|g| self.needs(g, kind))
     }
 
     fn claim(&self) -> Verdict {
-        if self.ask.subresource != "status" {
+        if self.attributes.subresource != "status" {
             return self.get(&|g| self.needs(g, Kind::Claim));
         }
-        if !matches!(self.ask.verb.as_str(), "update" | "patch") {
+        if !matches!(self.attributes.verb.as_str(), "update" | "patch") {
             return no("can only get/update/patch this type");
         }
         self.related(&|g| self.needs(g, Kind::Claim))
@@ -132,9 +132,9 @@ impl Asker<'_> {
     /// A kubelet reads the volumes of its pods. It finds those that are folders on its disk by their label, and lets
     /// them go; what else it changes of them is NodeRestriction's to refuse.
     fn volume(&self) -> Verdict {
-        match self.ask.verb.as_str() {
-            "list" | "watch" if self.ask.name.is_empty() && self.ask.subresource.is_empty() => {
-                let selector = LabelSelector::parse(&self.ask.label_selector).unwrap_or_default();
+        match self.attributes.verb.as_str() {
+            "list" | "watch" if self.attributes.name.is_empty() && self.attributes.subresource.is_empty() => {
+                let selector = LabelSelector::parse(&self.attributes.label_selector).unwrap_or_default();
                 let own = Op::In(vec![self.node.to_owned()]);
                 if selector.0.iter().any(|term| term.key == LocalPath::NODE && term.op == own) {
                     return Verdict::Allow;
@@ -145,20 +145,22 @@ impl Asker<'_> {
                     self.node
                 ))
             }
-            "patch" if self.ask.subresource.is_empty() => self.related(&|g| g.holds(self.node, &self.ask.name)),
-            _ => self.get(&|g| g.mounts(self.node, &self.ask.name)),
+            "patch" if self.attributes.subresource.is_empty() => {
+                self.related(&|g| g.holds(self.node, &self.attributes.name))
+            }
+            _ => self.get(&|g| g.mounts(self.node, &self.attributes.name)),
         }
     }
 
     /// A kubelet reads the accounts of its pods and gets tokens for them.
     fn service_account(&self) -> Verdict {
-        if self.ask.verb == "get" && self.ask.subresource.is_empty() {
+        if self.attributes.verb == "get" && self.attributes.subresource.is_empty() {
             return self.read(Kind::ServiceAccount);
         }
-        if self.ask.verb != "create" || self.ask.name.is_empty() {
+        if self.attributes.verb != "create" || self.attributes.name.is_empty() {
             return no("can only create tokens for individual service accounts");
         }
-        if self.ask.subresource != "token" {
+        if self.attributes.subresource != "token" {
             return no("can only create token subresource of serviceaccount");
         }
         self.related(&|g| self.needs(g, Kind::ServiceAccount))
@@ -167,14 +169,14 @@ impl Asker<'_> {
     /// Writes are NodeRestriction's to judge. The name is compared, not looked for: a kubelet asks for its Node before
     /// there is one.
     fn node(&self) -> Verdict {
-        match (self.ask.subresource.as_str(), self.ask.verb.as_str()) {
+        match (self.attributes.subresource.as_str(), self.attributes.verb.as_str()) {
             ("", "create" | "update" | "patch") | ("status", "update" | "patch") => Verdict::Allow,
-            ("", "get" | "list" | "watch") if self.ask.name == self.node => Verdict::Allow,
-            ("", "get" | "list" | "watch") if self.ask.name.is_empty() => {
+            ("", "get" | "list" | "watch") if self.attributes.name == self.node => Verdict::Allow,
+            ("", "get" | "list" | "watch") if self.attributes.name.is_empty() => {
                 no(format!("node '{}' cannot read all nodes, only its own Node object", self.node))
             }
             ("", "get" | "list" | "watch") => {
-                no(format!("node '{}' cannot read '{}', only its own Node object", self.node, self.ask.name))
+                no(format!("node '{}' cannot read '{}', only its own Node object", self.node, self.attributes.name))
             }
             _ => Verdict::NoOpinion(None),
         }
@@ -182,25 +184,25 @@ impl Asker<'_> {
 
     /// Writes are NodeRestriction's to judge.
     fn pod(&self) -> Verdict {
-        let running = |g: &Graph| g.runs(self.node, &self.ask.namespace, &self.ask.name);
-        match (self.ask.subresource.as_str(), self.ask.verb.as_str()) {
+        let running = |g: &Graph| g.runs(self.node, &self.attributes.namespace, &self.attributes.name);
+        match (self.attributes.subresource.as_str(), self.attributes.verb.as_str()) {
             ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => Verdict::Allow,
             ("", "get") => self.get(&running),
             ("", "list" | "watch") if self.selects_node() => Verdict::Allow,
-            ("", "list" | "watch") if !self.ask.name.is_empty() => self.related(&running),
+            ("", "list" | "watch") if !self.attributes.name.is_empty() => self.related(&running),
             ("", "list" | "watch") => no("can only list/watch pods with spec.nodeName field selector"),
             _ => Verdict::NoOpinion(None),
         }
     }
 
     fn slice(&self) -> Verdict {
-        if !self.ask.subresource.is_empty() {
+        if !self.attributes.subresource.is_empty() {
             return no("cannot authorize ResourceSlice subresources");
         }
-        match self.ask.verb.as_str() {
+        match self.attributes.verb.as_str() {
             // Whose it is stands in the object: NodeRestriction looks.
             "create" => Verdict::Allow,
-            "get" | "update" | "patch" | "delete" => self.related(&|g| g.offers(self.node, &self.ask.name)),
+            "get" | "update" | "patch" | "delete" => self.related(&|g| g.offers(self.node, &self.attributes.name)),
             "list" | "watch" | "deletecollection" if self.selects_node() => Verdict::Allow,
             "list" | "watch" | "deletecollection" => {
                 no("can only list/watch/deletecollection resourceslices with nodeName field selector")
@@ -212,20 +214,20 @@ impl Asker<'_> {
     }
 
     fn lease(&self) -> Verdict {
-        if !matches!(self.ask.verb.as_str(), "get" | "create" | "update" | "patch" | "delete") {
+        if !matches!(self.attributes.verb.as_str(), "get" | "create" | "update" | "patch" | "delete") {
             return no("can only get, create, update, patch, or delete a node lease");
         }
-        if self.ask.namespace != "kube-node-lease" {
+        if self.attributes.namespace != "kube-node-lease" {
             return no("can only access leases in the \"kube-node-lease\" system namespace");
         }
         self.own("can only access node lease with the same name as the requesting node")
     }
 
     fn csi_node(&self) -> Verdict {
-        if !matches!(self.ask.verb.as_str(), "get" | "create" | "update" | "patch" | "delete") {
+        if !matches!(self.attributes.verb.as_str(), "get" | "create" | "update" | "patch" | "delete") {
             return no("can only get, create, update, patch, or delete a CSINode");
         }
-        if !self.ask.subresource.is_empty() {
+        if !self.attributes.subresource.is_empty() {
             return no("cannot authorize CSINode subresources");
         }
         self.own("can only access CSINode with the same name as the requesting node")
@@ -233,12 +235,16 @@ impl Asker<'_> {
 
     /// What has the node's name. A create's is in the object, where NodeRestriction looks.
     fn own(&self, otherwise: &str) -> Verdict {
-        if self.ask.verb == "create" || self.ask.name == self.node { Verdict::Allow } else { no(otherwise) }
+        if self.attributes.verb == "create" || self.attributes.name == self.node {
+            Verdict::Allow
+        } else {
+            no(otherwise)
+        }
     }
 
     /// They are not served here, so there is none that could be a node's.
     fn certificate_request(&self) -> Verdict {
-        match (self.ask.subresource.as_str(), self.ask.verb.as_str()) {
+        match (self.attributes.subresource.as_str(), self.attributes.verb.as_str()) {
             ("", "create") => Verdict::Allow,
             ("", "list" | "watch") if self.selects_node() => Verdict::Allow,
             ("", "list" | "watch") => no("can only list/watch podcertificaterequests with nodeName field selector"),
@@ -247,7 +253,7 @@ impl Asker<'_> {
     }
 
     fn selects_node(&self) -> bool {
-        FieldSelector::parse(&self.ask.field_selector).is_ok_and(|s| s.exact("spec.nodeName") == Some(self.node))
+        FieldSelector::parse(&self.attributes.field_selector).is_ok_and(|s| s.exact("spec.nodeName") == Some(self.node))
     }
 }
 

@@ -37,13 +37,13 @@ fn asked(graph: &Graph, text: &str) -> Verdict {
     let (group, resource, sub) = (what.next().unwrap(), what.next().unwrap(), what.next().unwrap_or(""));
     let (namespace, name) = place.split_once('/').unwrap_or(("", place));
     let dash = |t: &str| if t == "-" { String::new() } else { t.to_owned() };
-    let mut ask = Ask::resource(verb, &dash(group), "v1", resource, sub, &dash(namespace), &dash(name));
+    let mut attributes = Attributes::resource(verb, &dash(group), "v1", resource, sub, &dash(namespace), &dash(name));
     let selector = words.next().unwrap_or("");
     match selector.strip_prefix("l:") {
-        Some(labels) => ask.label_selector = labels.replace('_', " "),
-        None => ask.field_selector = selector.to_owned(),
+        Some(labels) => attributes.label_selector = labels.replace('_', " "),
+        None => attributes.field_selector = selector.to_owned(),
     }
-    rule("node1", &ask, &|question| question(graph), &|| LISTED)
+    rule("node1", &attributes, &|question| question(graph), &|| LISTED)
 }
 
 #[test]

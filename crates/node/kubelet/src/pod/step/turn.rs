@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kinit_apimachinery::duration;
 
 use super::{Action, Step};
 use crate::pod::memory::{Failure, Memory};
@@ -78,7 +79,8 @@ impl Turn<'_> {
         if let Some(s) = ended
             && let Some(until) = time(s.finished_at).and_then(|end| self.memory.backoff.until(name, end, self.now))
         {
-            let delay = go_duration(self.memory.backoff.delay(name));
+            let delay = self.memory.backoff.delay(name).as_secs();
+            let delay = duration::format(SignedDuration::from_secs(i64::try_from(delay).unwrap_or(i64::MAX)));
             let meta = &self.pod.metadata;
             let text = |f: &Option<String>| f.clone().unwrap_or_default();
             let message = format!(
@@ -119,15 +121,4 @@ fn shown(failure: &Failure, container: &Spec, fresh: bool) -> (String, String) {
         );
     }
     (failure.reason.clone(), failure.message.clone())
-}
-
-/// `5m0s`, `1m20s`, `10s`: as Go prints durations of whole seconds.
-pub fn go_duration(duration: std::time::Duration) -> String {
-    let seconds = duration.as_secs();
-    let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    match (h, m) {
-        (0, 0) => format!("{s}s"),
-        (0, _) => format!("{m}m{s}s"),
-        _ => format!("{h}h{m}m{s}s"),
-    }
 }

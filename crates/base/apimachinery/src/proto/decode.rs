@@ -1,16 +1,10 @@
-//! Protobuf request bodies into JSON, driven by the schema.
-//!
-//! The envelope is `k8s\0` and a `runtime.Unknown` (`typeMeta` 1, `raw` 2, `contentEncoding` 3, `contentType` 4).
+//! Protobuf into JSON.
 
 use base64::Engine;
 use serde_json::{Map, Value};
 
+use super::{MAGIC, MAX_DEPTH};
 use crate::schema::{Field, Other, Ty, schema};
-
-/// Media type of such bodies.
-pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
-const MAGIC: &[u8] = b"k8s\0";
-const MAX_DEPTH: u32 = 64;
 
 /// What an envelope holds.
 #[derive(Debug, PartialEq, Eq)]
@@ -245,7 +239,7 @@ fn single(ty: &Ty, wire: &Wire<'_>, depth: u32) -> Result<Option<Value>, Malform
                     nanos = n.cast_signed();
                 }
             }
-            format!("{}s", nanos as f64 / 1e9).into()
+            crate::duration::format(jiff::SignedDuration::from_nanos(nanos)).into()
         }
         (Ty::Message(inner), Wire::Bytes(b)) => Value::Object(message(*inner, b, depth + 1)?),
         (Ty::Or(inner, other), Wire::Bytes(b)) => alternative(inner, *other, b, depth)?,
