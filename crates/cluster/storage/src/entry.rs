@@ -5,6 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kinit_apimachinery::complete::complete;
+use kinit_apimachinery::proto;
+use kinit_apimachinery::schema::schema;
 use serde_json::{Map, Value};
 
 use crate::error::Error;
@@ -63,21 +66,42 @@ impl fmt::Debug for Reading {
     }
 }
 
+/// What upstream's server wrote, as this one would have.
+fn of_protobuf(stored: &[u8]) -> Result<Value, String> {
+    let envelope = proto::open(stored).map_err(|e| e.to_string())?;
+    let (group, version) = envelope.api_version.rsplit_once('/').unwrap_or(("", &envelope.api_version));
+    let known = schema().by_kind(group, version, &envelope.kind);
+    let ty = known.ok_or_else(|| format!("{} {} is not a kind of this server", envelope.api_version, envelope.kind))?;
+    let mut value = proto::decode(ty, envelope.raw).map_err(|e| e.to_string())?;
+    if let Some(object) = value.as_object_mut() {
+        object.shift_insert(0, "kind".to_owned(), envelope.kind.into());
+        object.shift_insert(1, "apiVersion".to_owned(), envelope.api_version.into());
+    }
+    complete(&mut value, ty);
+    Ok(value)
+}
+
 const METADATA: &[u8] = b"\"metadata\":{";
 
 impl Entry {
-    /// From the JSON text in etcd (which has no resource version).
+    /// From the JSON text in etcd (which has no resource version), or the protobuf that upstream's server writes.
     pub fn from_stored(key: &str, stored: &[u8], revision: u64, reading: &Reading) -> Result<Self, Error> {
         let corrupt = |reason: String| Error::Corrupt { resource: String::new(), key: key.to_owned(), reason };
-        let mut value: Value =
-            serde_json::from_slice(stored).map_err(|e| corrupt(format!("not JSON at column {}", e.column())))?;
+        let foreign = proto::is_enveloped(stored);
+        let mut value: Value = match foreign {
+            true => of_protobuf(stored).map_err(corrupt)?,
+            false => {
+                serde_json::from_slice(stored).map_err(|e| corrupt(format!("not JSON at column {}", e.column())))?
+            }
+        };
         let object = value.as_object().ok_or_else(|| corrupt("not an object".into()))?;
         let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
         if object.get("metadata").and_then(|m| m.get("name")).and_then(Value::as_str) != Some(name) {
             return Err(corrupt("its metadata.name is not the one of its key".into()));
         }
-        let plain = metadata_at(object, stored);
-        let changed = reading.refresh.as_ref().is_some_and(|refresh| refresh(&mut value));
+        let plain = if foreign { None } else { metadata_at(object, stored) };
+        let refreshed = reading.refresh.as_ref().is_some_and(|refresh| refresh(&mut value));
+        let changed = foreign || refreshed;
         let (bytes, version_at) = match plain.filter(|_| !changed) {
             Some(at) => splice(stored, at, revision),
             None => {

@@ -17,3 +17,8 @@ pub use encode::{NoMessage, encode, encode_event};
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 const MAGIC: &[u8] = b"k8s\0";
 const MAX_DEPTH: u32 = 64;
+
+/// Whether bytes begin as an envelope does.
+pub fn is_enveloped(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC)
+}

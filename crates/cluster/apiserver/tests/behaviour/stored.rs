@@ -283,3 +283,34 @@ async fn admission_that_cannot_be_read_lets_nothing_through() {
     }
     api.create(MAPS, json!({"metadata": {"name": "free-again"}})).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_upstream_wrote_is_read_and_written_anew() {
+    let api = Api::start().await;
+    let stored = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "u", "namespace": "default", "uid": "1-2",
+        "creationTimestamp": "2026-01-02T03:04:05Z", "labels": {"a": "b"}}, "data": {"k": "v"}});
+    let key = "/registry/configmaps/default/u";
+    let bytes = kinit_apimachinery::proto::encode(stored.to_string().as_bytes()).unwrap();
+    let mut etcd = api.etcd().await;
+    etcd.put(key, bytes, None).await.unwrap();
+
+    let (code, got) = api.get(&format!("{MAPS}/u")).await;
+    assert_eq!((code, &got["data"], &got["metadata"]["labels"]), (200, &stored["data"], &json!({"a": "b"})));
+    let (code, list) = api.get(&format!("{MAPS}?labelSelector=a%3Db")).await;
+    assert_eq!((code, list["items"].as_array().unwrap().len()), (200, 1));
+
+    // A write that changes nothing else is one all the same: after it the value is in this server's form.
+    let (code, _) = api.send(Method::PUT, &format!("{MAPS}/u"), crate::JSON, &got).await;
+    assert_eq!(code, 200);
+    let now = etcd.get(key, None).await.unwrap().kvs()[0].value().to_vec();
+    assert!(now.starts_with(b"{"), "still {:?}", &now[..4]);
+
+    let pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "p", "namespace": "default"}});
+    let pod = kinit_apimachinery::proto::encode(pod.to_string().as_bytes()).unwrap();
+    etcd.put("/registry/pods/default/p", pod, None).await.unwrap();
+    let (code, pod) = api.get("/api/v1/namespaces/default/pods/p").await;
+    // What Go writes although it is empty is there.
+    assert_eq!((code, &pod["spec"]["containers"], &pod["status"]), (200, &json!(null), &json!({})), "{pod}");
+    etcd.put(key, b"k8s\0\xff\xff".to_vec(), None).await.unwrap();
+    assert_eq!(api.get(&format!("{MAPS}/u")).await.0, 500, "a broken envelope is an object that cannot be read");
+}
