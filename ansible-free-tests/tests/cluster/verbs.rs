@@ -69,7 +69,10 @@ impl Desk<'_> {
             &["nodes\n", "clusterroles.rbac.authorization.k8s.io"],
         );
         self.hears(&["api-versions"], &["apps/v1", "rbac.authorization.k8s.io/v1"]);
-        self.hears(&["explain", "deployment.spec.replicas"], &["FIELD: replicas <integer>", "KIND:       Deployment"]);
+        self.hears(
+            &["explain", "deployment.spec.replicas"],
+            &["FIELD: replicas <integer>", "KIND:       Deployment", "Number of desired pods."],
+        );
         self.hears(&["auth", "whoami"], &["kubernetes-admin"]);
         assert_eq!(self.say(&["auth", "can-i", "create", "pods"]).trim(), "yes");
         let other = self.try_say(&["auth", "can-i", "create", "pods", "--as=nobody"], "");

@@ -69,6 +69,12 @@ enum Chore {
         #[arg(long, default_value = "crates/base/apimachinery/data/schema.json")]
         out: PathBuf,
     },
+    /// Make the descriptions of the API types from the published definitions that crate k8s-openapi is made of
+    Prose {
+        /// The crate's module of the minor version
+        #[arg(long, default_value = "v1_36")]
+        minor: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -84,6 +90,7 @@ fn main() -> ExitCode {
         Chore::Bench(bench) => bench::run(&bench),
         Chore::Images(args) => images::run(&args),
         Chore::Schema { from, version, out } => schema::generate(&from, &version, &out),
+        Chore::Prose { minor } => schema::prose::generate(&minor),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

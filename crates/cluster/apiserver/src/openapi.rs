@@ -1,9 +1,10 @@
 //! OpenAPI v3: an index, and one document per group version, made from the schema and the descriptors.
 //!
 //! Enough for `kubectl apply`, client-side validation and `kubectl explain`: paths with their query parameters, schemas
-//! with types, list markers and group-version-kinds; no prose.
+//! with types, list markers, group-version-kinds and descriptions.
 
 mod custom;
+mod descriptions;
 pub mod published;
 pub(crate) mod v2;
 
@@ -179,7 +180,8 @@ fn add_common(schemas: &mut Map<String, Value>) {
         (RAW, json!({"type": "object"})),
         (FIELDS, json!({"type": "object"})),
     ] {
-        schemas.insert(name.into(), value);
+        let text = descriptions::of(name).and_then(|d| d.own());
+        schemas.insert(name.into(), described(value, text));
     }
 }
 
@@ -258,16 +260,23 @@ fn type_schema(ty: usize, refs: &mut Vec<usize>) -> Value {
     let mut required = Vec::new();
     let kinds = kinds_of(ty);
     if !kinds.is_empty() {
-        properties.insert("apiVersion".into(), json!({"type": "string"}));
-        properties.insert("kind".into(), json!({"type": "string"}));
+        // Of all kinds the same is said.
+        let options = descriptions::of("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
+        for name in ["apiVersion", "kind"] {
+            let text = options.as_ref().and_then(|d| d.field(name));
+            properties.insert(name.into(), described(json!({"type": "string"}), text));
+        }
     }
+    let descriptions = descriptions::of(&component(ty));
     for field in s.json_fields(ty) {
-        properties.insert(field.name.clone(), field_schema(field, refs));
+        let text = descriptions.as_ref().and_then(|d| d.field(&field.name));
+        properties.insert(field.name.clone(), described(field_schema(field, refs), text));
         if field.required {
             required.push(Value::from(field.name.clone()));
         }
     }
-    let mut out = json!({"type": "object", "properties": properties});
+    let mut out = described(json!({"type": "object"}), descriptions.and_then(|d| d.own()));
+    out["properties"] = properties.into();
     if !required.is_empty() {
         out["required"] = required.into();
     }
@@ -275,6 +284,13 @@ fn type_schema(ty: usize, refs: &mut Vec<usize>) -> Value {
         out["x-kubernetes-group-version-kind"] = kinds.into();
     }
     out
+}
+
+fn described(mut schema: Value, description: Option<Value>) -> Value {
+    if let (Some(object), Some(description)) = (schema.as_object_mut(), description) {
+        object.shift_insert(0, "description".to_owned(), description);
+    }
+    schema
 }
 
 fn kinds_of(ty: usize) -> Vec<Value> {

@@ -4,6 +4,7 @@
 //! `types.go` (what is inlined, pointers, `omitempty`), and client-go's apply schema (list relations, keys, defaults).
 
 mod apply;
+pub mod prose;
 mod proto;
 mod tags;
 

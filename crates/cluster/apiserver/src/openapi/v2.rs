@@ -127,6 +127,7 @@ fn message(schema: &Value) -> Schema {
     Schema {
         reference: text("$ref"),
         format: text("format"),
+        description: text("description"),
         required: texts("required"),
         additional_properties: schema
             .get("additionalProperties")
@@ -185,6 +186,8 @@ struct Schema {
     reference: String,
     #[prost(string, tag = "2")]
     format: String,
+    #[prost(string, tag = "4")]
+    description: String,
     #[prost(string, repeated, tag = "19")]
     required: Vec<String>,
     #[prost(message, optional, boxed, tag = "21")]
