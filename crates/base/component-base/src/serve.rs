@@ -108,7 +108,9 @@ async fn converse<S, F, Fut, B>(
     let remote = connection.remote;
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(connection.clone());
-        let answer = handler(request);
+        // A connection keeps room for its service's future as long as it lasts: that is a pointer, and not the state of
+        // a whole request, which for a watch would stay when it has long been answered.
+        let answer = Box::pin(handler(request));
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -148,13 +148,16 @@ async fn timed(
     long: bool,
     record: Option<&mut Record>,
 ) -> Result<ApiResponse, ApiError> {
-    let limit = server.options.request_timeout;
-    if long {
-        return authorized(server, request, info, user, Deadline { at: Instant::now() + limit, long }, record).await;
+    let mut limit = server.options.request_timeout;
+    if !long {
+        limit = time_of(request.uri().query().unwrap_or(""), limit)?;
     }
-    let at = Instant::now() + time_of(request.uri().query().unwrap_or(""), limit)?;
-    let work = authorized(server, request, info, user, Deadline { at, long }, record);
-    match tokio::time::timeout_at(at, work).await {
+    let at = Instant::now() + limit;
+    let mut work = std::pin::pin!(authorized(server, request, info, user, Deadline { at, long }, record));
+    if long {
+        return work.await;
+    }
+    match tokio::time::timeout_at(at, work.as_mut()).await {
         Ok(result) => result,
         Err(_) => Err(late()),
     }
@@ -310,7 +313,7 @@ async fn resource(
     let reading = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     let turn = Turn::of(server, info, request.uri().query().unwrap_or(""), &ours.user, Some(&ours.desc), deadline.at);
     let result = if streaming {
-        node::handle(&ours, request).await
+        Box::pin(node::handle(&ours, request)).await
     } else {
         let limited = !ours.user.in_group(authn::MASTERS);
         let mut hold = server.bodies.hold(&ours.user.name, limited);
@@ -325,7 +328,8 @@ async fn resource(
         match turn.wait(server).await {
             Ok(_held) => {
                 let _counted = (!deadline.long).then(|| server.metrics.in_flight(reading));
-                dispatch::handle(&ours, raw).await
+                // A verb's state is on the heap while it is at work, and not part of every request's.
+                Box::pin(dispatch::handle(&ours, raw)).await
             }
             Err(error) => Err(error),
         }
