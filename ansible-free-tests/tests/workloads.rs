@@ -43,6 +43,7 @@ fn workloads_find_what_they_expect() {
     let cluster = Workloads { file: with_a_pool(&lab), lab: &lab };
     cluster.run("init", &[]);
     cluster.data_survive();
+    cluster.runtime_classes_choose_a_runtime();
     cluster.policies_hold();
     cluster.addresses_outlive_their_node();
     cluster.pods_follow_their_load();
@@ -121,6 +122,29 @@ impl Workloads<'_> {
     }
 
     /// The metrics server is there, kubectl reads it, and autoscalers follow it; and it goes where it is not wanted.
+    /// containerd's own handler runs; one that it does not have is an event that names it.
+    fn runtime_classes_choose_a_runtime(&self) {
+        for (name, handler) in [("plain", "runc"), ("none", "kata")] {
+            self.apply(&format!(
+                r#"{{"apiVersion": "v1", "kind": "List", "items": [
+                  {{"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {{"name": "{name}"}}, "handler": "{handler}"}},
+                  {{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "class-{name}"}}, "spec": {{"runtimeClassName": "{name}",
+                    "terminationGracePeriodSeconds": 0, "containers": [{{"name": "c", "image": "kinit.dev/demo:0.1.0",
+                    "command": ["sleep", "1000"]}}]}}}}]}}"#
+            ));
+        }
+        self.kubectl(&["wait", "--for=condition=Ready", "pod/class-plain", "--timeout=60s"]);
+        eventually(MINUTE, || {
+            let field = "involvedObject.name=class-none,reason=FailedCreatePodSandBox";
+            let events =
+                self.try_kubectl(&["get", "events", "--field-selector", field, "-o", "jsonpath={.items[*].message}"])?;
+            ensure!(events.contains("kata"), "{events:?}");
+            Ok(())
+        })
+        .unwrap();
+        self.kubectl(&["delete", "pod", "class-plain", "class-none", "--force"]);
+    }
+
     fn pods_follow_their_load(&self) {
         let begun = Instant::now();
         self.apply(BUSY);

@@ -191,8 +191,8 @@ fn port_range(text: &str) -> Result<(u16, u16), String> {
     if low == 0 || low > high { Err("want 0 < LOW <= HIGH".into()) } else { Ok((low, high)) }
 }
 
-/// Admission plugins of this server. NodeRestriction is on when `--enable-admission-plugins` names it; the others are
-/// on unless `--disable-admission-plugins` does.
+/// Admission plugins of this server. Those of [`ON_REQUEST`] are on when `--enable-admission-plugins` names them; the
+/// others are on unless `--disable-admission-plugins` does.
 pub const PLUGINS: &[&str] = &[
     "NamespaceLifecycle",
     "LimitRanger",
@@ -215,7 +215,12 @@ pub const PLUGINS: &[&str] = &[
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionWebhook",
     "ResourceQuota",
+    "AlwaysPullImages",
+    "DenyServiceExternalIPs",
 ];
+
+/// What is off unless it is asked for.
+const ON_REQUEST: &[&str] = &["NodeRestriction", "AlwaysPullImages", "DenyServiceExternalIPs"];
 
 impl Options {
     /// Checks what clap cannot.
@@ -271,12 +276,12 @@ impl Options {
         self.authorization_mode.iter().any(|m| m == mode)
     }
 
-    /// Whether an admission plugin is on: NodeRestriction only when asked for, the others unless left out.
+    /// Whether an admission plugin is on.
     pub fn has_plugin(&self, plugin: &str) -> bool {
         if self.disable_admission_plugins.iter().any(|p| p == plugin) {
             return false;
         }
-        plugin != "NodeRestriction" || self.enable_admission_plugins.iter().any(|p| p == plugin)
+        !ON_REQUEST.contains(&plugin) || self.enable_admission_plugins.iter().any(|p| p == plugin)
     }
 
     /// The issuer that signs.
@@ -328,9 +333,9 @@ mod tests {
             (&["--profiling=true"], "--profiling=true"),
             (&["--audit-log-mode=batch"], "--audit-log-mode=batch"),
         ] {
-            let told = options(flags).validate().err().map_or_else(String::new, |e| e.to_string());
-            assert_eq!(told.is_empty(), mistake.is_empty(), "{flags:?}: {told}");
-            assert!(told.starts_with(mistake), "{flags:?}: {told}");
+            let reported = options(flags).validate().err().map_or_else(String::new, |e| e.to_string());
+            assert_eq!(reported.is_empty(), mistake.is_empty(), "{flags:?}: {reported}");
+            assert!(reported.starts_with(mistake), "{flags:?}: {reported}");
         }
     }
 
@@ -339,6 +344,6 @@ mod tests {
         let options = options(&["--disable-admission-plugins=CertificateApproval"]);
         let on: Vec<&str> = PLUGINS.iter().copied().filter(|p| options.has_plugin(p)).collect();
         let off: Vec<&str> = PLUGINS.iter().copied().filter(|p| !on.contains(p)).collect();
-        assert_eq!(off, ["CertificateApproval", "NodeRestriction"]);
+        assert_eq!(off, ["CertificateApproval", "NodeRestriction", "AlwaysPullImages", "DenyServiceExternalIPs"]);
     }
 }

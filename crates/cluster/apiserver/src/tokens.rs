@@ -48,7 +48,7 @@ pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiEr
     }
     let (token, expires) = issue(server, &account, &audiences, life, bound.as_ref(), node)
         .map_err(|e| ApiError::internal(format!("{e:#}")))?;
-    let told = if extend {
+    let reported = if extend {
         jiff::Timestamp::now().saturating_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(expires)
     } else {
         expires
@@ -60,7 +60,7 @@ pub async fn handle(request: &Request, body: Bytes) -> Result<ApiResponse, ApiEr
     }
     review["spec"]["audiences"] = audiences.into_iter().collect();
     review["spec"]["expirationSeconds"] = seconds.into();
-    review["status"] = json!({"token": token, "expirationTimestamp": time::format(told)});
+    review["status"] = json!({"token": token, "expirationTimestamp": time::format(reported)});
     Ok(present::object(request, 201, review))
 }
 

@@ -227,14 +227,14 @@ async fn labels_of_namespaces() {
     plane.send(Method::GET, &pods("n"), "application/json", &Value::Null).await;
     let path = "/api/v1/namespaces/n";
     let raise = json!({"metadata": {"labels": prefixed(&json!({"enforce": "baseline"}))}});
-    let told = [
+    let reported = [
         r#"existing pods in namespace "n" violate the new PodSecurity enforce level "baseline:latest""#,
         "a (and 1 other pod): host namespaces",
     ];
     let dry = plane.patch(&format!("{path}?dryRun=All"), &raise).await;
-    assert_eq!((dry.code, dry.warnings), (200, told.map(str::to_owned).to_vec()));
+    assert_eq!((dry.code, dry.warnings), (200, reported.map(str::to_owned).to_vec()));
     let raised = plane.patch(path, &raise).await;
-    assert_eq!((raised.code, raised.warnings), (200, told.map(str::to_owned).to_vec()));
+    assert_eq!((raised.code, raised.warnings), (200, reported.map(str::to_owned).to_vec()));
     for same_or_less in [json!({"audit": "restricted"}), json!({"enforce": "privileged"})] {
         let answer = plane.label("n", same_or_less).await;
         assert_eq!((answer.code, answer.warnings.len()), (200, 0));

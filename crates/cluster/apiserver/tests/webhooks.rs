@@ -423,17 +423,17 @@ async fn policies_with_parameters() {
         [("a", 2, 201, ""), ("b", 3, 403, "at most 2 in default"), ("bad", 0, 422, "a bad name")]
     {
         let made = world.post(MAPS, &sized(name, count)).await;
-        let told = made.body["message"].as_str().unwrap_or_default();
-        assert_eq!(made.code, code, "{name}: {told}");
-        assert!(code == 201 || told.ends_with(&format!("{by}{message}")), "{told}");
+        let reported = made.body["message"].as_str().unwrap_or_default();
+        assert_eq!(made.code, code, "{name}: {reported}");
+        assert!(code == 201 || reported.ends_with(&format!("{by}{message}")), "{reported}");
     }
     let elsewhere = world.post("/api/v1/namespaces/kube-system/configmaps", &sized("bad", 9)).await;
     assert_eq!(elsewhere.code, 201, "another namespace: {}", elsewhere.body);
     // Without its parameters the policy refuses everything; without its binding nothing.
     world.remove(&format!("{MAPS}/limits")).await;
     let refused = world.post(MAPS, &sized("c", 0)).await;
-    let told = refused.body["message"].as_str().unwrap();
-    assert!(refused.code == 422 && told.contains("no params found"), "{told}");
+    let reported = refused.body["message"].as_str().unwrap();
+    assert!(refused.code == 422 && reported.contains("no params found"), "{reported}");
     world.remove(&format!("{BINDINGS}/sized-b")).await;
     assert_eq!(world.post(MAPS, &sized("c", 9)).await.code, 201);
 }
@@ -450,9 +450,9 @@ async fn policies_that_warn_or_fail() {
     assert!(warned.code == 201 && warned.warnings[0].contains(text), "{:?}", warned.warnings);
     world.put_policy("strict", json!({"validations": broken}), json!({})).await;
     let refused = world.post(MAPS, &sized("x", 0)).await;
-    let told = refused.body["message"].as_str().unwrap();
+    let reported = refused.body["message"].as_str().unwrap();
     let text = "denied request: expression 'object.nope' resulted in error: no such key: nope";
-    assert!(refused.code == 422 && told.ends_with(text), "{told}");
+    assert!(refused.code == 422 && reported.ends_with(text), "{reported}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -469,8 +469,8 @@ async fn policies_are_checked_when_they_are_written() {
         (json!({}), "validations or auditAnnotations must contain at least one item"),
     ] {
         let refused = world.post(POLICIES, &policy("x", spec)).await;
-        let told = refused.body["message"].as_str().unwrap();
-        assert!(refused.code == 422 && told.contains(part), "{told}");
+        let reported = refused.body["message"].as_str().unwrap();
+        assert!(refused.code == 422 && reported.contains(part), "{reported}");
     }
     let both = bound("x", json!({"validationActions": ["Deny", "Warn"]}));
     assert_eq!(world.post(BINDINGS, &both).await.code, 422);

@@ -83,7 +83,7 @@ impl Plane {
     }
 
     /// Waits for an event about a Service, with this in its text.
-    async fn told(&self, name: &str, reason: &str, text: &str) {
+    async fn reported(&self, name: &str, reason: &str, text: &str) {
         let events: Api<Event> = Api::namespaced(self.client.clone(), "default");
         eventually(&format!("{reason} {text:?} of {name}"), async || {
             let all = events.list(&ListParams::default()).await.unwrap();
@@ -128,8 +128,8 @@ async fn a_service_gets_an_address_and_gives_it_back() {
     let controller = plane.controller();
     plane.create("web", json!({}), json!({})).await;
     plane.has("web", "192.0.2.10").await;
-    plane.told("web", "EnsuringLoadBalancer", "Ensuring load balancer").await;
-    plane.told("web", "EnsuredLoadBalancer", "192.0.2.10 of pool small").await;
+    plane.reported("web", "EnsuringLoadBalancer", "Ensuring load balancer").await;
+    plane.reported("web", "EnsuredLoadBalancer", "192.0.2.10 of pool small").await;
     let service = plane.services.get("web").await.unwrap();
     assert_eq!(service.finalizers(), [FINALIZER]);
     assert_eq!(service.annotations()["kinit.dev/load-balancer-pool"], "small");
@@ -141,22 +141,22 @@ async fn a_service_gets_an_address_and_gives_it_back() {
 
     // Full: it waits, and others are worked on.
     plane.create("late", json!({}), json!({})).await;
-    plane.told("late", "SyncLoadBalancerFailed", "no address is left in small").await;
+    plane.reported("late", "SyncLoadBalancerFailed", "no address is left in small").await;
     plane.create("gold", json!({"metallb.universe.tf/address-pool": "gold"}), json!({})).await;
     plane.has("gold", "198.51.100.1").await;
     plane.create("third", json!({}), json!({"loadBalancerIP": "198.51.100.3"})).await;
     plane.has("third", "198.51.100.3").await;
     plane.create("taken", json!({"metallb.io/loadBalancerIPs": "198.51.100.3"}), json!({})).await;
-    plane.told("taken", "SyncLoadBalancerFailed", "198.51.100.3 belongs to Service default/third").await;
+    plane.reported("taken", "SyncLoadBalancerFailed", "198.51.100.3 belongs to Service default/third").await;
     plane.create("outside", json!({}), json!({"loadBalancerIP": "203.0.113.1"})).await;
-    plane.told("outside", "SyncLoadBalancerFailed", "203.0.113.1 lies in no pool").await;
+    plane.reported("outside", "SyncLoadBalancerFailed", "203.0.113.1 lies in no pool").await;
     assert_eq!((plane.ingress("other").await, plane.ingress("late").await), (Value::Null, Value::Null));
 
     // Another type: the status is empty, and who waits gets the address.
     plane.patch("web", json!({"spec": {"type": "ClusterIP"}})).await;
     plane.has("late", "192.0.2.10").await;
     plane.has("web", "").await;
-    plane.told("web", "DeletedLoadBalancer", "Deleted load balancer").await;
+    plane.reported("web", "DeletedLoadBalancer", "Deleted load balancer").await;
     let service = plane.services.get("web").await.unwrap();
     assert!(service.finalizers().is_empty() && !service.annotations().contains_key("kinit.dev/load-balancer-pool"));
 

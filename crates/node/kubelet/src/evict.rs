@@ -80,14 +80,14 @@ pub fn admit(pod: &Pod, conditions: &[&str]) -> Result<(), (String, String)> {
 pub async fn run(kubelet: Arc<Kubelet>, manager: Manager, shutdown: Shutdown) {
     loop {
         tokio::select! { () = shutdown.cancelled() => return, () = tokio::time::sleep(EVERY) => {} }
-        let told = match once(&kubelet, &manager).await {
-            Ok(told) => told,
+        let reported = match once(&kubelet, &manager).await {
+            Ok(reported) => reported,
             Err(error) => {
                 tracing::warn!(error, "look for pressure on the node");
                 None
             }
         };
-        let Some(uid) = told else { continue };
+        let Some(uid) = reported else { continue };
         tokio::select! { () = shutdown.cancelled() => return, _ = tokio::time::timeout(PATIENCE, kubelet.ledger.gone(&uid)) => {} }
     }
 }

@@ -67,7 +67,7 @@ impl Kernel {
     }
 
     /// What the runtime says a container has; `None` when it says nothing.
-    pub fn told(linux: &LinuxContainerResources) -> Option<Self> {
+    pub fn reported(linux: &LinuxContainerResources) -> Option<Self> {
         let some = |v: i64| Some(v).filter(|v| *v > 0);
         let quota = some(linux.cpu_quota).map(|q| q * PERIOD / some(linux.cpu_period).unwrap_or(PERIOD));
         (linux.cpu_shares > 0).then(|| Self {

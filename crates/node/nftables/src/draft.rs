@@ -47,7 +47,7 @@ impl Draft {
     }
 
     /// The kernel has the table as it is now: changes are noted from here on.
-    pub fn told(&mut self) {
+    pub fn reported(&mut self) {
         self.whole = false;
         self.forget();
     }
@@ -256,10 +256,10 @@ mod tests {
             let mut draft = start();
             let before = draft.table().clone();
             work(&mut draft);
-            let told = draft.changes();
-            assert_eq!(told, diff(Some(&before), draft.table()));
+            let reported = draft.changes();
+            assert_eq!(reported, diff(Some(&before), draft.table()));
             assert!(draft.changes().is_empty(), "told once");
-            told.len()
+            reported.len()
         };
         assert_eq!(changed(&|_| {}), 0);
         assert_eq!(changed(&|d| d.put("map", vec![10, 0, 1, 1], jump("a"))), 1);
@@ -299,7 +299,7 @@ mod tests {
         draft.remove_set("own");
         draft.set_chain("b", Chain::default());
         assert_eq!((draft.table().sets.len(), draft.table().sets["map"].elements.len()), (1, 101));
-        draft.told();
+        draft.reported();
         assert!(draft.changes().is_empty());
         draft.take("map", &[10, 0, 1, 2]);
         assert_eq!(draft.changes().len(), 1);

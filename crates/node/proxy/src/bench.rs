@@ -115,9 +115,9 @@ impl Report {
 fn cost_of_services() {
     let mut report = Report::default();
     for size in SIZES {
-        let (told, figures) = std::sync::mpsc::channel();
+        let (reported, figures) = std::sync::mpsc::channel();
         on_a_node(move |_| {
-            let mut add = |name: &str, figure: f64| told.send((name.to_owned(), figure)).unwrap();
+            let mut add = |name: &str, figure: f64| reported.send((name.to_owned(), figure)).unwrap();
             let mut keeper = cold(size, &mut add);
             changes(size, &mut keeper, &mut add);
             watchfulness(&mut keeper, &mut add);

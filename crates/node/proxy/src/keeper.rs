@@ -71,7 +71,7 @@ impl Keeper {
         let sent = self.kernel.commit(Family::Ip, TABLE, &changes).context("make the rules anew");
         self.monitor = Some(Monitor::open(Family::Ip, TABLE).context("watch nftables")?);
         sent?;
-        self.planner.told();
+        self.planner.reported();
         // The kernel's generations skip 0.
         let ours = before.checked_add(1).unwrap_or(1);
         if self.kernel.generation().is_ok_and(|now| now == ours) {

@@ -69,7 +69,7 @@ fn what_others_change_is_put_right() {
     on_a_node(|runtime| {
         let mut keeper = filled(5, 8);
         assert!(keeper.is_right());
-        for (harm, told) in [
+        for (harm, reported) in [
             ("nft flush ruleset", true),
             ("nft delete table ip kube-proxy", true),
             ("nft flush map ip kube-proxy service-endpoints", true),
@@ -81,7 +81,7 @@ fn what_others_change_is_put_right() {
             command(harm);
             let touched = runtime
                 .block_on(async { tokio::time::timeout(Duration::from_millis(500), keeper.touched()).await.is_ok() });
-            assert_eq!((touched, keeper.is_right()), (told, !told), "{harm}");
+            assert_eq!((touched, keeper.is_right()), (reported, !reported), "{harm}");
             assert!(keeper.apply().is_ok());
             assert!(keeper.is_right() && is_there(&keeper), "{harm}");
         }

@@ -52,10 +52,10 @@ impl Net {
     /// what it speaks from.
     pub fn new(link: &str, gateway: &str, addresses: &'static [&'static str]) -> Self {
         let (jobs, todo) = mpsc::channel::<Job>();
-        let (told, path) = mpsc::channel();
+        let (reported, path) = mpsc::channel();
         std::thread::spawn(move || {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            told.send(format!("/proc/{}/task/{}/ns/net", std::process::id(), nix::unistd::gettid())).unwrap();
+            reported.send(format!("/proc/{}/task/{}/ns/net", std::process::id(), nix::unistd::gettid())).unwrap();
             todo.into_iter().for_each(|job| job());
         });
         let path = path.recv().unwrap();

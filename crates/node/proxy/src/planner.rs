@@ -89,8 +89,8 @@ impl Planner {
     }
 
     /// The kernel has the whole table.
-    pub fn told(&mut self) {
-        self.draft.told();
+    pub fn reported(&mut self) {
+        self.draft.reported();
     }
 
     /// What changed since the kernel was told.

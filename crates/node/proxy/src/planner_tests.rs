@@ -133,7 +133,7 @@ fn affinity_lasts_as_long_as_is_said() {
 }
 
 /// What a change sends, by what it is.
-fn told(planner: &mut Planner) -> Vec<String> {
+fn reported(planner: &mut Planner) -> Vec<String> {
     planner.changes().iter().map(|c| format!("{c:?}").split(['(', ' ']).next().unwrap().to_owned()).collect()
 }
 
@@ -141,15 +141,15 @@ fn told(planner: &mut Planner) -> Vec<String> {
 fn an_endpoint_costs_its_element() {
     let (one, two, three) = (("10.244.1.1", "there"), ("10.244.2.1", "there"), ("10.244.3.1", "there"));
     let mut planner = planned(json!({}), &[one, two]);
-    planner.told();
+    planner.reported();
     assert!(!planner.set("n/s", ports(json!({}), &[two, one])), "an order is no change");
     planner.set("n/s", ports(json!({}), &[one, three]));
-    assert_eq!(told(&mut planner), ["DeleteElements", "AddElements"], "one element out, one in");
+    assert_eq!(reported(&mut planner), ["DeleteElements", "AddElements"], "one element out, one in");
     // One more: its element; the Service's verdict, another chain with two rules, and the old one goes.
     planner.set("n/s", ports(json!({}), &[one, two, three]));
     let expected =
         ["AddChain", "AddElements", "DeleteElements", "AddElements", "AddRule", "AddRule", "FlushChain", "DropChain"];
-    assert_eq!(told(&mut planner), expected);
+    assert_eq!(reported(&mut planner), expected);
     // The first goes: the last takes its place.
     planner.set("n/s", ports(json!({}), &[two, three]));
     planner.set("n/t", Vec::new());
@@ -172,7 +172,7 @@ fn what_was_learned_stays() {
     let (one, two, three) = (("10.244.1.1", "there"), ("10.244.2.1", "there"), ("10.244.3.1", "there"));
     let sticky = json!({"sessionAffinity": "ClientIP"});
     let mut planner = planned(sticky.clone(), &[one, two]);
-    planner.told();
+    planner.reported();
     planner.set("n/s", ports(sticky.clone(), &[one, three]));
     let changes = planner.changes();
     let sets: Vec<&str> = changes
@@ -185,7 +185,7 @@ fn what_was_learned_stays() {
     assert_eq!(sets, ["affinity-n/s/tcp/http/10.244.3.1/8080", "affinity-n/s/tcp/http/10.244.2.1/8080"]);
     let changed_life = with(sticky, &json!({"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}}));
     planner.set("n/s", ports(changed_life, &[one, three]));
-    assert!(told(&mut planner).contains(&"DropSet".to_owned()), "another life is another set");
+    assert!(reported(&mut planner).contains(&"DropSet".to_owned()), "another life is another set");
 }
 
 /// Nobody takes another's service address.
@@ -395,7 +395,7 @@ fn histories_end_where_a_build_from_nothing_does() {
         let mut dice = Dice(seed * 0x9e37_79b9);
         let mut planner = Planner::new(options());
         let mut state: BTreeMap<String, Vec<ServicePort>> = BTreeMap::new();
-        planner.told();
+        planner.reported();
         let mut kernel = planner.table().clone();
         for step in 0..60 {
             for _ in 0..=dice.roll(3) {

@@ -115,13 +115,13 @@ fn options(args: &Args) -> Result<Options> {
 #[derive(Default)]
 struct Dirty {
     services: Mutex<BTreeSet<String>>,
-    told: Notify,
+    reported: Notify,
 }
 
 impl Dirty {
     fn add(&self, services: impl IntoIterator<Item = String>) {
         self.services.lock().extend(services);
-        self.told.notify_one();
+        self.reported.notify_one();
     }
 
     fn take(&self) -> BTreeSet<String> {
@@ -193,7 +193,7 @@ impl Proxy {
             loop {
                 tokio::select! {
                     () = shutdown.cancelled() => return,
-                    () = dirty.told.notified() => break,
+                    () = dirty.reported.notified() => break,
                     () = tokio::time::sleep(retry), if !retry.is_zero() => break,
                     () = self.keeper.touched() => if !self.is_right() { break },
                     _ = audit.tick() => if !self.is_right() { break },

@@ -134,17 +134,17 @@ mod tests {
 
     #[test]
     fn no_table_allows_an_edge_between_rooms() {
-        let told = |from, to| forbidden(from, to).unwrap_or_default();
+        let reported = |from, to| forbidden(from, to).unwrap_or_default();
         assert_eq!(
-            told("crates/node/kubelet", "crates/lifecycle/config"),
+            reported("crates/node/kubelet", "crates/lifecycle/config"),
             "crates/node/kubelet: node may not use config of lifecycle"
         );
-        assert_eq!(told("crates/base/pki", "crates/node/cri"), "crates/base/pki: base may not use cri of node");
+        assert_eq!(reported("crates/base/pki", "crates/node/cri"), "crates/base/pki: base may not use cri of node");
         assert_eq!(
-            told("crates/cluster/scheduler", "crates/cluster/storage"),
+            reported("crates/cluster/scheduler", "crates/cluster/storage"),
             "crates/cluster/scheduler: only apiserver uses storage"
         );
-        assert_eq!(told("crates/xtask", "cmd/kinit"), "crates/xtask: nothing uses cmd/kinit");
+        assert_eq!(reported("crates/xtask", "cmd/kinit"), "crates/xtask: nothing uses cmd/kinit");
         assert_eq!(forbidden("cmd/kinit", "crates/lifecycle/cli"), None);
         assert_eq!(forbidden("crates/cluster/apiserver", "crates/cluster/storage"), None);
     }

@@ -40,13 +40,13 @@ mod tests {
     fn only_unsafe_code_may_differ() {
         let workspace = "[workspace.lints.rust]\n# Why.\nunsafe_code = \"forbid\"\na = \"deny\"\n\n[workspace.dependencies]\nb = 1\n";
         let own = "[package]\nname = \"x\"\n\n[lints.rust]\nunsafe_code = \"deny\"\na = \"deny\"\n\n[dependencies]\n";
-        let told = |dir, manifest: &str| check(dir, manifest, workspace).unwrap_or_default();
-        assert_eq!(told("crates/x", "[package]\n\n[lints]\nworkspace = true\n"), "");
-        assert_eq!(told("cmd/pause", own), "");
-        assert_eq!(told("crates/x", own), "crates/x/Cargo.toml: lints are the workspace's");
-        assert_eq!(told("crates/x", "[package]\n"), "crates/x/Cargo.toml: lints are the workspace's");
+        let reported = |dir, manifest: &str| check(dir, manifest, workspace).unwrap_or_default();
+        assert_eq!(reported("crates/x", "[package]\n\n[lints]\nworkspace = true\n"), "");
+        assert_eq!(reported("cmd/pause", own), "");
+        assert_eq!(reported("crates/x", own), "crates/x/Cargo.toml: lints are the workspace's");
+        assert_eq!(reported("crates/x", "[package]\n"), "crates/x/Cargo.toml: lints are the workspace's");
         let less = own.replace("a = \"deny\"\n", "");
-        assert!(told("cmd/pause", &less).contains("differ"));
-        assert!(told("cmd/pause", &own.replace("a = \"deny\"", "a = \"allow\"")).contains("differ"));
+        assert!(reported("cmd/pause", &less).contains("differ"));
+        assert!(reported("cmd/pause", &own.replace("a = \"deny\"", "a = \"allow\"")).contains("differ"));
     }
 }

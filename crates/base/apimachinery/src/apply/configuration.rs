@@ -80,8 +80,8 @@ mod tests {
                 "failed to convert patch object to typed object: .spec.nope: field not declared",
             ),
         ] {
-            let told = deployment(json!({}), document).unwrap_err();
-            assert!(told.contains(problem), "{told}");
+            let reported = deployment(json!({}), document).unwrap_err();
+            assert!(reported.contains(problem), "{reported}");
         }
     }
 }

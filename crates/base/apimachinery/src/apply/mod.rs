@@ -247,11 +247,11 @@ pub fn apply(
             // What kubectl applied on the client's side it may change, though it is noted as an update.
             let left = handover::not_allowed(conflicts, live, kind.ty(), by);
             if !left.0.is_empty() {
-                return Err(told(&left));
+                return Err(reported(&left));
             }
-            try_apply(owners, live, document, kind, by, true).map_err(|conflicts| told(&conflicts))?
+            try_apply(owners, live, document, kind, by, true).map_err(|conflicts| reported(&conflicts))?
         }
-        other => other.map_err(|conflicts| told(&conflicts))?,
+        other => other.map_err(|conflicts| reported(&conflicts))?,
     };
     if by.manager == handover::MANAGER {
         handover::note(&mut applied.object, document);
@@ -330,7 +330,7 @@ fn conflicts(
     std::mem::take(owners)
 }
 
-fn told(conflicts: &Owners) -> Vec<Conflict> {
+fn reported(conflicts: &Owners) -> Vec<Conflict> {
     let mut out: Vec<Conflict> = Vec::new();
     for owner in &conflicts.0 {
         let name = owner.named();

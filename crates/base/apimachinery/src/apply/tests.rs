@@ -173,8 +173,8 @@ fn several_conflicts_are_told_by_owner() {
     live.apply("b", T1, map(json!({"x": "1"})), false).unwrap();
     live.write("a", T2, map(json!({"x": "1", "y": "1", "z": "1"})));
     let conflicts = live.apply("c", T3, map(json!({"x": "2", "y": "2", "z": "2"})), false).unwrap_err();
-    let told: Vec<_> = conflicts.iter().map(|c| format!("{} {}", c.owner, c.path)).collect();
-    assert_eq!(told, ["\"a\" using v1 .data.y", "\"a\" using v1 .data.z", "\"b\" .data.x"]);
+    let reported: Vec<_> = conflicts.iter().map(|c| format!("{} {}", c.owner, c.path)).collect();
+    assert_eq!(reported, ["\"a\" using v1 .data.y", "\"a\" using v1 .data.z", "\"b\" .data.x"]);
 }
 
 #[test]

@@ -46,11 +46,11 @@ fn walk(value: &Value, ty: TypeRef<'_>, path: &mut String, errors: &mut Vec<Stri
                     complain(path, format!("element {i}: {problem}"));
                 }
             }
-            let told = told_apart(items, ty);
-            for pair in told.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+            let reported = told_apart(items, ty);
+            for pair in reported.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
                 complain(path, format!("duplicate entries for key {}", pair[0].0));
             }
-            for (elem, item) in told {
+            for (elem, item) in reported {
                 path.push_str(&elem.to_string());
                 walk(item, element(ty), path, errors);
                 path.truncate(at);

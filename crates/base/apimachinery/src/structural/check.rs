@@ -339,7 +339,7 @@ mod tests {
 
     use super::*;
 
-    fn told(schema: &Value, status: bool) -> Vec<String> {
+    fn reported(schema: &Value, status: bool) -> Vec<String> {
         let mut errors = FieldErrors::default();
         check_schema(schema, "s", status, Rules::ALL, &mut errors);
         errors.0.into_iter().map(|c| format!("{}: {}", c.field, c.message)).collect()
@@ -366,13 +366,13 @@ mod tests {
                 json!({"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true}),
             ),
         ] {
-            assert_eq!(told(&schema, true), [""; 0], "{schema}");
+            assert_eq!(reported(&schema, true), [""; 0], "{schema}");
         }
     }
 
     fn all<const N: usize>(table: [(Value, &str); N]) {
         for (schema, want) in table {
-            let errors = told(&schema, true);
+            let errors = reported(&schema, true);
             assert!(errors.iter().any(|e| e.starts_with(want)), "{schema}: {want}: {errors:#?}");
         }
     }

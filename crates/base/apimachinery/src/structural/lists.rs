@@ -30,7 +30,7 @@ impl Structural {
     }
 
     fn check_unique(&self, items: &[Value], path: &str, errors: &mut FieldErrors) {
-        let (mut seen, mut told) = (HashSet::new(), HashSet::new());
+        let (mut seen, mut reported) = (HashSet::new(), HashSet::new());
         for (i, item) in items.iter().enumerate() {
             let (key, shown) = match &self.list {
                 ListType::Atomic => return,
@@ -42,7 +42,7 @@ impl Structural {
                 }
             };
             // A third one tells nothing new.
-            if !seen.insert(key.clone()) && told.insert(key) {
+            if !seen.insert(key.clone()) && reported.insert(key) {
                 errors.duplicate(&format!("{path}[{i}]"), &shown);
             }
         }
@@ -67,9 +67,9 @@ mod tests {
         let value = json!({"set": ["x", "y", "x", "x"], "free": ["x", "x"],
             "map": [{"a": "1", "b": 1}, {"a": "1", "b": 2}, {"a": "1", "b": 1, "in": [1, 1]}]});
         schema.check_lists(&value, "spec", &mut errors);
-        let told: Vec<_> = errors.0.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+        let reported: Vec<_> = errors.0.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
         assert_eq!(
-            told,
+            reported,
             [
                 "spec.set[2]: Duplicate value: \"x\"",
                 "spec.map[2]: Duplicate value: {\"a\":\"1\",\"b\":1}",

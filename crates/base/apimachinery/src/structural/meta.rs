@@ -153,9 +153,9 @@ mod tests {
         let mut errors = FieldErrors::default();
         let value = json!({"list": [{"kind": "", "metadata": {"name": "a/b", "labels": {"x y": "z"}}}]});
         check_embedded(&value, &schema(), "", &mut errors);
-        let told: Vec<_> = errors.0.iter().map(|c| c.field.as_str()).collect();
+        let reported: Vec<_> = errors.0.iter().map(|c| c.field.as_str()).collect();
         let at = "list[0].metadata";
-        assert_eq!(told[..2], ["list[0].apiVersion", "list[0].kind"]);
-        assert_eq!(told[2..], [format!("{at}.name"), format!("{at}.labels")]);
+        assert_eq!(reported[..2], ["list[0].apiVersion", "list[0].kind"]);
+        assert_eq!(reported[2..], [format!("{at}.name"), format!("{at}.labels")]);
     }
 }

@@ -281,7 +281,7 @@ mod tests {
 
     use super::*;
 
-    fn told(schema: &Value, value: &Value, old: Option<&Value>) -> Vec<String> {
+    fn reported(schema: &Value, value: &Value, old: Option<&Value>) -> Vec<String> {
         let mut errors = FieldErrors::default();
         let schema = Structural::root(&json!({"type": "object", "properties": {"x": schema}}));
         let old = old.map(|o| json!({"x": o}));
@@ -291,7 +291,7 @@ mod tests {
 
     fn all<const N: usize>(table: [(Value, Value, &str); N]) {
         for (schema, value, want) in table {
-            assert_eq!(told(&schema, &value, None), [want], "{schema} {value}");
+            assert_eq!(reported(&schema, &value, None), [want], "{schema} {value}");
         }
     }
 
@@ -442,10 +442,12 @@ mod tests {
 
     #[test]
     fn words_about_several_schemas() {
-        let none = told(&json!({"type": "string", "anyOf": [{"pattern": "a"}, {"minLength": 3}]}), &json!("b"), None);
+        let none =
+            reported(&json!({"type": "string", "anyOf": [{"pattern": "a"}, {"minLength": 3}]}), &json!("b"), None);
         assert_eq!(none[0], "<nil>: Invalid value: \"\": \"x\" must validate at least one schema (anyOf)");
         assert_eq!(none[1], "x: Invalid value: \"b\": x in body should match 'a'");
-        let all = told(&json!({"type": "string", "allOf": [{"pattern": "a"}, {"minLength": 1}]}), &json!("b"), None);
+        let all =
+            reported(&json!({"type": "string", "allOf": [{"pattern": "a"}, {"minLength": 1}]}), &json!("b"), None);
         assert_eq!(all[1], "<nil>: Invalid value: \"\": \"x\" must validate all the schemas (allOf)");
     }
 
@@ -464,7 +466,7 @@ mod tests {
             (json!({"type": "number", "multipleOf": 0.1}), json!(0.3)),
             (json!({"type": "string", "oneOf": [{"pattern": "a"}, {"pattern": "b"}]}), json!("a")),
         ] {
-            assert_eq!(told(&schema, &value, None), [""; 0], "{schema} {value}");
+            assert_eq!(reported(&schema, &value, None), [""; 0], "{schema} {value}");
         }
     }
 
@@ -473,15 +475,15 @@ mod tests {
         let list = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
             "items": {"type": "object", "properties": {"k": {"type": "string"}, "v": {"type": "integer", "maximum": 5}}}});
         let old = json!([{"k": "a", "v": 9}, {"k": "b", "v": 1}]);
-        assert_eq!(told(&list, &json!([{"k": "b", "v": 2}, {"k": "a", "v": 9}]), Some(&old)), [""; 0]);
-        assert_eq!(told(&list, &json!([{"k": "a", "v": 8}]), Some(&old)).len(), 1);
+        assert_eq!(reported(&list, &json!([{"k": "b", "v": 2}, {"k": "a", "v": 9}]), Some(&old)), [""; 0]);
+        assert_eq!(reported(&list, &json!([{"k": "a", "v": 8}]), Some(&old)).len(), 1);
         let atomic = json!({"type": "array", "items": {"type": "integer", "maximum": 5}});
-        assert_eq!(told(&atomic, &json!([9]), Some(&json!([9]))), [""; 0]);
-        assert_eq!(told(&atomic, &json!([9, 1]), Some(&json!([9]))).len(), 1, "elements are not known again");
+        assert_eq!(reported(&atomic, &json!([9]), Some(&json!([9]))), [""; 0]);
+        assert_eq!(reported(&atomic, &json!([9, 1]), Some(&json!([9]))).len(), 1, "elements are not known again");
         let object = json!({"type": "object", "required": ["z"], "properties": {"a": {"type": "string", "pattern": "^x"},
             "b": {"type": "string"}}});
         let (old, new) = (json!({"a": "q", "b": "1"}), json!({"a": "q", "b": "2"}));
-        assert_eq!(told(&object, &new, Some(&old)), ["x.z: Required value"]);
+        assert_eq!(reported(&object, &new, Some(&old)), ["x.z: Required value"]);
     }
 
     #[test]
@@ -490,7 +492,7 @@ mod tests {
             "anyOf": vec![json!({"minimum": 1}); 1000]}}});
         schema["x-kubernetes-list-type"] = "atomic".into();
         let value = json!(vec![json!(vec![0; 1000]); 100]);
-        let errors = told(&schema, &value, None);
+        let errors = reported(&schema, &value, None);
         assert!(errors.len() <= 2 * ERRORS + 1000, "{}", errors.len());
     }
 }

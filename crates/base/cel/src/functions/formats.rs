@@ -21,16 +21,16 @@ const FORMATS: [(&str, Check); 15] = [
     ("dns1123SubdomainPrefix", |text| subdomain(&masked(text))),
     ("dns1035LabelPrefix", |text| label(&masked(text), true)),
     ("labelValue", names::check_label_value),
-    ("uri", |text| told(url::Url::parse(text).is_ok() || text.starts_with('/'), "invalid URI")),
-    ("uuid", |text| told(is_uuid(text), "does not match the UUID format")),
+    ("uri", |text| reported(url::Url::parse(text).is_ok() || text.starts_with('/'), "invalid URI")),
+    ("uuid", |text| reported(is_uuid(text), "does not match the UUID format")),
     ("byte", |text| {
         use base64::Engine as _;
-        told(base64::engine::general_purpose::STANDARD.decode(text).is_ok(), "invalid base64")
+        reported(base64::engine::general_purpose::STANDARD.decode(text).is_ok(), "invalid base64")
     }),
-    ("date", |text| told(crate::value::timestamp(&format!("{text}T00:00:00Z")).is_some(), "invalid date")),
-    ("datetime", |text| told(crate::value::timestamp(text).is_some(), "invalid datetime")),
-    ("ip", |text| told(text.parse::<std::net::IpAddr>().is_ok(), "invalid IP address")),
-    ("cidr", |text| told(text.parse::<ipnet::IpNet>().is_ok(), "invalid CIDR")),
+    ("date", |text| reported(crate::value::timestamp(&format!("{text}T00:00:00Z")).is_some(), "invalid date")),
+    ("datetime", |text| reported(crate::value::timestamp(text).is_some(), "invalid datetime")),
+    ("ip", |text| reported(text.parse::<std::net::IpAddr>().is_ok(), "invalid IP address")),
+    ("cidr", |text| reported(text.parse::<ipnet::IpNet>().is_ok(), "invalid CIDR")),
 ];
 
 pub(super) const ROWS: &[Row] = &[
@@ -77,7 +77,7 @@ fn validate<'a>(meter: &mut Meter<'_>, args: &[Value<'a>]) -> Outcome<'a> {
     })
 }
 
-fn told(fits: bool, problem: &str) -> Vec<String> {
+fn reported(fits: bool, problem: &str) -> Vec<String> {
     if fits { Vec::new() } else { vec![problem.to_owned()] }
 }
 

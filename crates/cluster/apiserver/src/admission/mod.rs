@@ -10,6 +10,7 @@ mod pod_security;
 mod pods;
 pub mod policy;
 pub mod quota;
+mod restrict;
 mod rounds;
 mod service_account;
 pub mod webhook;
@@ -75,6 +76,9 @@ impl Attributes<'_> {
         if self.has("ServiceAccount") {
             service_account::admit(self, object).await?;
         }
+        if self.has("AlwaysPullImages") {
+            restrict::pull_always(self, object);
+        }
         if self.has("TaintNodesByCondition") {
             defaults::taint_new_nodes(self, object);
         }
@@ -107,6 +111,12 @@ impl Attributes<'_> {
         pods::privileged(self, object)?;
         if self.has("LimitRanger") {
             limits::check(self, object)?;
+        }
+        if self.has("AlwaysPullImages") {
+            restrict::check_pull_always(self, object)?;
+        }
+        if self.has("DenyServiceExternalIPs") {
+            restrict::check_external_ips(self, object)?;
         }
         if self.has("PersistentVolumeClaimResize") {
             claim_resize::check(self, object)?;

@@ -1,7 +1,10 @@
 //! Plugins for pods: Priority, DefaultTolerationSeconds, RuntimeClass.
 
+use std::collections::BTreeMap;
+
 use kinit_apimachinery::ApiError;
 use kinit_apimachinery::meta::Meta;
+use kinit_apimachinery::quantity::Quantity;
 use kinit_apimachinery::status::FieldErrors;
 use serde_json::{Value, json};
 
@@ -9,6 +12,8 @@ use super::{Attributes, Operation};
 use crate::registry::cached;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
+const UNASKED_OVERHEAD: &str = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
+const OTHER_OVERHEAD: &str = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 
 fn new_pod(attributes: &Attributes<'_>) -> bool {
@@ -99,19 +104,29 @@ pub fn priority(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), ApiE
     Ok(())
 }
 
-/// A pod's runtime class must exist; its overhead and scheduling rules become the pod's.
+/// A pod's runtime class must exist; its overhead and scheduling rules become the pod's, which may bring no others.
 pub fn runtime_class(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), ApiError> {
-    let name = pod.str_at(&["spec", "runtimeClassName"]).to_owned();
-    if !new_pod(attributes) || name.is_empty() {
+    if !new_pod(attributes) {
         return Ok(());
+    }
+    let name = pod.str_at(&["spec", "runtimeClassName"]).to_owned();
+    let own = pod.at(&["spec", "overhead"]).filter(|own| own.as_object().is_some_and(|o| !o.is_empty())).cloned();
+    let refuse = |pod: &Value, cause: &str| Err(ApiError::forbidden("", "pods", pod.name(), cause));
+    if name.is_empty() {
+        return match own {
+            Some(_) => refuse(pod, UNASKED_OVERHEAD),
+            None => Ok(()),
+        };
     }
     let class = cached::one(&attributes.request.server, "runtimeclasses/", &name)?;
     let Some(class) = class.map(|e| e.value()) else {
-        let cause = format!("pod rejected: RuntimeClass \"{name}\" not found");
-        return Err(ApiError::forbidden("", "pods", pod.name(), &cause));
+        return refuse(pod, &format!("pod rejected: RuntimeClass \"{name}\" not found"));
     };
-    if let Some(overhead) = class.at(&["overhead", "podFixed"]) {
-        pod["spec"]["overhead"] = overhead.clone();
+    match (class.at(&["overhead", "podFixed"]), own) {
+        (Some(overhead), Some(own)) if !same_amounts(overhead, &own) => return refuse(pod, OTHER_OVERHEAD),
+        (Some(overhead), _) => pod["spec"]["overhead"] = overhead.clone(),
+        (None, Some(_)) => return refuse(pod, UNASKED_OVERHEAD),
+        (None, None) => {}
     }
     if let Some(wanted) = class.at(&["scheduling", "nodeSelector"]).and_then(Value::as_object) {
         let name = pod.name().to_owned();
@@ -131,6 +146,15 @@ pub fn runtime_class(attributes: &Attributes<'_>, pod: &mut Value) -> Result<(),
         pod["spec"]["tolerations"] = list.into();
     }
     Ok(())
+}
+
+/// Whether two lists have the same quantities, however they are written.
+fn same_amounts(a: &Value, b: &Value) -> bool {
+    let amounts = |list: &Value| -> Option<BTreeMap<String, Quantity>> {
+        let amount = |(name, text): (&String, &Value)| Some((name.clone(), text.as_str()?.parse().ok()?));
+        list.as_object()?.iter().map(amount).collect()
+    };
+    amounts(a) == amounts(b)
 }
 
 #[cfg(test)]

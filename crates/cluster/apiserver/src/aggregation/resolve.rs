@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_service() {
-        let told = |service: Option<&Value>, slices: &[Value]| problem(&target(), service, slices);
+        let reported = |service: Option<&Value>, slices: &[Value]| problem(&target(), service, slices);
         let plain = service("ClusterIP", "10.96.0.9");
         for (service, slices, reason, message) in [
             (None, vec![], "ServiceNotFound", "service/s in \"n\" is not present"),
@@ -174,12 +174,12 @@ mod tests {
                 "endpointslices for service/s in \"n\" have no addresses with port name \"api\"",
             ),
         ] {
-            assert_eq!(told(service, &slices), Some((reason, message.to_owned())));
+            assert_eq!(reported(service, &slices), Some((reason, message.to_owned())));
         }
-        assert_eq!(told(Some(&plain), &[slice("api", true.into())]), None);
-        assert_eq!(told(Some(&service("ExternalName", "")), &[]), None);
+        assert_eq!(reported(Some(&plain), &[slice("api", true.into())]), None);
+        assert_eq!(reported(Some(&service("ExternalName", "")), &[]), None);
         let other = Target { port: 444, ..target() };
-        let told = problem(&other, Some(&plain), &[]);
-        assert_eq!(told, Some(("ServicePortError", "service/s in \"n\" is not listening on port 444".into())));
+        let reported = problem(&other, Some(&plain), &[]);
+        assert_eq!(reported, Some(("ServicePortError", "service/s in \"n\" is not listening on port 444".into())));
     }
 }

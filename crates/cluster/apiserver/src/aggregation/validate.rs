@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn told(spec: Value, name: &str) -> String {
+    fn reported(spec: Value, name: &str) -> String {
         let mut errors = FieldErrors::default();
         validate(&json!({"metadata": {"name": name}, "spec": spec}), &mut errors);
         errors.into_result("", "X", "x").err().map_or_else(String::new, |e| e.message)
@@ -98,7 +98,7 @@ mod tests {
     fn upstreams_words() {
         let good = json!({"group": "a.b", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1,
             "service": {"namespace": "n", "name": "s", "port": 443}});
-        assert_eq!(told(good.clone(), "v1.a.b"), "");
+        assert_eq!(reported(good.clone(), "v1.a.b"), "");
         for (change, name, part) in [
             (json!({}), "v2.a.b", "must be `spec.version+\".\"+spec.group`: \"v1.a.b\""),
             (json!({"group": "", "version": "v2"}), "v2.", "only v1 may have an empty group"),
@@ -123,7 +123,7 @@ mod tests {
         ] {
             let mut spec = good.clone();
             change.as_object().unwrap().iter().for_each(|(key, value)| spec[key] = value.clone());
-            let text = told(spec, name);
+            let text = reported(spec, name);
             assert!(text.contains(part), "{part}: {text}");
         }
     }

@@ -190,7 +190,7 @@ mod tests {
         Definition::of(&object, 1)
     }
 
-    fn told(status: &Value, kind: &str) -> (String, String) {
+    fn reported(status: &Value, kind: &str) -> (String, String) {
         let list = status["conditions"].as_array().unwrap();
         let condition = list.iter().find(|c| c["type"] == kind).unwrap();
         (condition["status"].as_str().unwrap().into(), condition["reason"].as_str().unwrap().into())
@@ -206,10 +206,10 @@ mod tests {
         let early = definition("bs", "2026-01-01T00:00:00Z", names("bs", "A"), json!({}));
         let statuses: HashMap<&str, Value> = statuses(&[&late, &early]).into_iter().collect();
         let (a, b) = (&statuses["as"], &statuses["bs"]);
-        assert_eq!(told(b, "NamesAccepted"), ("True".into(), "NoConflicts".into()));
-        assert_eq!(told(b, "Established"), ("True".into(), "InitialNamesAccepted".into()));
-        assert_eq!(told(a, "NamesAccepted").0, "False");
-        assert_eq!(told(a, "Established"), ("False".into(), "NotAccepted".into()));
+        assert_eq!(reported(b, "NamesAccepted"), ("True".into(), "NoConflicts".into()));
+        assert_eq!(reported(b, "Established"), ("True".into(), "InitialNamesAccepted".into()));
+        assert_eq!(reported(a, "NamesAccepted").0, "False");
+        assert_eq!(reported(a, "Established"), ("False".into(), "NotAccepted".into()));
         assert_eq!((&a["acceptedNames"]["plural"], &a["acceptedNames"]["kind"]), (&json!("as"), &json!("")));
         assert_eq!(a["storedVersions"], json!(["v1"]), "what is not ours stays");
     }

@@ -106,9 +106,9 @@ mod tests {
     fn the_last_one_wins_and_is_told() {
         let text = b"a: 1\nb:\n  c: 1\n  d: [x, {y: 1, y: 2}]\n  c: 2\na: 3\n";
         assert_eq!(parse(text), Ok(json!({"a": 3, "b": {"c": 2, "d": ["x", {"y": 2}]}})));
-        let told = repeated(text);
+        let reported = repeated(text);
         assert_eq!(
-            told,
+            reported,
             [
                 "line 4: key \"y\" already set in map",
                 "line 5: key \"c\" already set in map",

@@ -226,7 +226,7 @@ mod tests {
         json!({"spec": spec})
     }
 
-    fn told(table: &[(Value, &[&str])]) {
+    fn reported(table: &[(Value, &[&str])]) {
         for (object, wanted) in table {
             let mut errors = FieldErrors::default();
             validate(object, &mut errors);
@@ -238,7 +238,7 @@ mod tests {
     fn replicas_targets_and_metrics() {
         let resource = json!({"type": "Resource", "resource": {"name": "cpu",
             "target": {"type": "Utilization", "averageUtilization": 80}}});
-        told(&[
+        reported(&[
             (with(json!({"metrics": [resource]})), &[]),
             (with(json!({"minReplicas": 0})), &["spec.minReplicas: must be greater than or equal to 1"]),
             (
@@ -288,7 +288,7 @@ mod tests {
     fn behavior() {
         let rules = |rules: Value| with(json!({"behavior": {"scaleUp": rules}}));
         let policy = json!({"type": "Pods", "value": 1, "periodSeconds": 60});
-        told(&[
+        reported(&[
             (rules(json!({"policies": [policy], "selectPolicy": "Max", "stabilizationWindowSeconds": 3600})), &[]),
             (
                 rules(json!({"policies": [], "selectPolicy": "Any", "stabilizationWindowSeconds": 3601})),

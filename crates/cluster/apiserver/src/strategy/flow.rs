@@ -238,7 +238,7 @@ fn validate_queuing(queuing: &Value, errors: &mut FieldErrors) {
 mod tests {
     use super::*;
 
-    fn told(validate: fn(&Value, &mut FieldErrors), object: &Value) -> String {
+    fn reported(validate: fn(&Value, &mut FieldErrors), object: &Value) -> String {
         let mut errors = FieldErrors::default();
         validate(object, &mut errors);
         errors.into_result("g", "Kind", "n").err().map_or_else(String::new, |e| e.message)
@@ -249,12 +249,12 @@ mod tests {
         for mut object in defaults::levels() {
             let own = object.clone();
             default_level(&mut object);
-            assert_eq!((&object, told(validate_level, &object).as_str()), (&own, ""));
+            assert_eq!((&object, reported(validate_level, &object).as_str()), (&own, ""));
         }
         for mut object in defaults::schemas() {
             let own = object.clone();
             default_schema(&mut object);
-            assert_eq!((&object, told(validate_schema, &object).as_str()), (&own, ""));
+            assert_eq!((&object, reported(validate_schema, &object).as_str()), (&own, ""));
         }
     }
 
@@ -284,7 +284,7 @@ mod tests {
                 "between 0 and 100",
             ),
         ] {
-            let message = told(validate_level, &level(spec.clone()));
+            let message = reported(validate_level, &level(spec.clone()));
             assert!(message.contains(expected), "{spec}: {message}");
         }
     }
@@ -319,11 +319,11 @@ mod tests {
                 "wildcard can only do suffix matching",
             ),
         ] {
-            let message = told(validate_schema, &schema(spec.clone()));
+            let message = reported(validate_schema, &schema(spec.clone()));
             assert!(message.contains(expected), "{spec}: {message}");
         }
         let mut exempt = defaults::levels().remove(0);
         exempt["spec"]["exempt"]["lendablePercent"] = json!(5);
-        assert!(told(validate_level, &exempt).contains("must equal the fixed value"));
+        assert!(reported(validate_level, &exempt).contains("must equal the fixed value"));
     }
 }

@@ -101,8 +101,8 @@ fn counters(change: &Change<'_>, errors: &mut FieldErrors) {
     if !elastic && new.count("succeeded") < old.count("succeeded") {
         errors.invalid("status.succeeded", &new.count("succeeded").into(), "cannot decrease the succeeded counter");
     }
-    let told = new.status("ready").is_some() && (change.of("ready") || change.of("active"));
-    if told && new.count("ready") > new.count("active") {
+    let reported = new.status("ready").is_some() && (change.of("ready") || change.of("active"));
+    if reported && new.count("ready") > new.count("active") {
         errors.invalid("status.ready", &new.count("ready").into(), "cannot set more ready pods than active");
     }
 }
@@ -293,7 +293,7 @@ mod tests {
         status
     }
 
-    fn told(table: &[(&Value, Value, &[&str])]) {
+    fn reported(table: &[(&Value, Value, &[&str])]) {
         for (old, new, wanted) in table {
             let job = |status: &Value| json!({"spec": {"completions": 3, "parallelism": 1}, "status": status});
             let mut errors = FieldErrors::default();
@@ -307,7 +307,7 @@ mod tests {
         let running = running();
         let complete = complete();
         let failed = failed();
-        told(&[
+        reported(&[
             (&running, running.clone(), &[]),
             (&running, complete.clone(), &[]),
             (&running, failed.clone(), &[]),
@@ -341,7 +341,7 @@ mod tests {
         let running = running();
         let complete = complete();
         let failed = failed();
-        told(&[
+        reported(&[
             (
                 &running,
                 with(&complete, json!({"conditions": [condition("Complete")]})),
@@ -373,7 +373,7 @@ mod tests {
     fn lists_of_pods_and_indexes() {
         let running = running();
         let complete = complete();
-        told(&[
+        reported(&[
             (
                 &running,
                 with(&complete, json!({"uncountedTerminatedPods": {"failed": ["u"]}})),

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn told(spec: Value) -> Vec<String> {
+    fn reported(spec: Value) -> Vec<String> {
         let mut errors = FieldErrors::default();
         validate(&json!({"spec": spec}), &mut errors);
         errors.0.into_iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect()
@@ -155,7 +155,7 @@ mod tests {
             json!({"podSelector": selector, "policyTypes": ["Ingress", "Egress"], "ingress": [{}], "egress": []}),
             json!({"ingress": [{"from": from, "ports": ports}], "egress": [{"to": from, "ports": ports}]}),
         ] {
-            assert_eq!(told(spec.clone()), Vec::<String>::new(), "{spec}");
+            assert_eq!(reported(spec.clone()), Vec::<String>::new(), "{spec}");
         }
     }
 
@@ -164,7 +164,7 @@ mod tests {
         for (value, expected) in cases {
             for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
                 let name = if list == "peers" { peers } else { list };
-                let errors = told(json!({direction: [{name: [value]}]}));
+                let errors = reported(json!({direction: [{name: [value]}]}));
                 let path = format!("spec.{direction}[0].{name}[0]");
                 assert!(
                     errors.len() == 1 && errors[0].starts_with(&path) && errors[0].contains(expected),
@@ -216,8 +216,10 @@ mod tests {
 
     #[test]
     fn wrong_selectors_and_types_are_told() {
-        assert_eq!(told(json!({"podSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}})).len(), 1);
-        assert!(told(json!({"policyTypes": ["Sideways"]}))[0].starts_with("spec.policyTypes[0]: Unsupported value"));
-        assert!(told(json!({"policyTypes": ["Ingress", "Egress", "Ingress"]}))[0].contains("more than two"));
+        assert_eq!(reported(json!({"podSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}})).len(), 1);
+        assert!(
+            reported(json!({"policyTypes": ["Sideways"]}))[0].starts_with("spec.policyTypes[0]: Unsupported value")
+        );
+        assert!(reported(json!({"policyTypes": ["Ingress", "Egress", "Ingress"]}))[0].contains("more than two"));
     }
 }

@@ -203,7 +203,7 @@ mod tests {
 
     type Check = fn(&str, &Value, &Value, &mut FieldErrors);
 
-    fn told(table: &[(Check, Value, &[&str])]) {
+    fn reported(table: &[(Check, Value, &[&str])]) {
         for (check, object, wanted) in table {
             let mut errors = FieldErrors::default();
             check("status", object, &json!({}), &mut errors);
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn nodes_services_and_ingresses() {
-        told(&[
+        reported(&[
             (
                 node,
                 json!({"status": {"capacity": {"cpu": "2", "pods": "110"}, "addresses": [
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn claims_and_budgets() {
-        told(&[
+        reported(&[
             (
                 claim,
                 json!({"status": {"capacity": {"storage": "1Gi"}, "allocatedResources": {"storage": "2Gi"},
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn autoscalers_quotas_and_namespaces() {
-        told(&[
+        reported(&[
             (
                 autoscaler,
                 json!({"status": {"currentReplicas": -1, "desiredReplicas": 3}}),

@@ -79,13 +79,13 @@ pub fn port(value: Option<&Value>, field: &str, errors: &mut FieldErrors) {
 /// Asserts that these and no other errors were told: `FIELD: ` and the beginning of the detail, in order.
 #[cfg(test)]
 pub fn assert_told(errors: &FieldErrors, wanted: &[&str], what: &Value) {
-    let told: Vec<String> = errors.0.iter().map(|cause| format!("{} {}", cause.field, cause.message)).collect();
+    let reported: Vec<String> = errors.0.iter().map(|cause| format!("{} {}", cause.field, cause.message)).collect();
     let fits = |(cause, wanted): (&kinit_apimachinery::Cause, &&str)| {
         let (field, detail) = wanted.split_once(": ").unwrap_or((wanted, ""));
         cause.field == field && cause.message.contains(detail)
     };
     assert!(
-        told.len() == wanted.len() && errors.0.iter().zip(wanted).all(fits),
-        "{what}: told {told:#?}, wanted {wanted:#?}"
+        reported.len() == wanted.len() && errors.0.iter().zip(wanted).all(fits),
+        "{what}: told {reported:#?}, wanted {wanted:#?}"
     );
 }

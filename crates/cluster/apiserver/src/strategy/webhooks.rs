@@ -410,7 +410,7 @@ mod tests {
         ] {
             let mut o = good();
             o["webhooks"][0][path] = value.clone();
-            told(&o, &format!("webhooks[0].{field}"), message);
+            reported(&o, &format!("webhooks[0].{field}"), message);
         }
         for (key, value, field, message) in [
             ("operations", json!([]), "operations", "Required value"),
@@ -425,15 +425,15 @@ mod tests {
         ] {
             let mut o = good();
             o["webhooks"][0]["rules"][0][key] = value.clone();
-            told(&o, &format!("webhooks[0].rules[0].{field}"), message);
+            reported(&o, &format!("webhooks[0].rules[0].{field}"), message);
         }
         let mut twice = good();
         let hook = twice["webhooks"][0].clone();
         twice["webhooks"].as_array_mut().unwrap().push(hook);
-        told(&twice, "webhooks[1].name", "Duplicate value");
+        reported(&twice, "webhooks[1].name", "Duplicate value");
     }
 
-    fn told(o: &Value, field: &str, message: &str) {
+    fn reported(o: &Value, field: &str, message: &str) {
         let mut errors = FieldErrors::default();
         validate(o, &mut errors);
         let hit = errors.0.iter().any(|c| c.field == field && c.message.contains(message));

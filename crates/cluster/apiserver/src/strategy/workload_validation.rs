@@ -212,7 +212,7 @@ mod tests {
 
     use super::*;
 
-    fn told(set: &Value) -> String {
+    fn reported(set: &Value) -> String {
         let mut errors = FieldErrors::default();
         validate_stateful_set(set, &mut errors);
         errors.into_result("apps", "StatefulSet", "s").err().map_or_else(String::new, |e| e.message)
@@ -226,10 +226,10 @@ mod tests {
             "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"restartPolicy": "Always",
                 "containers": [{"name": "c", "image": "i", "volumeMounts": mounts}]}},
             "volumeClaimTemplates": [{"metadata": {"name": "data"}}]}});
-        assert_eq!(told(&set), "");
+        assert_eq!(reported(&set), "");
         set["spec"]["template"]["spec"]["restartPolicy"] = json!("Never");
         set["spec"]["template"]["spec"]["activeDeadlineSeconds"] = json!(5);
-        let message = told(&set);
+        let message = reported(&set);
         assert!(message.contains("restartPolicy: Unsupported value: \"Never\""), "{message}");
         assert!(message.contains("activeDeadlineSeconds in StatefulSet is not Supported"), "{message}");
     }

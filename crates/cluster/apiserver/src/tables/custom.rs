@@ -79,8 +79,8 @@ pub(super) fn definitions(columns: &[PrinterColumn]) -> Vec<Value> {
     const NAME: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
     let name = json!({"name": "Name", "type": "string", "format": "name", "description": NAME, "priority": 0});
     let one = |c: &PrinterColumn| {
-        let told = format!("Custom resource definition column (in JSONPath format): {}", c.path_text());
-        let description = if c.description.is_empty() { &told } else { &c.description };
+        let reported = format!("Custom resource definition column (in JSONPath format): {}", c.path_text());
+        let description = if c.description.is_empty() { &reported } else { &c.description };
         json!({"name": c.name, "type": c.ty, "format": c.format, "description": description, "priority": c.priority})
     };
     std::iter::once(name).chain(columns.iter().map(one)).collect()

@@ -184,8 +184,8 @@ async fn nothing_of_any_kind_is_written() {
         }
         if desc.kind == "CustomResourceDefinition" {
             // The server writes its status by itself.
-            let told = |d: Option<&Value>| d.is_some_and(|d| d["status"]["conditions"].is_array());
-            api.cached(&desc.prefix, &objects::name(desc, "kept"), told).await;
+            let reported = |d: Option<&Value>| d.is_some_and(|d| d["status"]["conditions"].is_array());
+            api.cached(&desc.prefix, &objects::name(desc, "kept"), reported).await;
         }
         let mut stored = settled(&api, desc, &format!("{path}/{}", objects::name(desc, "kept"))).await;
         if !stored["metadata"]["labels"].is_object() {

@@ -37,14 +37,17 @@ async fn belongs(api: &Api, user: &str, groups: &[&str], path: &str, schema: &st
     let started = Instant::now();
     loop {
         let response = as_user(api, user, groups, Method::GET, path).await;
-        let told = (
+        let reported = (
             header(&response, "x-kubernetes-pf-flowschema-uid"),
             header(&response, "x-kubernetes-pf-prioritylevel-uid"),
         );
-        if told == expected {
+        if reported == expected {
             return;
         }
-        assert!(started.elapsed() < Duration::from_secs(20), "{user} {path}: {told:?}, not those of {schema}, {level}");
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "{user} {path}: {reported:?}, not those of {schema}, {level}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -104,8 +107,11 @@ async fn the_mandatory_objects_cannot_be_changed_and_come_back() {
     object["spec"]["limited"]["nominalConcurrencyShares"] = json!(1000);
     let response = api.request(Method::PUT, &path).json(&object).send().await.unwrap();
     assert_eq!(response.status().as_u16(), 422);
-    let told: Value = response.json().await.unwrap();
-    assert!(told["message"].as_str().unwrap().contains("spec of 'catch-all' must equal the fixed value"), "{told}");
+    let reported: Value = response.json().await.unwrap();
+    assert!(
+        reported["message"].as_str().unwrap().contains("spec of 'catch-all' must equal the fixed value"),
+        "{reported}"
+    );
     // Without it requests belong to it all the same.
     api.request(Method::DELETE, &path).send().await.unwrap();
     api.request(Method::DELETE, &format!("{FLOW}/flowschemas/global-default")).send().await.unwrap();

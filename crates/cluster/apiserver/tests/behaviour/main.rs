@@ -6,6 +6,7 @@ mod encodings;
 mod fairness;
 mod limits;
 mod ownership;
+mod plugins;
 mod proxy;
 mod stored;
 mod updates;

@@ -67,9 +67,12 @@ async fn names_are_given_once() {
     let path = format!("{DEFINITIONS}/gadgets.example.com");
     let refused = api.until(&path, |d| condition(d, "NamesAccepted") == "False").await;
     assert_eq!(condition(&refused, "Established"), "False");
-    let told =
+    let reported =
         refused["status"]["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "NamesAccepted").unwrap();
-    assert_eq!((&told["reason"], &told["message"]), (&json!("KindConflict"), &json!("\"Widget\" is already in use")));
+    assert_eq!(
+        (&reported["reason"], &reported["message"]),
+        (&json!("KindConflict"), &json!("\"Widget\" is already in use"))
+    );
     assert_eq!(api.get("/apis/example.com/v1/namespaces/default/gadgets").await.0, 404);
     // Names that become free are given.
     assert_eq!(api.delete(&format!("{DEFINITIONS}/widgets.example.com")).await.0, 200);

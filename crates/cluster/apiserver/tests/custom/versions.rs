@@ -207,8 +207,8 @@ async fn a_webhook_that_lies_or_fails_is_told_and_harms_nobody() {
     ] {
         let (code, _) = api.merge(&path, &json!({"spec": {"conversion": hook.conversion(behaviour)}})).await;
         assert_eq!(code, 200);
-        let told = api.until(&format!("{V2}/a"), |a| a["message"].as_str().is_some_and(|m| m.contains(want))).await;
-        let text = told["message"].as_str().unwrap();
+        let reported = api.until(&format!("{V2}/a"), |a| a["message"].as_str().is_some_and(|m| m.contains(want))).await;
+        let text = reported["message"].as_str().unwrap();
         assert!(text.starts_with("conversion webhook for example.com/v1, Kind=Widget failed: "), "{text}");
         let (code, answer) = api.get(V2).await;
         assert_eq!(code, 500, "{answer}");

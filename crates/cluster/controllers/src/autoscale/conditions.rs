@@ -41,8 +41,8 @@ mod tests {
             set(&mut list, ABLE, status, reason, "m", &at(now));
         }
         set(&mut list, ACTIVE, true, "e", "m", &at(5));
-        let told: Vec<_> =
+        let reported: Vec<_> =
             list.iter().map(|c| (c.reason.clone().unwrap(), c.last_transition_time.clone().unwrap())).collect();
-        assert_eq!(told, [("d".to_owned(), at(3)), ("e".to_owned(), at(5))]);
+        assert_eq!(reported, [("d".to_owned(), at(3)), ("e".to_owned(), at(5))]);
     }
 }

@@ -217,9 +217,9 @@ mod tests {
 
     #[test]
     fn paths_are_encoded() {
-        let told =
+        let reported =
             path(&["apis", "g", "pods", "*", "a/b"], &[("labelSelector", "a=b,c in (d)"), ("metricLabelSelector", "")]);
-        assert_eq!(told, "/apis/g/pods/*/a%2Fb?labelSelector=a%3Db%2Cc%20in%20%28d%29");
+        assert_eq!(reported, "/apis/g/pods/*/a%2Fb?labelSelector=a%3Db%2Cc%20in%20%28d%29");
     }
 
     #[test]

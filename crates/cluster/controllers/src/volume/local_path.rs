@@ -125,10 +125,10 @@ impl Controller {
             let written = api.replace(&grown.name_any(), &PostParams::default(), &grown).await;
             volume = Some(Arc::new(written.with_context(|| format!("grow volume {}", grown.name_any()))?));
         }
-        if let Growth::Claim(told) = growth(claim, class, volume.as_deref()) {
+        if let Growth::Claim(reported) = growth(claim, class, volume.as_deref()) {
             let api: Api<PersistentVolumeClaim> =
                 Api::namespaced(self.client.clone(), &claim.namespace().unwrap_or_default());
-            let written = api.replace_status(&claim.name_any(), &PostParams::default(), &told).await;
+            let written = api.replace_status(&claim.name_any(), &PostParams::default(), &reported).await;
             written.context("write the claim's size")?;
             self.recorder.normal(claim, "VolumeResizeSuccessful", "Resize volume succeeded");
         }

@@ -57,13 +57,13 @@ async fn condition(cluster: &Cluster, name: &str, type_: &str, status: &str, rea
         let status_now = cluster.api::<HorizontalPodAutoscaler>().get(name).await.unwrap().status?;
         let all = status_now.conditions?;
         let found = all.iter().find(|c| c.type_ == type_)?;
-        let told = found.message.as_deref().unwrap_or("").contains(text);
-        (found.status == status && found.reason.as_deref() == Some(reason) && told).then_some(())
+        let reported = found.message.as_deref().unwrap_or("").contains(text);
+        (found.status == status && found.reason.as_deref() == Some(reason) && reported).then_some(())
     })
     .await;
 }
 
-async fn told(cluster: &Cluster, name: &str, reason: &str, text: &str) {
+async fn reported(cluster: &Cluster, name: &str, reason: &str, text: &str) {
     eventually(&format!("event {reason} {text:?} of {name}"), async || {
         let events = cluster.api::<Event>().list(&ListParams::default()).await.unwrap();
         let of = |e: &Event| e.involved_object.name.as_deref() == Some(name) && e.reason.as_deref() == Some(reason);
@@ -89,7 +89,7 @@ async fn up_and_down_with_the_load() {
 
     // 150 percent of what is requested: three of one.
     let three = ready(&cluster, "web", 3).await;
-    told(
+    reported(
         &cluster,
         "web",
         "SuccessfulRescale",
@@ -133,7 +133,7 @@ async fn up_and_down_with_the_load() {
     condition(&cluster, "web", "ScalingLimited", "True", "TooManyReplicas", "more than the maximum").await;
     metrics.pods(&five, "1m", "10Mi");
     ready(&cluster, "web", 1).await;
-    told(&cluster, "web", "SuccessfulRescale", "New size: 1; reason: All metrics below target").await;
+    reported(&cluster, "web", "SuccessfulRescale", "New size: 1; reason: All metrics below target").await;
 }
 
 async fn shown(cluster: &Cluster) {
@@ -188,8 +188,8 @@ async fn what_cannot_be_done_is_told() {
         "was able to get the target's current scale",
     )
     .await;
-    told(&cluster, "web", "FailedGetResourceMetric", why).await;
-    told(
+    reported(&cluster, "web", "FailedGetResourceMetric", why).await;
+    reported(
         &cluster,
         "web",
         "FailedComputeMetricsReplicas",
@@ -238,7 +238,7 @@ async fn bad_targets(cluster: &Cluster) {
     .await;
     autoscaler(cluster, "lost", of_deployment("none"), cpu(50)).await;
     condition(cluster, "lost", "AbleToScale", "False", "FailedGetScale", "\"none\" not found").await;
-    told(cluster, "lost", "FailedGetScale", "not found").await;
+    reported(cluster, "lost", "FailedGetScale", "not found").await;
     let unknown = json!({"apiVersion": "example.com/v1", "kind": "Nothing", "name": "x"});
     autoscaler(cluster, "unknown", unknown, cpu(50)).await;
     condition(
@@ -259,7 +259,7 @@ async fn without_metrics(cluster: &Cluster) {
     deployment(cluster, "many", 4).await;
     autoscaler(cluster, "many", of_deployment("many"), json!({"maxReplicas": 2, "metrics": cpu(50)["metrics"]})).await;
     ready(cluster, "many", 2).await;
-    told(
+    reported(
         cluster,
         "many",
         "SuccessfulRescale",
@@ -312,12 +312,12 @@ async fn custom_kinds_and_custom_metrics() {
     // qps asks for 20/10 of two, rain for 1500/500: the most counts.
     let replicas = async |name: &str| farms.get(name).await.unwrap().data["spec"]["replicas"].as_i64();
     eventually("four of a", async || (replicas("a").await == Some(4)).then_some(())).await;
-    told(&cluster, "a", "SuccessfulRescale", "New size: 4; reason: pods metric qps above target").await;
+    reported(&cluster, "a", "SuccessfulRescale", "New size: 4; reason: pods metric qps above target").await;
     // Thirty for five each are six; one a minute is allowed.
     eventually("three of b", async || (replicas("b").await == Some(3)).then_some(())).await;
     condition(&cluster, "b", "ScalingLimited", "True", "ScaleUpLimit", "increasing faster than the maximum scale rate")
         .await;
-    told(&cluster, "b", "SuccessfulRescale", "New size: 3; reason: external metric queue(nil) above target").await;
+    reported(&cluster, "b", "SuccessfulRescale", "New size: 3; reason: external metric queue(nil) above target").await;
     assert!(metrics.was_asked(&["/pods/*/qps?", "labelSelector=app%3Da", "metricLabelSelector=path%3D%2F"]));
     let status = serde_json::to_value(cluster.api::<HorizontalPodAutoscaler>().get("b").await.unwrap().status).unwrap();
     assert_eq!(status["currentMetrics"][0]["external"]["current"], json!({"averageValue": "15"}));

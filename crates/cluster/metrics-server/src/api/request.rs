@@ -152,15 +152,15 @@ mod tests {
 
     #[test]
     fn paths() {
-        let told = |below: &str| match resource(below).unwrap().asked() {
+        let reported = |below: &str| match resource(below).unwrap().asked() {
             Asked::Resource { verb, resource, namespace, name, .. } => format!("{verb} {resource} {namespace} {name}"),
             Asked::Path { .. } => panic!(),
         };
-        assert_eq!(told("nodes"), "list nodes  ");
-        assert_eq!(told("nodes/n1"), "get nodes  n1");
-        assert_eq!(told("pods?limit=500"), "list pods  ");
-        assert_eq!(told("namespaces/a/pods?fieldSelector=metadata.name%3Dp"), "list pods a p");
-        assert_eq!(told("namespaces/a/pods/p"), "get pods a p");
+        assert_eq!(reported("nodes"), "list nodes  ");
+        assert_eq!(reported("nodes/n1"), "get nodes  n1");
+        assert_eq!(reported("pods?limit=500"), "list pods  ");
+        assert_eq!(reported("namespaces/a/pods?fieldSelector=metadata.name%3Dp"), "list pods a p");
+        assert_eq!(reported("namespaces/a/pods/p"), "get pods a p");
         for (below, code) in [
             ("pods/p", 404),
             ("namespaces/a/nodes", 404),

@@ -55,7 +55,7 @@ impl Kubelet {
             match (request.uri().path(), manner) {
                 ("/metrics/resource", Manner::Hangs) => std::future::pending().await,
                 ("/metrics/resource", Manner::Html) => answer(200, "<html>Welcome to nginx!</html>".into()),
-                ("/metrics/resource", _) if known => answer(200, told(began)),
+                ("/metrics/resource", _) if known => answer(200, reported(began)),
                 _ => answer(403, "Forbidden".into()),
             }
         }));
@@ -63,7 +63,7 @@ impl Kubelet {
     }
 }
 
-fn told(began: Instant) -> String {
+fn reported(began: Instant) -> String {
     let (now, seconds) = (Timestamp::now().as_millisecond(), began.elapsed().as_secs_f64() + 100.0);
     let container = |name: &str, share: f64, memory: u64| {
         let labels = format!("{{container=\"{name}\",namespace=\"default\",pod=\"web\"}}");

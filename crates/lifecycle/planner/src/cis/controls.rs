@@ -348,7 +348,7 @@ pub(super) const MANUAL: &[(&str, &str, &str)] = &[
     (
         "1.2.3",
         "DenyServiceExternalIPs is on",
-        "kinit's API server does not have this plugin: who may write Services may name external addresses",
+        "who may write Services may name external addresses, unless spec.apiServer.extraArgs asks for this plugin",
     ),
     (
         "1.2.9",

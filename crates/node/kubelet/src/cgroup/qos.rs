@@ -64,10 +64,10 @@ pub fn top_of(config: &KubeletConfig, machine: &Machine) -> Top {
 pub async fn run(kubelet: Arc<Kubelet>, shutdown: Shutdown) {
     let moved = kubelet.ledger.moved();
     let top = top_of(&kubelet.config, &kubelet.machine);
-    let (mut limited, mut told) = (false, false);
+    let (mut limited, mut reported) = (false, false);
     loop {
         if !limited {
-            limited = limit(&kubelet, &top, &mut told).await;
+            limited = limit(&kubelet, &top, &mut reported).await;
         }
         let shares = burstable_shares(&kubelet.ledger.granted());
         for (class, shares) in [(Qos::Burstable, shares), (Qos::BestEffort, resources::MIN_SHARES)] {
@@ -84,7 +84,7 @@ pub async fn run(kubelet: Arc<Kubelet>, shutdown: Shutdown) {
 }
 
 /// Whether the limits of all pods hold now. Pods that use more have to be evicted first.
-async fn limit(kubelet: &Kubelet, top: &Top, told: &mut bool) -> bool {
+async fn limit(kubelet: &Kubelet, top: &Top, reported: &mut bool) -> bool {
     match kubelet.cgroups.set_top(top).await {
         Ok(()) => {
             let note = "Updated Node Allocatable limit across pods";
@@ -93,7 +93,7 @@ async fn limit(kubelet: &Kubelet, top: &Top, told: &mut bool) -> bool {
         }
         Err(error) => {
             let note = format!("Failed to update Node Allocatable Limits: {error:#}");
-            if !std::mem::replace(told, true) {
+            if !std::mem::replace(reported, true) {
                 kubelet.events.node(&kubelet.node_name, true, "FailedNodeAllocatableEnforcement", note);
             }
             false

@@ -56,7 +56,6 @@ pub fn admit(pod: &Pod, host: &Host) -> Result<(), (String, String)> {
     }
     let unsupported = [
         (spec.host_users == Some(false), "hostUsers: false (user namespaces)"),
-        (spec.runtime_class_name.as_deref().is_some_and(|n| !n.is_empty()), "runtimeClassName"),
         (spec.resource_claims.as_ref().is_some_and(|c| !c.is_empty()), "resourceClaims"),
     ];
     if let Some((_, what)) = unsupported.iter().find(|(asked, _)| *asked) {

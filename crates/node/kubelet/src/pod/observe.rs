@@ -181,7 +181,7 @@ fn container(status: v1::ContainerStatus, sandbox: &str) -> Container {
             .map(|i| if i.user_specified_image.is_empty() { i.image } else { i.user_specified_image })
             .unwrap_or_default(),
         image_ref: status.image_ref.clone(),
-        kernel: status.resources.as_ref().and_then(|r| r.linux.as_ref()).and_then(Kernel::told),
+        kernel: status.resources.as_ref().and_then(|r| r.linux.as_ref()).and_then(Kernel::reported),
         hash: annotation(names::CONTAINER_HASH),
         log_path: status.log_path.clone(),
         log_is_last_word,

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kinit_cri::v1::{
     ContainerStatusRequest, CreateContainerRequest, Image, RemoveContainerRequest, RunPodSandboxRequest,
     StartContainerRequest,
 };
 
+use kube::Api;
 use tokio_util::sync::CancellationToken;
 
 use super::admit::Host;
@@ -62,9 +64,23 @@ pub fn place(kubelet: &Kubelet, pod_ips: &[String]) -> Place {
 pub async fn sandbox(kubelet: &Kubelet, pod: &Pod, key: &PodKey, attempt: u32) -> Result<(), String> {
     let config = make::sandbox::config(kubelet, pod, key, attempt)?;
     volumes::make_directory(&kubelet.paths.log_directory(key), 0o755)?;
-    let request = RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
-    let answer = kubelet.runtime.run_pod_sandbox(request).await;
-    answer.map(drop).map_err(|e| format!("Failed to create pod sandbox: {}", e.message()))
+    let failed = |text: &str| format!("Failed to create pod sandbox: {text}");
+    let runtime_handler = runtime_handler(kubelet, pod).await.map_err(|text| failed(&text))?;
+    let request = RunPodSandboxRequest { config: Some(config), runtime_handler };
+    kubelet.runtime.run_pod_sandbox(request).await.map(drop).map_err(|e| failed(e.message()))
+}
+
+/// The runtime's name of what the pod's RuntimeClass stands for; empty for the default (`runtimeclass.LookupRuntimeHandler`).
+async fn runtime_handler(kubelet: &Kubelet, pod: &Pod) -> Result<String, String> {
+    let name = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref()).unwrap_or_default();
+    if name.is_empty() {
+        return Ok(String::new());
+    }
+    let fail = |cause: String| format!("failed to get sandbox runtime: {cause}");
+    let client = kubelet.client.clone().ok_or_else(|| fail("there is no API server to ask".to_owned()))?;
+    let class = Api::<RuntimeClass>::all(client).get_opt(name).await.map_err(|e| fail(e.to_string()))?;
+    let class = class.ok_or_else(|| fail(format!("runtimeclass.node.k8s.io \"{name}\" not found")))?;
+    Ok(class.handler)
 }
 
 /// Everything a start needs to know.

@@ -45,12 +45,12 @@ impl VolumePlugin for Claim {
         let volume = resolve(&request, &wanted).await.map_err(|cause| unprocessed(&request, &wanted, &cause))?;
         let name = volume.metadata.name.clone().unwrap_or_default();
         if let Err(cause) = check::node(&volume, &request.kubelet.node()) {
-            let told = format!("MountVolume.NodeAffinity check failed for volume \"{name}\" : {cause}");
-            return Err(Failure::Told(told));
+            let reported = format!("MountVolume.NodeAffinity check failed for volume \"{name}\" : {cause}");
+            return Err(Failure::Reported(reported));
         }
         let mounted = mount(&request, &volume, &name, wanted.read_only);
-        let mounted = mounted.map_err(|cause| Failure::Told(setup_failed(&name, &cause)))?;
-        record(&request, &mounted).map_err(|cause| Failure::Told(setup_failed(&name, &cause)))?;
+        let mounted = mounted.map_err(|cause| Failure::Reported(setup_failed(&name, &cause)))?;
+        record(&request, &mounted).map_err(|cause| Failure::Reported(setup_failed(&name, &cause)))?;
         Ok(mounted)
     }
 }
@@ -58,7 +58,7 @@ impl VolumePlugin for Claim {
 /// The words of the event for a claim that leads to no volume.
 fn unprocessed(request: &Request<'_>, wanted: &PodClaim, cause: &str) -> Failure {
     let (volume, namespace) = (&request.volume.name, &request.key.namespace);
-    Failure::Told(format!(
+    Failure::Reported(format!(
         "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process \
          volumes=[{volume}]: error processing PVC {namespace}/{}: {cause}",
         wanted.claim

@@ -42,7 +42,7 @@ pub enum Failure {
     /// The cause alone; the volume's name goes before it.
     Cause(String),
     /// All that the event is to say.
-    Told(String),
+    Reported(String),
 }
 
 impl From<String> for Failure {
@@ -56,7 +56,7 @@ impl Failure {
     pub fn message(self, volume: &str) -> String {
         match self {
             Self::Cause(cause) => setup_failed(volume, &cause),
-            Self::Told(message) => message,
+            Self::Reported(message) => message,
         }
     }
 }

@@ -75,7 +75,7 @@ pub async fn run(setup: Setup, shutdown: Shutdown) -> Result<()> {
             () = shutdown.cancelled() => return Ok(()),
             () = agent.setup.news.notified() => {}
             changed = agent.pulse.changed() => if changed.is_err() { return Ok(()) },
-            Some((address, news)) = agent.told.recv() => agent.tell(address, news),
+            Some((address, news)) = agent.reported.recv() => agent.tell(address, news),
             ended = &mut agent.speaking => return ended.context("the task that speaks ARP panicked")?,
             () = tokio::time::sleep_until(next) => {}
         }
@@ -102,7 +102,7 @@ pub(super) struct Agent {
     pub pulse: watch::Receiver<Pulse>,
     epoch: u64,
     pub commands: mpsc::UnboundedSender<Command>,
-    told: mpsc::UnboundedReceiver<(Ipv4Addr, News)>,
+    reported: mpsc::UnboundedReceiver<(Ipv4Addr, News)>,
     speaking: tokio::task::JoinHandle<Result<()>>,
     pub mine: BTreeMap<Ipv4Addr, Mine>,
     /// Since when nobody has an address.
@@ -139,7 +139,7 @@ impl Agent {
         let own = move || nodes.get(&reflector::ObjectRef::new(&name))?.owner_ref(&());
         let heart = Heart::start(api.clone(), setup.node.clone(), own, setup.metrics.clone(), shutdown);
         let (commands, orders) = mpsc::unbounded_channel();
-        let (sender, told) = mpsc::unbounded_channel();
+        let (sender, reported) = mpsc::unbounded_channel();
         let speaking = tokio::spawn(voice::run(orders, heart.pulse(), sender, setup.metrics.clone()));
         Self {
             leases: Leases { api, store, node: setup.node.clone() },
@@ -153,7 +153,7 @@ impl Agent {
             heart,
             epoch: 0,
             commands,
-            told,
+            reported,
             speaking,
             mine: BTreeMap::new(),
             free: BTreeMap::new(),

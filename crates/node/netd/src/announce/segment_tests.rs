@@ -101,13 +101,13 @@ impl Segment {
         let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
         nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(ready)).await.unwrap();
         let kubeconfig = self.server.kubeconfig_for(USER, &[]).unwrap();
-        let (told, tid) = mpsc::channel();
+        let (reported, tid) = mpsc::channel();
         let (plug, plugged) = mpsc::channel::<()>();
         let shutdown = Shutdown::new();
         let ending = shutdown.clone();
         let thread = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            told.send(nix::unistd::gettid()).unwrap();
+            reported.send(nix::unistd::gettid()).unwrap();
             plugged.recv().unwrap();
             sh(&format!("ip link set lo up; ip addr add 192.0.2.1{number}/24 dev eth0; ip link set eth0 up"));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -189,7 +189,7 @@ impl Segment {
         port[..1].parse().unwrap()
     }
 
-    async fn told(&self, reason: &str, text: &str) -> bool {
+    async fn reported(&self, reason: &str, text: &str) -> bool {
         let events: Api<Event> = Api::namespaced(self.client.clone(), "default");
         let all = events.list(&ListParams::default()).await.unwrap();
         let of =
@@ -256,7 +256,7 @@ fn another_node_answers_when_one_dies() {
         let (first, took) = segment.answered("192.0.2.100", &[], 20).await;
         println!("first answer after {took:?}");
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert!(segment.told("NodeAssigned", "answers for 192.0.2.100 on eth0").await);
+        assert!(segment.reported("NodeAssigned", "answers for 192.0.2.100 on eth0").await);
         // Power off: the cable of the node that answers.
         let dead = segment.number(first);
         sh(&format!("ip link set v{dead} down"));
@@ -351,7 +351,7 @@ fn an_address_that_somebody_has_is_left_to_them() {
         sh("ip addr add 192.0.2.103/24 dev br0");
         segment.service("s", "192.0.2.103", json!({})).await;
         let begun = Instant::now();
-        while !segment.told("AddressConflict", "192.0.2.103 is in use").await {
+        while !segment.reported("AddressConflict", "192.0.2.103 is in use").await {
             assert!(begun.elapsed() < Duration::from_secs(20), "no event");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

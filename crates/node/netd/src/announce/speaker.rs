@@ -54,7 +54,7 @@ pub enum News {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum State {
     Probing { sent: u8, next: Instant, orphan: bool },
-    Speaking { since: Instant, told: usize, orphan: bool },
+    Speaking { since: Instant, reported: usize, orphan: bool },
     Refused { retry: Instant },
     Yielded,
 }
@@ -162,8 +162,8 @@ impl Voice {
     fn tick(&mut self, now: Instant, fresh_until: Instant, address: Ipv4Addr, out: &mut Vec<Output>) {
         let (fresh, own) = (now < fresh_until, self.interface.mac);
         match self.state {
-            State::Speaking { since, told, orphan: true } if fresh => {
-                self.state = State::Speaking { since, told, orphan: false };
+            State::Speaking { since, reported, orphan: true } if fresh => {
+                self.state = State::Speaking { since, reported, orphan: false };
             }
             State::Speaking { orphan: false, .. } if now >= fresh_until + ORPHAN_AFTER => {
                 self.state = State::Probing { sent: 0, next: now, orphan: true };
@@ -180,20 +180,20 @@ impl Voice {
                     out.push(Output::Send(address, Packet::probe(own, address), Mac::ALL));
                     self.state = State::Probing { sent: sent + 1, next: now + PROBE_PAUSE, orphan };
                 } else {
-                    self.state = State::Speaking { since: now, told: 0, orphan };
+                    self.state = State::Speaking { since: now, reported: 0, orphan };
                     out.push(Output::Tell(address, News::Speaking));
                 }
             }
             _ => {}
         }
-        if let State::Speaking { since, told, orphan } = self.state
-            && ANNOUNCEMENTS.get(told).is_some_and(|after| now >= since + *after)
+        if let State::Speaking { since, reported, orphan } = self.state
+            && ANNOUNCEMENTS.get(reported).is_some_and(|after| now >= since + *after)
             && (fresh || orphan)
         {
             for request in [true, false] {
                 out.push(Output::Send(address, Packet::announcement(own, address, request), Mac::ALL));
             }
-            self.state = State::Speaking { since, told: told + 1, orphan };
+            self.state = State::Speaking { since, reported: reported + 1, orphan };
         }
     }
 
@@ -201,8 +201,8 @@ impl Voice {
         let fresh = now < fresh_until;
         match self.state {
             State::Probing { next, orphan, .. } => (fresh || orphan).then_some(next),
-            State::Speaking { since, told, orphan } => {
-                let word = ANNOUNCEMENTS.get(told).filter(|_| fresh || orphan).map(|after| since + *after);
+            State::Speaking { since, reported, orphan } => {
+                let word = ANNOUNCEMENTS.get(reported).filter(|_| fresh || orphan).map(|after| since + *after);
                 let lost = (!orphan).then_some(fresh_until + ORPHAN_AFTER);
                 word.into_iter().chain(lost).min()
             }

@@ -58,21 +58,21 @@ pub fn start(client: &Client, own: &str, shutdown: &Shutdown) -> Receiver<News> 
     let namespaces = Feed {
         kind: Kind::Namespaces,
         sender: sender.clone(),
-        told: |id: Id, object: Option<&Namespace>| {
+        reported: |id: Id, object: Option<&Namespace>| {
             News::Namespace(id.name, object.map(|o| o.metadata.labels.clone().unwrap_or_default()))
         },
     };
     let pods = Feed {
         kind: Kind::Pods,
         sender: sender.clone(),
-        told: move |id: Id, object: Option<&WrittenPod>| {
+        reported: move |id: Id, object: Option<&WrittenPod>| {
             News::Pod(id, object.and_then(|pod| Pod::of(pod, &own)).map(Box::new))
         },
     };
     let policies = Feed {
         kind: Kind::Policies,
         sender,
-        told: |id: Id, object: Option<&NetworkPolicy>| News::Policy(id, object.map(|o| Box::new(parse::policy(o)))),
+        reported: |id: Id, object: Option<&NetworkPolicy>| News::Policy(id, object.map(|o| Box::new(parse::policy(o)))),
     };
     namespaces.spawn(Api::all(client.clone()), shutdown);
     pods.spawn(Api::all(client.clone()), shutdown);
@@ -84,7 +84,7 @@ struct Feed<F> {
     kind: Kind,
     sender: Sender<News>,
     /// What is told of an object that is there, or gone.
-    told: F,
+    reported: F,
 }
 
 impl<F> Feed<F> {
@@ -134,12 +134,12 @@ impl<F> Feed<F> {
             Event::Apply(object) => {
                 let id = id(&object);
                 seen.known.insert(id.clone());
-                vec![(self.told)(id, Some(&object))]
+                vec![(self.reported)(id, Some(&object))]
             }
             Event::Delete(object) => {
                 let id = id(&object);
                 seen.known.remove(&id);
-                vec![(self.told)(id, None)]
+                vec![(self.reported)(id, None)]
             }
             Event::Init => {
                 seen.listed.clear();
@@ -148,12 +148,12 @@ impl<F> Feed<F> {
             Event::InitApply(object) => {
                 let id = id(&object);
                 seen.listed.insert(id.clone());
-                vec![(self.told)(id, Some(&object))]
+                vec![(self.reported)(id, Some(&object))]
             }
             // What is not in a list that was begun anew went while nobody watched.
             Event::InitDone => {
                 let listed = std::mem::take(&mut seen.listed);
-                let gone = seen.known.difference(&listed).map(|id| (self.told)(id.clone(), None));
+                let gone = seen.known.difference(&listed).map(|id| (self.reported)(id.clone(), None));
                 let mut news: Vec<News> = gone.collect();
                 seen.known = listed;
                 news.push(News::Complete(self.kind));
@@ -189,12 +189,12 @@ mod tests {
         let feed = Feed {
             kind: Kind::Namespaces,
             sender,
-            told: |id: Id, object: Option<&Namespace>| {
+            reported: |id: Id, object: Option<&Namespace>| {
                 News::Namespace(id.name, object.map(|o| o.metadata.labels.clone().unwrap_or_default()))
             },
         };
         let mut seen = Seen::default();
-        let mut told = |event| {
+        let mut reported = |event| {
             let news = feed.news(event, &mut seen);
             let short = news.into_iter().map(|n| match n {
                 News::Namespace(name, labels) => format!("{}{name}", if labels.is_some() { '+' } else { '-' }),
@@ -202,15 +202,15 @@ mod tests {
             });
             short.collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(told(Event::Init), "");
-        assert_eq!(told(Event::InitApply(namespace("a"))), "+a");
-        assert_eq!(told(Event::InitApply(namespace("b"))), "+b");
-        assert_eq!(told(Event::InitDone), "Complete(Namespaces)");
-        assert_eq!(told(Event::Apply(namespace("c"))), "+c");
-        assert_eq!(told(Event::Delete(namespace("b"))), "-b");
+        assert_eq!(reported(Event::Init), "");
+        assert_eq!(reported(Event::InitApply(namespace("a"))), "+a");
+        assert_eq!(reported(Event::InitApply(namespace("b"))), "+b");
+        assert_eq!(reported(Event::InitDone), "Complete(Namespaces)");
+        assert_eq!(reported(Event::Apply(namespace("c"))), "+c");
+        assert_eq!(reported(Event::Delete(namespace("b"))), "-b");
         // The watch broke; c went meanwhile.
-        assert_eq!(told(Event::Init), "");
-        assert_eq!(told(Event::InitApply(namespace("a"))), "+a");
-        assert_eq!(told(Event::InitDone), "-c Complete(Namespaces)");
+        assert_eq!(reported(Event::Init), "");
+        assert_eq!(reported(Event::InitApply(namespace("a"))), "+a");
+        assert_eq!(reported(Event::InitDone), "-c Complete(Namespaces)");
     }
 }

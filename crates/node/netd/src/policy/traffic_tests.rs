@@ -46,10 +46,10 @@ impl Net {
     /// Linked to the namespace of the calling thread.
     fn new(link: &str, address: &'static str) -> Self {
         let (jobs, todo) = mpsc::channel::<Job>();
-        let (told, path) = mpsc::channel();
+        let (reported, path) = mpsc::channel();
         std::thread::spawn(move || {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            told.send(format!("/proc/{}/task/{}/ns/net", std::process::id(), nix::unistd::gettid())).unwrap();
+            reported.send(format!("/proc/{}/task/{}/ns/net", std::process::id(), nix::unistd::gettid())).unwrap();
             todo.into_iter().for_each(|job| job());
         });
         let path = path.recv().unwrap();
@@ -413,12 +413,12 @@ fn nobody_passes_for_somebody_else() {
             });
         };
         let hears = |net: &Net, address: &'static str| {
-            let (told, heard) = mpsc::channel();
+            let (reported, heard) = mpsc::channel();
             net.within(move || {
                 let socket = UdpSocket::bind(address).unwrap();
                 std::thread::spawn(move || {
                     while let Ok((_, from)) = socket.recv_from(&mut [0; 4]) {
-                        let _ = told.send(from.ip().to_string());
+                        let _ = reported.send(from.ip().to_string());
                     }
                 });
             });

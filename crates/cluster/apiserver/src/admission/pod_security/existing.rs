@@ -55,13 +55,13 @@ pub fn warnings(namespace: &str, enforce: Standard, pods: &[Arc<Entry>], over: i
             "existing pods in namespace \"{namespace}\" violate the new PodSecurity enforce level \"{enforce}\""
         ));
     }
-    let mut texts: Vec<String> = groups.into_iter().map(|(reasons, group)| told(&group, &reasons)).collect();
+    let mut texts: Vec<String> = groups.into_iter().map(|(reasons, group)| reported(&group, &reasons)).collect();
     texts.sort();
     out.extend(texts);
     out
 }
 
-fn told(group: &Group, reasons: &str) -> String {
+fn reported(group: &Group, reasons: &str) -> String {
     let first = &group.first;
     match group.count {
         1 => format!("{first}: {reasons}"),

@@ -42,7 +42,7 @@ pub async fn check(attributes: &Attributes<'_>, object: &Value) -> Result<(), Ap
     }
     let bindings = request.server.policies.bindings(store).map_err(|e| request.storage_error(e))?;
     let subject = Subject::of(attributes, object);
-    let mut told = Told::default();
+    let mut reported = Reported::default();
     for policy in &policies {
         let Some(form) = subject.within(&policy.matching, object).await? else { continue };
         let shown = match subject.after(object) {
@@ -58,10 +58,10 @@ pub async fn check(attributes: &Attributes<'_>, object: &Value) -> Result<(), Ap
             }
             let verdicts = judge(attributes, &subject, policy, binding, review["request"].take()).await?;
             review["request"] = verdicts.1;
-            verdicts.0.into_iter().for_each(|verdict| told.take(policy, binding, verdict));
+            verdicts.0.into_iter().for_each(|verdict| reported.take(policy, binding, verdict));
         }
     }
-    told.tell(attributes)
+    reported.tell(attributes)
 }
 
 /// What a policy says with each of a binding's parameters; the request is given back.
@@ -92,14 +92,14 @@ async fn judge(
 
 /// What comes of all verdicts.
 #[derive(Default)]
-struct Told {
+struct Reported {
     denied: Option<(String, String)>,
     warnings: Vec<String>,
     failures: Vec<Value>,
     annotations: Vec<(String, String)>,
 }
 
-impl Told {
+impl Reported {
     fn take(&mut self, policy: &Policy, binding: &Binding, verdict: Verdict) {
         for failure in verdict.failures {
             if binding.has("Deny") && self.denied.is_none() {

@@ -135,8 +135,8 @@ mod tests {
                 "division by zero",
             ),
         ] {
-            let told = applied(text).unwrap_err();
-            assert!(told.contains(problem), "{text}: {told}");
+            let reported = applied(text).unwrap_err();
+            assert!(reported.contains(problem), "{text}: {reported}");
         }
     }
 
@@ -158,8 +158,8 @@ mod tests {
             ("[JSONPatch{nope: 'x'}]", "undefined field 'nope'"),
             ("[JSONPatch{op: 'add', path: '/a', value: ip('1.2.3.4')}]", "could not marshal to JSON"),
         ] {
-            let told = patched(text).unwrap_err();
-            assert!(told.contains(problem), "{text}: {told}");
+            let reported = patched(text).unwrap_err();
+            assert!(reported.contains(problem), "{text}: {reported}");
         }
     }
 }

@@ -76,14 +76,14 @@ pub fn check(policy: &Value, registry: &Registry) -> Vec<Value> {
     for (i, validation) in list(policy, &["spec", "validations"]).iter().enumerate() {
         for key in ["expression", "messageExpression"] {
             let expression = validation.str_at(&[key]);
-            let told: Vec<String> = types
+            let reported: Vec<String> = types
                 .iter()
                 .filter(|_| !expression.is_empty())
                 .filter_map(|(kind, ty)| Some(format!("{kind}: {}\n", problem(policy, ty, expression)?)))
                 .collect();
-            if !told.is_empty() {
+            if !reported.is_empty() {
                 let at = format!("spec.validations[{i}].{key}");
-                warnings.push(json!({"fieldRef": at, "warning": told.join("\n")}));
+                warnings.push(json!({"fieldRef": at, "warning": reported.join("\n")}));
             }
         }
     }
@@ -96,8 +96,8 @@ fn problem(policy: &Value, ty: &Ty, expression: &str) -> Option<String> {
         // What is wrong with a variable is told where it is used.
         let _ = names.variable(variable.str_at(&["name"]), variable.str_at(&["expression"]));
     }
-    let told = names.compile(expression, &[], "").err()?;
-    Some(told.trim_start_matches("compilation failed: ").to_owned())
+    let reported = names.compile(expression, &[], "").err()?;
+    Some(reported.trim_start_matches("compilation failed: ").to_owned())
 }
 
 /// The kinds that a policy names, with their types. Rules with wildcards name none.
@@ -196,8 +196,8 @@ mod tests {
             ("object.spec.template.spec.containers.all(c, c.image.size() > 0 && c.nope)", "undefined field 'nope'"),
             ("oldObject == null || oldObject.metadata.uid == object.uid", "undefined field 'uid'"),
         ] {
-            let told = Value::from(checked(&["deployments", "statefulsets"], expression)).to_string();
-            assert!(told.contains(part) && told.contains("Kind=StatefulSet: "), "{expression}: {told}");
+            let reported = Value::from(checked(&["deployments", "statefulsets"], expression)).to_string();
+            assert!(reported.contains(part) && reported.contains("Kind=StatefulSet: "), "{expression}: {reported}");
         }
     }
 }

@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
 
-    fn told(change: &Value) -> String {
+    fn reported(change: &Value) -> String {
         let mut o = json!({"kind": "MutatingAdmissionPolicy", "metadata": {"name": "p"}, "spec": {
             "matchConstraints": {"resourceRules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"],
                 "resources": ["pods"]}]},
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn upstreams_words() {
-        assert_eq!(told(&json!({})), "");
+        assert_eq!(reported(&json!({})), "");
         for (change, part) in [
             (json!({"mutations": []}), "spec.mutations: Required value: mutations must contain at least one item"),
             (json!({"mutations": [{}]}), "spec.mutations[0].patchType: Required value"),
@@ -136,7 +136,7 @@ mod tests {
             ),
             (json!({"variables": [{"name": "a", "expression": "nope"}]}), "undeclared reference to 'nope'"),
         ] {
-            let text = told(&change);
+            let text = reported(&change);
             assert!(text.contains(part) && part.is_empty() == text.is_empty(), "{part}: {text}");
         }
     }

@@ -127,8 +127,8 @@ mod tests {
         ] {
             let (pem, der) = certificate(usage.clone(), last_year);
             let bundle = bundle_of(&pem);
-            let told = bundle.verify_server_cert(&der, &[], &name.try_into().unwrap(), &[], UnixTime::now());
-            assert_eq!(told.is_ok(), good, "{name} {usage:?} {last_year}: {told:?}");
+            let reported = bundle.verify_server_cert(&der, &[], &name.try_into().unwrap(), &[], UnixTime::now());
+            assert_eq!(reported.is_ok(), good, "{name} {usage:?} {last_year}: {reported:?}");
         }
         // Another certificate is not a root for having the same name.
         let (_, stranger) = certificate(None, 2100);

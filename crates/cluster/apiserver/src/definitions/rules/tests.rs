@@ -13,7 +13,7 @@ fn checked(schema: &Value) -> Vec<String> {
     lines(errors)
 }
 
-fn told(schema: &Value, object: &Value, old: Option<&Value>) -> Vec<String> {
+fn reported(schema: &Value, object: &Value, old: Option<&Value>) -> Vec<String> {
     let mut errors = FieldErrors::default();
     Node::of_version(schema).unwrap().check(object, old, &mut errors);
     lines(errors)
@@ -79,10 +79,10 @@ fn old_values_are_known_only_where_elements_can_be_told_apart() {
     let old = json!({"l": [{"k": "a", "v": 5}, {"k": "b", "v": 1}]});
     let new = json!({"l": [{"k": "b", "v": 2}, {"k": "c", "v": 0}, {"k": "a", "v": 4}]});
     assert_eq!(
-        told(&map, &new, Some(&old)),
+        reported(&map, &new, Some(&old)),
         ["FieldValueInvalid l[2].v: Invalid value: 4: failed rule: self >= oldSelf"]
     );
-    assert_eq!(told(&map, &new, None), [""; 0], "there is nothing to compare with");
+    assert_eq!(reported(&map, &new, None), [""; 0], "there is nothing to compare with");
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn messages() {
             "FieldValueInvalid spec: Invalid value: \"object\": division by zero evaluating rule: 1 / (self.n - 7) > 0",
         ),
     ] {
-        assert_eq!(told(&with(rule.clone(), n.clone()), &object, None), [want], "{rule}");
+        assert_eq!(reported(&with(rule.clone(), n.clone()), &object, None), [want], "{rule}");
     }
 }
 
@@ -152,14 +152,18 @@ fn what_did_not_change_is_forgiven() {
         "a": {"type": "integer", "x-kubernetes-validations": [{"rule": "self < 5"}]},
         "b": {"type": "integer", "x-kubernetes-validations": [{"rule": "oldSelf.orValue(0) < self", "optionalOldSelf": true}]}}});
     let old = json!({"a": 7, "b": 1});
-    assert_eq!(told(&schema, &json!({"a": 7, "b": 2}), Some(&old)), [""; 0]);
+    assert_eq!(reported(&schema, &json!({"a": 7, "b": 2}), Some(&old)), [""; 0]);
     assert_eq!(
-        told(&schema, &json!({"a": 8, "b": 2}), Some(&old)),
+        reported(&schema, &json!({"a": 8, "b": 2}), Some(&old)),
         ["FieldValueInvalid a: Invalid value: 8: failed rule: self < 5"]
     );
-    assert_eq!(told(&schema, &json!({"a": 7, "b": 1}), Some(&old)).len(), 1, "it compares, so it holds for what stays");
-    assert_eq!(told(&schema, &json!({"b": 0}), None).len(), 1);
-    assert_eq!(told(&schema, &json!({"a": null, "b": 1}), None), [""; 0]);
+    assert_eq!(
+        reported(&schema, &json!({"a": 7, "b": 1}), Some(&old)).len(),
+        1,
+        "it compares, so it holds for what stays"
+    );
+    assert_eq!(reported(&schema, &json!({"b": 0}), None).len(), 1);
+    assert_eq!(reported(&schema, &json!({"a": null, "b": 1}), None), [""; 0]);
 }
 
 #[test]
@@ -183,10 +187,10 @@ fn places() {
     let object = json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "bad"}, "spec": {"a-b.c": "xyz", "map": {"k": "x", "l": "xy"},
         "list": ["xy", "x"], "port": 0, "open": {"x": 0, "y": 1}, "inner": {"apiVersion": "v1", "kind": "P", "metadata": {"name": "n"}}}});
     let fields: Vec<String> =
-        told(&schema, &object, None).iter().map(|e| e.split(' ').nth(1).unwrap().to_owned()).collect();
+        reported(&schema, &object, None).iter().map(|e| e.split(' ').nth(1).unwrap().to_owned()).collect();
     assert_eq!(fields, ["spec:", "spec:", "spec.map[k]:", "spec.list[1]:", "spec.port:", "spec.open:", "spec.inner:"]);
     let other = json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "good"}, "spec": {"port": "http"}});
-    assert_eq!(told(&schema, &other, None), [""; 0]);
+    assert_eq!(reported(&schema, &other, None), [""; 0]);
 }
 
 #[test]
@@ -196,7 +200,7 @@ fn budgets_hold() {
         json!({"l": {"type": "array", "items": {"type": "integer"}}}),
     );
     let object = json!({"spec": {"l": vec![1; 500]}});
-    let errors = told(&schema, &object, None);
+    let errors = reported(&schema, &object, None);
     assert_eq!(errors.len(), 1, "{errors:#?}");
     assert!(
         errors[0]
@@ -207,7 +211,7 @@ fn budgets_hold() {
     let item = json!({"type": "array", "items": {"type": "integer"},
         "x-kubernetes-validations": [{"rule": "self.all(a, self.all(b, a + b > 0))"}]});
     let many = json!({"type": "object", "properties": {"x": {"type": "array", "items": item}}});
-    let errors = told(&many, &json!({"x": vec![vec![1; 250]; 200]}), None);
+    let errors = reported(&many, &json!({"x": vec![vec![1; 250]; 200]}), None);
     assert_eq!(errors.len(), 1, "{errors:#?}");
     assert!(errors[0].contains("running out of cost budget, no further validation rules will be run"), "{errors:#?}");
 }

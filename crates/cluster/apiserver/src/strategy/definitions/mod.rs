@@ -165,7 +165,7 @@ mod tests {
         o
     }
 
-    fn told(o: &Value) -> Vec<String> {
+    fn reported(o: &Value) -> Vec<String> {
         let mut errors = FieldErrors::default();
         validate_create(o, &mut errors);
         errors.0.into_iter().map(|c| format!("{}: {}", c.field, c.message)).collect()
@@ -182,7 +182,7 @@ mod tests {
             (&o["spec"]["conversion"], &o["status"]["storedVersions"]),
             (&json!({"strategy": "None"}), &json!(["v1"]))
         );
-        assert_eq!(told(&o), [""; 0]);
+        assert_eq!(reported(&o), [""; 0]);
     }
 
     fn all<const N: usize>(table: [(&str, Value, &str); N]) {
@@ -190,7 +190,7 @@ mod tests {
             let mut o = good();
             let (parent, key) = path.rsplit_once('/').unwrap();
             o.pointer_mut(parent).unwrap()[key] = value;
-            let errors = told(&o);
+            let errors = reported(&o);
             assert!(errors.iter().any(|e| e.starts_with(want)), "{path} {want}: {errors:#?}");
         }
     }
@@ -340,19 +340,19 @@ mod tests {
         old["status"]["conditions"] = json!([{"type": "Established", "status": "True"}]);
         old["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["odd"] = json!({});
         let mut new = old.clone();
-        let told = |new: &Value| {
+        let reported = |new: &Value| {
             let mut errors = FieldErrors::default();
             validate_update(new, &old, &mut errors);
             errors.0.into_iter().map(|c| c.field).collect::<Vec<_>>()
         };
-        assert_eq!(told(&new), [""; 0], "it was not structural before");
+        assert_eq!(reported(&new), [""; 0], "it was not structural before");
         new["spec"]["scope"] = "Cluster".into();
         new["spec"]["names"]["kind"] = "Other".into();
-        assert_eq!(told(&new), ["spec.scope", "spec.names.kind"]);
+        assert_eq!(reported(&new), ["spec.scope", "spec.names.kind"]);
         let mut moved = old.clone();
         moved["spec"]["versions"][0]["name"] = "v2".into();
         prepare_update(&mut moved, &old);
         assert_eq!(moved["status"]["storedVersions"], json!(["v1", "v2"]));
-        assert_eq!(told(&moved), ["status.storedVersions[0]"], "objects may still be stored as v1");
+        assert_eq!(reported(&moved), ["status.storedVersions[0]"], "objects may still be stored as v1");
     }
 }

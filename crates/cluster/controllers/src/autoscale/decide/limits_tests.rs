@@ -19,7 +19,7 @@ fn bounds(min: i32, max: i32, current: i32) -> Bounds {
     Bounds { min, max, current }
 }
 
-fn told(limited: &Limited) -> (i32, &str, &str, bool) {
+fn reported(limited: &Limited) -> (i32, &str, &str, bool) {
     (limited.replicas, limited.able.0, limited.limited.1, limited.limited.0)
 }
 
@@ -35,7 +35,7 @@ fn without_a_behavior() {
     ] {
         let mut history = History::default();
         history.begin(bounds.current, at(0));
-        assert_eq!(told(&plain(bounds, desired, WINDOW, &mut history, at(10))), expected, "{what}");
+        assert_eq!(reported(&plain(bounds, desired, WINDOW, &mut history, at(10))), expected, "{what}");
     }
 }
 
@@ -48,7 +48,7 @@ fn down_after_the_window() {
     }
     assert!(history.recommendations.len() <= 5, "what is old is forgotten");
     let few = plain(bounds(2, 10, 8), 0, WINDOW, &mut History::default(), at(0));
-    assert_eq!(told(&few), (2, "ReadyForNewScale", "TooFewReplicas", true));
+    assert_eq!(reported(&few), (2, "ReadyForNewScale", "TooFewReplicas", true));
 }
 
 fn behavior(value: Value) -> HorizontalPodAutoscalerBehavior {

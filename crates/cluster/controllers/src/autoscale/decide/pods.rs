@@ -139,7 +139,7 @@ mod tests {
     }
 
     /// What becomes of a pod with a sample that is a second old, of a window of 60 s.
-    fn told(pod: &Pod, is_cpu: bool, sampled: bool) -> &'static str {
+    fn reported(pod: &Pod, is_cpu: bool, sampled: bool) -> &'static str {
         let sample = Sample { time: at(-1), window: Duration::from_secs(60), milli: 1 };
         let samples: Samples = sampled.then(|| ("p".to_owned(), sample)).into_iter().collect();
         let s = Duration::from_secs;
@@ -174,7 +174,7 @@ mod tests {
             (running(1000, "False", 990), true, true, "unready"),
             (running(1000, "False", 500), true, true, "ready"),
         ] {
-            assert_eq!(told(&pod, is_cpu, sampled), expected, "{:?} cpu {is_cpu} {sampled}", pod.status);
+            assert_eq!(reported(&pod, is_cpu, sampled), expected, "{:?} cpu {is_cpu} {sampled}", pod.status);
         }
     }
 

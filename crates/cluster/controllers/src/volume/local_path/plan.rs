@@ -180,9 +180,9 @@ pub fn growth(
         sizes.insert("storage".to_owned(), wanted.clone());
         return Growth::Volume(Box::new(grown));
     }
-    let mut told = claim.clone();
-    told.status.get_or_insert_default().capacity = volume.spec.as_ref().and_then(|s| s.capacity.clone());
-    Growth::Claim(Box::new(told))
+    let mut reported = claim.clone();
+    reported.status.get_or_insert_default().capacity = volume.spec.as_ref().and_then(|s| s.capacity.clone());
+    Growth::Claim(Box::new(reported))
 }
 
 fn claim_uid(volume: &PersistentVolume) -> Option<String> {
@@ -311,8 +311,8 @@ mod tests {
         assert_eq!(growth(&bound, Some(&growing), None), Growth::No);
         let Growth::Volume(grown) = growth(&bound, Some(&growing), Some(&volume)) else { panic!("no growth") };
         assert_eq!(grown.spec.as_ref().unwrap().capacity.as_ref().unwrap()["storage"].0, "3Gi");
-        let Growth::Claim(told) = growth(&bound, Some(&growing), Some(&grown)) else { panic!("nothing told") };
-        assert_eq!(growth(&told, Some(&growing), Some(&grown)), Growth::No, "all is said");
+        let Growth::Claim(reported) = growth(&bound, Some(&growing), Some(&grown)) else { panic!("nothing told") };
+        assert_eq!(growth(&reported, Some(&growing), Some(&grown)), Growth::No, "all is said");
         let mut others = (*volume).clone();
         others.spec.as_mut().unwrap().claim_ref.as_mut().unwrap().uid = Some("other".into());
         assert_eq!(growth(&bound, Some(&growing), Some(&others)), Growth::No);

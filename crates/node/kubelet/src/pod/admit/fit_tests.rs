@@ -141,10 +141,10 @@ fn nodes_that_do_not_suit() {
     assert_eq!(misfits(&wants, &node, false, false), [Misfit::Affinity, Misfit::Taint]);
     assert!(misfits(&wants, &node, true, false).is_empty(), "what started stays");
     assert_eq!(misfits(&wants, &node, false, true), [Misfit::Affinity], "pods from files tolerate taints");
-    let told = words(&Claim::of(&wants), &[], &[Misfit::Taint, Misfit::Affinity]);
-    assert_eq!(told[0].0, "NodeAffinity");
-    assert_eq!(told[0].1, "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector");
-    assert_eq!(told[1].1, "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate");
+    let reported = words(&Claim::of(&wants), &[], &[Misfit::Taint, Misfit::Affinity]);
+    assert_eq!(reported[0].0, "NodeAffinity");
+    assert_eq!(reported[0].1, "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector");
+    assert_eq!(reported[1].1, "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate");
 }
 
 #[test]

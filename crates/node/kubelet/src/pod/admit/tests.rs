@@ -66,7 +66,7 @@ fn pod_spec() -> Vec<(&'static str, Fate)> {
         resource_claims: Refused(with(json!({"resourceClaims": [{"name": "x"}]})), "resourceClaims"),
         resources: By("resources::pod, resize"),
         restart_policy: By("policy"),
-        runtime_class_name: Refused(with(json!({"runtimeClassName": "kata"})), "runtimeClassName"),
+        runtime_class_name: By("start::runtime_handler"),
         scheduler_name: Not,
         scheduling_gates: Not,
         scheduling_group: Not,

@@ -34,8 +34,8 @@ impl Worker {
             return self.make_room(pod, &claim, reasons).await;
         }
         // What a critical pod lacks in resources would be freed for it: that is not what keeps it out.
-        let told = if claim.critical { reasons.iter().find(|r| misfit(r)) } else { reasons.first() };
-        Err(told.map(Reason::words).unwrap_or_default())
+        let reported = if claim.critical { reasons.iter().find(|r| misfit(r)) } else { reasons.first() };
+        Err(reported.map(Reason::words).unwrap_or_default())
     }
 
     /// Takes the room there is. Labels may have changed since the node was last seen: it is asked for before they

@@ -83,8 +83,8 @@ impl Worker {
 /// Whether downward API volumes say something else of these two states of a pod: what may change is labels, annotations
 /// and resources.
 pub(super) fn told_differently(before: &Pod, now: &Pod) -> bool {
-    let told = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone(), resize::of(pod));
-    told(before) != told(now)
+    let reported = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone(), resize::of(pod));
+    reported(before) != reported(now)
 }
 
 /// Passes changes of an object on until `stop`.
