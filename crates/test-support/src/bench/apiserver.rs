@@ -5,6 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::Common;
+use super::flood;
 use super::floor::Floor;
 use super::http::Http;
 use super::setup::Setup;
@@ -18,6 +19,9 @@ const TEXT: usize = 800;
 /// Objects with the same value of the label `shard` are one in so many.
 const SHARDS: u32 = 100;
 const WATCHERS: usize = 50;
+/// Watchers whose memory is measured.
+const IDLE: usize = 300;
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 const PAGE: u32 = 500;
 /// How often lists are repeated: CPU time is known to 10 ms only.
 const TIMES: u32 = 20;
@@ -62,7 +66,9 @@ pub async fn run(args: &Args) -> Result<()> {
     bench.watch().await?;
     bench.update().await?;
     let updated = bench.setup.resident().await?;
+    flood::run(&bench.setup, &bench.http, PATH).await?;
     let restarted = bench.restart().await?;
+    let idle = bench.idle_watchers(restarted[0]).await?;
     bench.delete().await?;
     println!("\n{:<46} {:>9} {:>9}", "MiB resident", "server", "etcd");
     memory("at rest", rest);
@@ -71,6 +77,7 @@ pub async fn run(args: &Args) -> Result<()> {
     memory("another server on the same objects", restarted);
     let each = restarted[0].saturating_sub(rest[0]) / u64::from(bench.objects);
     println!("{:<46} {each:>9}", "bytes per cached object (that server - at rest)");
+    println!("{:<46} {idle:>9}", "bytes per idle watcher, with its connection");
     Ok(())
 }
 
@@ -125,6 +132,11 @@ impl Bench {
         let cached = format!("{PATH}?resourceVersion=0");
         let all = |_| async { self.ask(Method::GET, &cached, None).await };
         Cost::of(&self.setup, objects, repeat(TIMES, 1, all)).await?.print("list all, resourceVersion=0, per object");
+        for (what, header) in [("protobuf", ("accept", PROTOBUF)), ("gzip", ("accept-encoding", "gzip"))] {
+            let list = |_| async { self.http.get_with(&cached, header).await.map(drop) };
+            let cost = Cost::of(&self.setup, objects, repeat(TIMES, 1, list)).await?;
+            cost.print(&format!("list all, resourceVersion=0, {what}, per object"));
+        }
         let paged = |_| self.pages();
         let cost = Cost::of(&self.setup, objects, repeat(TIMES, 1, paged)).await?;
         cost.print(&format!("list limit={PAGE}, per object"));
@@ -189,6 +201,15 @@ impl Bench {
         // Whatever is cached on first use is cached now.
         self.http.get(&format!("{PATH}?limit=1&resourceVersion=0")).await?;
         self.setup.resident().await
+    }
+
+    /// Bytes of memory for each watcher that has nothing to do.
+    async fn idle_watchers(&self, before: u64) -> Result<u64> {
+        let one: Value = serde_json::from_slice(&self.http.get(&format!("{PATH}?limit=1")).await?)?;
+        let version = one["metadata"]["resourceVersion"].as_str().context("a list without resourceVersion")?;
+        let _watchers = Watchers::start(&self.setup, IDLE, PATH, version).await?;
+        let [after, _] = self.setup.resident().await?;
+        Ok(after.saturating_sub(before) / IDLE as u64)
     }
 
     async fn delete(&self) -> Result<()> {

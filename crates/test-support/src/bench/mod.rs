@@ -14,6 +14,7 @@
 
 pub mod apiserver;
 mod etcd;
+mod flood;
 mod floor;
 mod http;
 mod nodes;

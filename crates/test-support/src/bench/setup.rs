@@ -63,6 +63,13 @@ impl Setup {
         Ok(())
     }
 
+    /// A user with a connection of its own.
+    pub fn user(&self, name: &str, groups: &[&str]) -> Result<Http> {
+        let file = name.replace(':', "-");
+        self.pki.client(&file, name, groups)?;
+        Http::with(&self.plane.url(), &self.pki, &file)
+    }
+
     /// An administrator with a connection of its own.
     pub fn http(&self) -> Result<Http> {
         Http::new(&self.plane.url(), &self.pki)
