@@ -15,9 +15,16 @@ fn pod(name: &str, spec: Value) -> Value {
     pod
 }
 
+/// A server with the account that pods run as.
+async fn start(flags: &[&str]) -> Api {
+    let api = Api::start_with(flags).await;
+    api.create("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
+    api
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn on_request_only() {
-    let api = Api::start().await;
+    let api = start(&[]).await;
     let plain = api.create(PODS, pod("plain", json!({}))).await;
     assert_eq!(plain["spec"]["containers"][0]["imagePullPolicy"], "IfNotPresent");
     let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}], "externalIPs": ["192.0.2.1"]}});
@@ -26,8 +33,7 @@ async fn on_request_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn images_are_always_pulled_and_external_addresses_refused() {
-    let api =
-        Api::start_with(&["--enable-admission-plugins=NodeRestriction,AlwaysPullImages,DenyServiceExternalIPs"]).await;
+    let api = start(&["--enable-admission-plugins=NodeRestriction,AlwaysPullImages,DenyServiceExternalIPs"]).await;
     let spec = json!({"initContainers": [{"name": "i", "image": "registry.test/i:1", "imagePullPolicy": "Never"}]});
     let made = api.create(PODS, pod("a", spec)).await;
     for list in ["containers", "initContainers"] {
@@ -47,7 +53,7 @@ async fn images_are_always_pulled_and_external_addresses_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn overhead_is_the_runtime_classs() {
-    let api = Api::start().await;
+    let api = start(&[]).await;
     let class = |name: &str, overhead: Value| json!({"metadata": {"name": name}, "handler": "h", "overhead": overhead});
     let classes = "/apis/node.k8s.io/v1/runtimeclasses";
     api.create(classes, class("heavy", json!({"podFixed": {"memory": "100Mi"}}))).await;
