@@ -6,7 +6,7 @@ use ansible_free_tests::traffic::{Silence, Traffic, line};
 use ansible_free_tests::{Lab, eventually};
 use anyhow::ensure;
 
-use super::{Changing, certificates};
+use super::{Changing, certificates, keys};
 
 /// keepalived misses a balancer after 1.5 s; a call under way then waits for its client's patience.
 const FAILOVER: Duration = Duration::from_secs(5);
@@ -37,6 +37,9 @@ fn load_balancers_fail_over_and_change_their_form() {
     joins_by_itself(&cluster);
     control_plane_joins_by_itself(&cluster);
     certificates::end_and_are_renewed(&cluster);
+    keys::renew_themselves(&cluster);
+    keys::are_signed_elsewhere(&cluster);
+    keys::are_kept_on_the_desk(&mut cluster);
     cluster.run("reset", &["--force"]).ok("kinit reset").unwrap();
     lab.down().unwrap();
 }

@@ -5,6 +5,7 @@
 
 mod balancers;
 mod certificates;
+mod keys;
 mod rotation;
 
 use std::process::Stdio;

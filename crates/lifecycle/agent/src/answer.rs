@@ -14,8 +14,8 @@ use crate::put_back::{self, Kept};
 use crate::serve::{Desk, State};
 use crate::wire::{ApplyItem, Frame, Progress, Reply, Request};
 use crate::{
-    apply, backup, blobs, certificates, etcd, evidence, facts, journal, logs, observe, prune, reach, reset, rotation,
-    secrets, shared,
+    apply, backup, blobs, certificates, etcd, evidence, facts, journal, logs, observe, prune, reach, renewal_state,
+    reset, rotation, secrets, shared, signed,
 };
 
 /// Does what is asked for. A failure is an answer too.
@@ -68,6 +68,7 @@ impl Request {
             | Self::ReadFile { .. }
             | Self::Reach(_)
             | Self::Evidence { .. }
+            | Self::Renewal
             | Self::EtcdStatus
             | Self::EtcdStatusAt { .. }
             | Self::EtcdSnapshot
@@ -76,6 +77,7 @@ impl Request {
             | Self::History => true,
             Self::Backup(request) => request.only_looks(),
             Self::Rotation(request) => request.only_looks(),
+            Self::Signed(request) => request.only_looks(),
             // The desk's own certificate, with which it asks the API.
             Self::Sign { subject, .. } => subject.usages == [kinit_pki::Usage::Client],
             // Private keys are for those who work on the cluster.
@@ -108,6 +110,7 @@ impl Request {
             Self::Etcd(request) => Some(request.to_string()),
             Self::PutBack { .. } => Some("put the previous version back".to_owned()),
             Self::Rotation(request) => request.step(),
+            Self::Signed(request) => request.step(),
             Self::Reset { .. } => Some("reset".to_owned()),
             _ => None,
         }
@@ -141,11 +144,7 @@ async fn plain(request: Request, state: &mut State) -> Result<Reply> {
             Reply::Done
         }
         Request::Read { shared, public_only } => Reply::Pair(shared::Store::host().read(shared, public_only)?),
-        Request::Write { shared, pair, public_only } => {
-            shared::note(shared, public_only)?;
-            shared::Store::host().write(shared, &pair, public_only)?;
-            Reply::Done
-        }
+        Request::Write { shared, pair, public_only } => write(shared, &pair, public_only)?,
         Request::MakeKey(leaf) => Reply::Text(secrets::request(&leaf, state)?),
         Request::Sign { authority, request, subject } => Reply::Text(shared::sign(authority, &request, &subject)?),
         Request::Install { leaf, certificate } => {
@@ -163,12 +162,14 @@ async fn plain(request: Request, state: &mut State) -> Result<Reply> {
             put_back::put_back(&state.kept, &units, &healthy).await?;
             Reply::Done
         }
+        Request::Renewal => Reply::Text(renewal().await?),
         Request::EtcdStatus => Reply::EtcdStatus(Box::new(etcd::status().await?)),
         Request::EtcdStatusAt { endpoints, authority } => members_elsewhere(&endpoints, &authority).await?,
         Request::Etcd(request) => {
             etcd::perform(request).await?;
             Reply::Done
         }
+        Request::Signed(request) => Reply::Names(signed::answer(&request)?),
         Request::Rotation(request) => Reply::Text(rotation::answer(request).await?),
         Request::ResetPlan => Reply::Names(Ledger::load()?.describe()),
         Request::Reset { authority } => Reply::Names(reset::run(authority.as_deref()).await?),
@@ -190,6 +191,17 @@ async fn plain(request: Request, state: &mut State) -> Result<Reply> {
             bail!("handled elsewhere")
         }
     })
+}
+
+fn write(shared: kinit_resource::Shared, pair: &kinit_pki::Pair, public_only: bool) -> Result<Reply> {
+    shared::note(shared, public_only)?;
+    shared::Store::host().write(shared, pair, public_only)?;
+    Ok(Reply::Done)
+}
+
+async fn renewal() -> Result<String> {
+    let state = renewal_state::state().await?;
+    serde_json::to_string(&state).context("encode how the renewal stands")
 }
 
 async fn backup<W: AsyncWrite + Unpin>(

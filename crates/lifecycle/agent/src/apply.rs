@@ -27,6 +27,7 @@ pub(crate) async fn apply(resource: &Resource, secret: Option<&str>) -> Result<(
             files::link(path, target)
         }
         Resource::Absent { path } => release::apply(path).await,
+        Resource::Erased { path } => release::erase(path),
         Resource::Sysctl { key, value } => kernel::set_sysctl(key, value),
         Resource::KernelModule(name) => kernel::load_module(name).await,
         Resource::SwapOff => kernel::swap_off(),
@@ -37,10 +38,13 @@ pub(crate) async fn apply(resource: &Resource, secret: Option<&str>) -> Result<(
         }
         Resource::Image { name, archive, sha256 } => images::import(name, archive, sha256).await,
         Resource::Unit { name, state } => systemd::apply(name, state).await,
-        Resource::ClusterOf { path, server, authority_file, stamp } => {
+        Resource::ClusterOf { path, server, authority_file, stamp, credentials } => {
             // The kubeconfig itself is the component's: it goes with whatever the component made.
             note_parents(stamp)?;
-            kubeconfig::follow_cluster(path, server, authority_file, stamp)
+            if credentials.is_some() {
+                note_parents(path)?;
+            }
+            kubeconfig::follow_cluster(path, server, authority_file, stamp, credentials.as_deref())
         }
         Resource::Steady { unit, seconds } => systemd::steady(unit, *seconds).await,
         Resource::Healthy { url, authority_file, seconds } => {

@@ -35,6 +35,7 @@ pub(crate) async fn gather(etcd_data: &str) -> Result<Facts> {
         addresses: addresses()?,
         cluster: cluster(),
         authority: authority()?,
+        authority_key: authority_key(),
         authorities: authorities()?,
         etcd_data: Path::new(etcd_data).join("member").exists(),
         taken: taken(),
@@ -101,6 +102,11 @@ pub(crate) fn authorities() -> Result<Vec<String>> {
     let trusted = crate::files::read_optional("/etc/kubernetes/pki/ca.crt")?.unwrap_or_default();
     let trusted = kinit_pki::public_key_hashes(&trusted);
     if trusted.is_empty() { Ok(authority()?.into_iter().collect()) } else { Ok(trusted) }
+}
+
+fn authority_key() -> Option<bool> {
+    let is_there = |file: &str| Path::new("/etc/kubernetes/pki").join(file).exists();
+    is_there("ca.crt").then(|| is_there("ca.key"))
 }
 
 /// Tells the cluster of this host from any other: the hash of its authority's public key. A reset that was interrupted

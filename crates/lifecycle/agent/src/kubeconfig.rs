@@ -99,10 +99,32 @@ impl Kubeconfig {
     }
 }
 
+/// What a kubelet writes after its TLS bootstrap (`pkg/kubelet/certificate/bootstrap`,
+/// `writeKubeconfigFromBootstrapping`): the certificate and its key stay in a file of their own.
+fn referring(server: &str, file: &str) -> String {
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "default-cluster", "cluster": {"server": server}}],
+        "contexts": [{"name": "default-context", "context": {"cluster": "default-cluster", "namespace": "default", "user": "default-auth"}}],
+        "current-context": "default-context",
+        "users": [{"name": "default-auth", "user": {"client-certificate": file, "client-key": file}}],
+    });
+    // JSON is YAML.
+    config.to_string()
+}
+
 /// Compares where a component's own kubeconfig leads with the wanted cluster. Before the component has written it there
 /// is nothing to compare.
-pub(crate) fn observe_cluster(path: &str, server: &str, authority_file: &str) -> Result<Observed> {
-    let Some(text) = read_optional(path)? else { return Ok(Observed::AsWanted) };
+pub(crate) fn observe_cluster(
+    path: &str,
+    server: &str,
+    authority_file: &str,
+    credentials: Option<&str>,
+) -> Result<Observed> {
+    let Some(text) = read_optional(path)? else {
+        return Ok(if credentials.is_some() { Observed::Missing } else { Observed::AsWanted });
+    };
     let Some(authority) = read_optional(authority_file)? else {
         return Ok(Observed::Differs(format!("{authority_file} is missing")));
     };
@@ -114,8 +136,18 @@ pub(crate) fn observe_cluster(path: &str, server: &str, authority_file: &str) ->
 
 /// Makes a component's own kubeconfig lead to that cluster. The stamp first: after a crash between the two the
 /// kubeconfig still differs, and both are written by the next run.
-pub(crate) fn follow_cluster(path: &str, server: &str, authority_file: &str, stamp: &str) -> Result<()> {
-    let Some(text) = read_optional(path)? else { return Ok(()) };
+pub(crate) fn follow_cluster(
+    path: &str,
+    server: &str,
+    authority_file: &str,
+    stamp: &str,
+    credentials: Option<&str>,
+) -> Result<()> {
+    let text = match (read_optional(path)?, credentials) {
+        (Some(text), _) => text,
+        (None, Some(file)) => referring(server, file),
+        (None, None) => return Ok(()),
+    };
     let authority = std::fs::read_to_string(authority_file).with_context(|| format!("read {authority_file}"))?;
     let read = Kubeconfig::parse(&text).with_context(|| path.to_owned())?;
     let text = read.with_cluster(server, &authority).with_context(|| path.to_owned())?;
@@ -171,12 +203,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str| dir.path().join(name).display().to_string();
         let (path, authority, stamp) = (file("kubelet.conf"), file("ca.crt"), file("stamp"));
-        let observe = || observe_cluster(&path, SERVER, &authority).unwrap();
+        let observe = || observe_cluster(&path, SERVER, &authority, None).unwrap();
         assert_eq!(observe(), Observed::AsWanted, "before the bootstrap");
         std::fs::write(&path, own).unwrap();
         std::fs::write(&authority, "CA").unwrap();
         assert!(matches!(observe(), Observed::Differs(why) if why.contains("server")));
-        follow_cluster(&path, SERVER, &authority, &stamp).unwrap();
+        follow_cluster(&path, SERVER, &authority, &stamp, None).unwrap();
         assert_eq!(observe(), Observed::AsWanted);
         assert!(std::path::Path::new(&stamp).exists());
         std::fs::write(&authority, "CA and another").unwrap();

@@ -22,6 +22,7 @@ async fn look(resource: &Resource) -> Result<Observed> {
         Resource::File(file) => self::file(file),
         Resource::Link { path, target, keep_existing } => Ok(self::link(path, target, *keep_existing)),
         Resource::Absent { path } => release::observe(path),
+        Resource::Erased { path } => release::observe_erased(path),
         Resource::Sysctl { key, value } => kernel::observe_sysctl(key, value),
         Resource::KernelModule(name) => kernel::observe_module(name),
         Resource::SwapOff => kernel::observe_swap(),
@@ -30,8 +31,8 @@ async fn look(resource: &Resource) -> Result<Observed> {
         Resource::Unit { name, state } => systemd::observe(name, state).await,
         Resource::Shared { shared, place } => shared::Store::host().observe(*shared, *place),
         Resource::Leaf(leaf) => secrets::observe(leaf),
-        Resource::ClusterOf { path, server, authority_file, .. } => {
-            kubeconfig::observe_cluster(path, server, authority_file)
+        Resource::ClusterOf { path, server, authority_file, credentials, .. } => {
+            kubeconfig::observe_cluster(path, server, authority_file, credentials.as_deref())
         }
         // It is about what happens after a start.
         Resource::Steady { .. } => Ok(Observed::AsWanted),

@@ -1,4 +1,4 @@
-//! Giving up single things of kinit's: what a host has no more use for, because it lost a role.
+//! Giving up single things: what a host has no more use for, because it lost a role, and keys that are kept elsewhere.
 
 use anyhow::Result;
 use kinit_resource::Observed;
@@ -54,6 +54,25 @@ pub(crate) async fn apply(path: &str) -> Result<()> {
         ledger.replaced.remove(path);
     })?;
     if path.starts_with(UNITS) { systemd::reload().await } else { Ok(()) }
+}
+
+/// Whether there is anything at a path, or a copy of what was there before kinit.
+pub(crate) fn observe_erased(path: &str) -> Result<Observed> {
+    let copied = Ledger::load()?.replaced.contains_key(path);
+    let exists = std::fs::symlink_metadata(path).is_ok();
+    Ok(if exists || copied { Observed::Differs("is there".to_owned()) } else { Observed::AsWanted })
+}
+
+/// Removes what is at a path, whoever put it there, and the copy of what was there before kinit.
+pub(crate) fn erase(path: &str) -> Result<()> {
+    if let Some(copy) = Ledger::load()?.replaced.get(path) {
+        files::remove(copy)?;
+    }
+    files::remove(path)?;
+    Ledger::note(|ledger| {
+        ledger.created.remove(path);
+        ledger.replaced.remove(path);
+    })
 }
 
 #[cfg(test)]

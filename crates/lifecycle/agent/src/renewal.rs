@@ -1,5 +1,6 @@
 //! Renewal of this host's certificates without a desk, begun by a systemd timer: what is in the last third of its life
-//! is issued anew where the authority's key is on the host, and the programs that read it are started again.
+//! is issued anew, and the programs that read it are started again. Where the authority's key is on the host, the host
+//! signs; elsewhere the cluster does, asked through its API with the node's own identity ([`Signer`]).
 
 use std::path::Path;
 use std::time::Instant;
@@ -8,18 +9,11 @@ use anyhow::{Context, Result, bail};
 use kinit_resource::{LeafSpec, Observed, Place, Resource, Shared, what};
 use serde::{Deserialize, Serialize};
 
-use crate::files::read_optional;
 use crate::journal::Journal;
-use crate::kubeconfig::Kubeconfig;
 use crate::lock::{self, Lock};
 use crate::opening::Caller;
 use crate::shared::Store;
-use crate::{apply, files, observe, secrets};
-
-/// Where metrics are, for node_exporter's textfile collector.
-const METRICS: &str = "/var/lib/kinit/metrics/certificates.prom";
-const KUBELET: [&str; 2] =
-    ["/var/lib/kubelet/pki/kubelet-client-current.pem", "/var/lib/kubelet/pki/kubelet-server-current.pem"];
+use crate::{apply, observe, renewal_state, secrets, signed};
 
 /// What the host's file says (`/etc/kubernetes/renewal.json`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,14 +21,29 @@ const KUBELET: [&str; 2] =
 pub struct Renewing {
     /// This host's name in the cluster.
     pub host: String,
+    /// Whether the cluster signs what a node asks it for.
+    #[serde(default)]
+    pub cluster_signs: bool,
     /// Certificates, then the programs that read them with their health checks, in order.
     pub resources: Vec<Resource>,
 }
 
+/// Who signs what this host cannot sign itself.
+#[async_trait::async_trait]
+pub trait Signer: Sync {
+    /// Has the cluster sign a request (PEM) of this node; returns the certificate.
+    async fn sign(&self, leaf: &LeafSpec, request: String) -> Result<String>;
+}
+
+/// What the host's file says.
+pub(crate) fn config(path: &Path) -> Result<Renewing> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("parse {}", path.display()))
+}
+
 /// Renews what is due.
-pub async fn run_renewal(config: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(config).with_context(|| format!("read {}", config.display()))?;
-    let wanted: Renewing = serde_json::from_str(&text).with_context(|| format!("parse {}", config.display()))?;
+pub async fn run_renewal(path: &Path, signer: &dyn Signer) -> Result<()> {
+    let wanted = config(path)?;
     let lock = Lock::open(Path::new(lock::PATH))?;
     if !lock.try_take()? {
         tracing::info!("a kinit works on this host, and renews what is due; tomorrow again");
@@ -44,29 +53,30 @@ pub async fn run_renewal(config: &Path) -> Result<()> {
         Caller { by: format!("systemd@{}", wanted.host), pid: std::process::id(), operation: "renewal".to_owned() };
     let mut journal = Journal::host(caller);
     let mut failures = Vec::new();
-    let mut renewed = 0;
+    let mut renewed = Vec::new();
     for leaf in wanted.resources.iter().filter_map(leaf) {
         match secrets::observe(leaf)? {
             Observed::AsWanted => continue,
-            Observed::Differs(why) => tracing::info!(certificate = leaf.path(), why, "due"),
+            Observed::Differs(why) | Observed::Signed(why) => tracing::info!(certificate = leaf.path(), why, "due"),
             // Whatever took it away is a desk's affair.
             _ => continue,
         }
         journal.begin();
         let begun = Instant::now();
-        let error = issue(leaf).err().map(|error| format!("{error:#}"));
+        let error = issue(leaf, wanted.cluster_signs, signer).await.err().map(|error| format!("{error:#}"));
         journal.step(leaf.path(), milliseconds(begun), error.as_deref());
         match error {
-            None => renewed += 1,
+            None => renewed.push(leaf.path()),
             Some(error) => failures.push(format!("{}: {error}", leaf.path())),
         }
     }
-    if renewed > 0 {
+    if !renewed.is_empty() {
         failures.extend(restart(&wanted, &mut journal).await);
     }
-    measure(&wanted, failures.is_empty())?;
     let failed = (!failures.is_empty()).then(|| failures.join("; "));
-    if renewed > 0 || failed.is_some() {
+    let changed = !renewed.is_empty() || failed.is_some();
+    renewal_state::note(&wanted, renewed, failed.clone())?;
+    if changed {
         journal.end(failed.as_deref());
     }
     match failed {
@@ -79,14 +89,22 @@ fn milliseconds(begun: Instant) -> u64 {
     u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-fn leaf(resource: &Resource) -> Option<&LeafSpec> {
+pub(crate) fn leaf(resource: &Resource) -> Option<&LeafSpec> {
     if let Resource::Leaf(leaf) = resource { Some(leaf) } else { None }
 }
 
-fn issue(leaf: &LeafSpec) -> Result<()> {
+async fn issue(leaf: &LeafSpec, cluster_signs: bool, signer: &dyn Signer) -> Result<()> {
+    if signed::waits(leaf)? {
+        return signed::install(leaf);
+    }
     let authority = Shared::Authority(leaf.leaf.authority());
     match Store::host().observe(authority, Place::Whole)? {
         Observed::Fingerprint(_) => secrets::issue_here(leaf),
+        _ if cluster_signs && authority == Shared::CLUSTER => {
+            let (key, request) = secrets::new_request(leaf)?;
+            let certificate = signer.sign(leaf, request).await.context("have the cluster sign it")?;
+            secrets::take(leaf, &certificate, &key)
+        }
         _ => bail!("the key of {} is not on this host: it has to be signed where that is", authority.name()),
     }
 }
@@ -106,31 +124,4 @@ async fn restart(wanted: &Renewing, journal: &mut Journal) -> Vec<String> {
         }
     }
     Vec::new()
-}
-
-/// When each certificate of the host ends.
-fn measure(wanted: &Renewing, succeeded: bool) -> Result<()> {
-    let mut lines = String::new();
-    let paths = wanted.resources.iter().filter_map(leaf).map(LeafSpec::path);
-    for path in paths.chain(KUBELET.map(str::to_owned)) {
-        let Some(text) = read_optional(&path)? else { continue };
-        let pem = if path.ends_with(".conf") {
-            Kubeconfig::parse(&text).ok().and_then(|read| read.credentials()).map(|(certificate, _)| certificate)
-        } else {
-            Some(text)
-        };
-        if let Some(end) = pem.as_deref().and_then(kinit_pki::expires_at) {
-            lines += &format!("kinit_certificate_end_timestamp_seconds{{path=\"{path}\"}} {}\n", end.unix_timestamp());
-        }
-    }
-    let text = format!(
-        "# HELP kinit_certificate_end_timestamp_seconds When a certificate of this host ends.\n\
-         # TYPE kinit_certificate_end_timestamp_seconds gauge\n{lines}\
-         # HELP kinit_renewal_last_attempt_succeeded Whether everything that was due was renewed.\n\
-         # TYPE kinit_renewal_last_attempt_succeeded gauge\nkinit_renewal_last_attempt_succeeded {}\n",
-        u8::from(succeeded)
-    );
-    std::fs::create_dir_all(Path::new(METRICS).parent().unwrap_or(Path::new("/")))
-        .context("make the folder for metrics")?;
-    files::write(METRICS, text.as_bytes(), 0o644, "root:root")
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use kinit_resource::{LeafForm, LeafSpec, Observed};
 use time::OffsetDateTime;
 
@@ -11,19 +11,42 @@ use crate::files::{self, read_optional};
 use crate::kubeconfig::{self, Kubeconfig};
 use crate::kubelet_certificates;
 use crate::serve::State;
+use crate::signed;
 
 /// Makes a key, keeps it in memory, and returns the request for its certificate.
 pub(crate) fn request(leaf: &LeafSpec, state: &mut State) -> Result<String> {
-    let key = kinit_pki::new_key(leaf.algorithm).with_context(|| format!("make the key of {}", leaf.path()))?;
-    let request = kinit_pki::request(&key, &leaf.subject).with_context(|| format!("request {}", leaf.path()))?;
+    let (key, request) = new_request(leaf)?;
     state.pending_keys.insert(leaf.path(), key);
     Ok(request)
 }
 
-/// Makes a key and has its certificate signed by this host's own authority.
-pub(crate) fn issue_here(leaf: &LeafSpec) -> Result<()> {
+/// A key, and the request for its certificate.
+pub(crate) fn new_request(leaf: &LeafSpec) -> Result<(String, String)> {
     let key = kinit_pki::new_key(leaf.algorithm).with_context(|| format!("make the key of {}", leaf.path()))?;
     let request = kinit_pki::request(&key, &leaf.subject).with_context(|| format!("request {}", leaf.path()))?;
+    Ok((key, request))
+}
+
+/// Takes a certificate that somebody else has signed for a key of this host, if it is what was asked for: the present
+/// one stays otherwise.
+pub(crate) fn take(leaf: &LeafSpec, certificate: &str, key: &str) -> Result<()> {
+    let authority =
+        std::fs::read_to_string(&leaf.authority_file).with_context(|| format!("read {}", leaf.authority_file))?;
+    let mut wrong: Vec<String> =
+        kinit_pki::check(certificate, &authority, &leaf.subject, leaf.algorithm, OffsetDateTime::now_utc())
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+    if !kinit_pki::is_pair(certificate, key).unwrap_or(false) {
+        wrong.push("is for another key".to_owned());
+    }
+    ensure!(wrong.is_empty(), "the certificate that was signed {}", wrong.join(", "));
+    place(leaf, certificate, key)
+}
+
+/// Makes a key and has its certificate signed by this host's own authority.
+pub(crate) fn issue_here(leaf: &LeafSpec) -> Result<()> {
+    let (key, request) = new_request(leaf)?;
     let certificate = crate::shared::sign(leaf.leaf.authority(), &request, &leaf.subject)?;
     place(leaf, &certificate, &key)
 }
@@ -32,11 +55,16 @@ pub(crate) fn issue_here(leaf: &LeafSpec) -> Result<()> {
 pub(crate) fn install(leaf: &LeafSpec, certificate: &str, state: &mut State) -> Result<()> {
     let key =
         state.pending_keys.remove(&leaf.path()).with_context(|| format!("no key was made for {}", leaf.path()))?;
+    put(leaf, certificate, &key)
+}
+
+/// Notes what will be written, and writes it.
+pub(crate) fn put(leaf: &LeafSpec, certificate: &str, key: &str) -> Result<()> {
     note_parents(&leaf.path())?;
     if let LeafForm::Files { path, .. } = &leaf.form {
         note_parents(&format!("{path}.key"))?;
     }
-    place(leaf, certificate, &key)
+    place(leaf, certificate, key)
 }
 
 /// Key first. Between the two the old certificate has another key: what reads them then fails, and the next run
@@ -57,11 +85,27 @@ fn place(leaf: &LeafSpec, certificate: &str, key: &str) -> Result<()> {
             let text = kubeconfig::render(cluster, server, &authority, user, certificate, key);
             files::write_private(&shown, text.as_bytes())
         }
+        LeafForm::Combined { .. } => files::write_own(&shown, format!("{}\n{key}", certificate.trim_end()).as_bytes()),
     }
 }
 
-/// Compares a certificate on disk, its key, and the kubeconfig around them with what they should be.
+/// Compares a certificate on disk, its key, and the kubeconfig around them with what they should be; one that was
+/// signed elsewhere and handed in takes its place.
 pub(crate) fn observe(leaf: &LeafSpec) -> Result<Observed> {
+    let there = there(leaf)?;
+    if !signed::waits(leaf)? {
+        return Ok(there);
+    }
+    Ok(match there {
+        Observed::AsWanted => Observed::Signed("another one was imported".to_owned()),
+        Observed::Missing => Observed::Signed("missing".to_owned()),
+        Observed::Differs(why) => Observed::Signed(why),
+        other => other,
+    })
+}
+
+/// What is in its place.
+fn there(leaf: &LeafSpec) -> Result<Observed> {
     let Some(text) = read_optional(&leaf.path())? else { return Ok(Observed::Missing) };
     let Some(authority) = read_optional(&leaf.authority_file)? else {
         return Ok(Observed::Differs(format!("{} is missing", leaf.authority_file)));
@@ -74,6 +118,10 @@ pub(crate) fn observe(leaf: &LeafSpec) -> Result<Observed> {
         LeafForm::Kubeconfig { server, .. } => match embedded(leaf, &text, server, &authority) {
             Ok(pair) => pair,
             Err(why) => return Ok(Observed::Differs(why)),
+        },
+        LeafForm::Combined { .. } => match private_key(&text) {
+            Some(key) => (text.clone(), key),
+            None => return Ok(Observed::Differs("its key is missing".to_owned())),
         },
     };
     let now = OffsetDateTime::now_utc();
@@ -88,6 +136,13 @@ pub(crate) fn observe(leaf: &LeafSpec) -> Result<Observed> {
         Err(error) => words.push(format!("its key: {error}")),
     }
     Ok(if words.is_empty() { Observed::AsWanted } else { Observed::Differs(words.join(", ")) })
+}
+
+/// The private key of a file that holds a certificate too.
+fn private_key(text: &str) -> Option<String> {
+    let label = text.find("PRIVATE KEY-----")?;
+    let begin = text.get(..label)?.rfind("-----BEGIN ")?;
+    text.get(begin..).map(str::to_owned)
 }
 
 /// The pair in a kubeconfig that is otherwise as wanted, or what differs.
@@ -136,7 +191,7 @@ mod tests {
                 ips: vec![],
                 days,
             };
-            LeafSpec { leaf: Leaf::Admin, subject, algorithm: KIND, form, authority_file: self.path("ca.crt") }
+            LeafSpec { leaf: Leaf::Admin.into(), subject, algorithm: KIND, form, authority_file: self.path("ca.crt") }
         }
 
         fn forms(&self) -> [LeafForm; 2] {
@@ -192,6 +247,33 @@ mod tests {
             super::place(&leaf, &place.sign(&leaf, &one), "rubbish").unwrap();
             assert_eq!(why(&leaf), "its key: read a private key");
             place.issue(&leaf);
+            assert_eq!(why(&leaf), "");
+        }
+    }
+
+    #[test]
+    fn what_the_cluster_signed_is_taken_only_if_it_is_what_was_asked_for() {
+        let place = Place::new();
+        for form in place.forms() {
+            let leaf = place.leaf(form, 365);
+            place.issue(&leaf);
+            let before = std::fs::read_to_string(leaf.path()).unwrap();
+            let (key, request) = new_request(&leaf).unwrap();
+            let now = OffsetDateTime::now_utc();
+            let stranger = kinit_pki::new_authority("ca", KIND, 400, now).unwrap();
+            let other = Subject { common_name: "system:kube-netd".into(), ..leaf.subject.clone() };
+            for (by, subject, word) in
+                [(&stranger, &leaf.subject, "another authority"), (&place.ca, &other, "another subject")]
+            {
+                let certificate = kinit_pki::issue(by, &request, subject, now).unwrap();
+                let error = take(&leaf, &certificate, &key).unwrap_err().to_string();
+                assert!(error.contains(word), "{error}");
+            }
+            let good = kinit_pki::issue(&place.ca, &request, &leaf.subject, now).unwrap();
+            let another = kinit_pki::new_key(KIND).unwrap();
+            assert!(take(&leaf, &good, &another).unwrap_err().to_string().contains("another key"));
+            assert_eq!(std::fs::read_to_string(leaf.path()).unwrap(), before, "the present one stays");
+            take(&leaf, &good, &key).unwrap();
             assert_eq!(why(&leaf), "");
         }
     }

@@ -58,6 +58,13 @@ trait Unit {
     fn state_change_timestamp(&self) -> zbus::Result<u64>;
 }
 
+#[proxy(interface = "org.freedesktop.systemd1.Timer", default_service = "org.freedesktop.systemd1")]
+trait Timer {
+    /// Microseconds since 1970; 0 or the largest number when it does not elapse.
+    #[zbus(property(emits_changed_signal = "false"), name = "NextElapseUSecRealtime")]
+    fn next_elapse(&self) -> zbus::Result<u64>;
+}
+
 #[proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1")]
 trait State {
     #[zbus(property)]
@@ -276,6 +283,18 @@ pub(crate) async fn give_up(name: &str) -> Result<()> {
     stop(&systemd, name, if name == "etcd.service" { Job::Kill } else { Job::Stop }).await?;
     systemd.manager.reset_failed_unit(name).await.ok();
     Ok(())
+}
+
+/// When a timer elapses next, in seconds since 1970; `None` when it does not run.
+pub(crate) async fn next_elapse(name: &str) -> Result<Option<i64>> {
+    let systemd = Systemd::connect().await?;
+    if systemd.unit(name).await?.active_state().await? != "active" {
+        return Ok(None);
+    }
+    let path = systemd.manager.load_unit(name).await.with_context(|| format!("look up {name}"))?;
+    let timer = TimerProxy::builder(&systemd.connection).path(path).cache_properties(zbus::proxy::CacheProperties::No);
+    let next = timer.build().await.with_context(|| format!("look up {name}"))?.next_elapse().await?;
+    Ok(i64::try_from(next / 1_000_000).ok().filter(|_| next != 0 && next != u64::MAX))
 }
 
 /// Those of the units that run.

@@ -16,6 +16,7 @@ use crate::logs::LogRequest;
 use crate::opening::Held;
 use crate::reach::Reached;
 use crate::rotation::RotationRequest;
+use crate::signed::SignedRequest;
 
 /// A resource to bring about, with the text of its secret where it has one.
 #[derive(Clone, Serialize, Deserialize)]
@@ -71,6 +72,8 @@ pub(crate) enum Request {
     Install { leaf: Box<LeafSpec>, certificate: String },
     /// Read a kubeconfig or another file of kinit's.
     ReadFile { path: String },
+    /// How the renewal of this host's certificates stands.
+    Renewal,
     /// What this host's etcd says.
     EtcdStatus,
     /// What members of etcd on other hosts say, asked with a credential of this authority.
@@ -91,6 +94,8 @@ pub(crate) enum Request {
     Keep { paths: Vec<String> },
     /// Put back what was remembered last, start these units again, and wait for these checks.
     PutBack { units: Vec<String>, healthy: Vec<Resource> },
+    /// A certificate that is signed elsewhere.
+    Signed(SignedRequest),
     /// A shared secret's successor.
     Rotation(RotationRequest),
     /// What reset would undo.

@@ -14,6 +14,7 @@ mod manifest;
 mod read;
 mod retention;
 mod seal;
+mod sealed_file;
 mod sealed_values;
 mod sign;
 mod snapshot;
@@ -27,6 +28,7 @@ pub use manifest::{
 pub use read::{Keys, Visit, read, read_small};
 pub use retention::{Retention, outdated};
 pub use seal::{Identity, Protection, check_recipient, new_identity};
+pub use sealed_file::{seal, unseal};
 pub use sealed_values::StoredKeys;
 pub use sign::{Anchor, Signer};
 pub use snapshot::{check_snapshot, is_snapshot};

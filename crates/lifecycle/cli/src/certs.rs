@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use kinit_phases::{CertificateKey, CertificateStatus, Renewal, Request, UPLOAD_LIFE};
-use kinit_pki::Leaf;
+use kinit_resource::LeafName;
 use serde_json::json;
 
 use crate::change::ChangeArgs;
@@ -17,6 +17,7 @@ use crate::config;
 use crate::desk::{known_authority, read};
 use crate::errors::Usage;
 use crate::progress::Output;
+use crate::requests::{CsrArgs, ImportArgs};
 use crate::rotate::CertsRotateArgs;
 
 /// What can be done with certificates.
@@ -29,6 +30,10 @@ pub enum Verb {
     /// Put the cluster's secrets, encrypted, into the API for two hours, for control planes that join by themselves
     /// (`kinit join --control-plane`), and print the key
     Upload(UploadArgs),
+    /// Write requests for the certificates of an authority whose key is on no control plane (an external CA)
+    Csr(CsrArgs),
+    /// Check certificates that an external CA has signed, and put them in place, one host after the other
+    Import(ImportArgs),
     /// Replace an authority, or the key of service-account tokens, stage by stage, while everything works
     Rotate(CertsRotateArgs),
 }
@@ -72,6 +77,8 @@ impl Verb {
             Self::Check(args) => args.common.is_jsonl(),
             Self::Renew(args) => args.change.is_jsonl(),
             Self::Upload(args) => args.common.is_jsonl(),
+            Self::Csr(args) => args.change.is_jsonl(),
+            Self::Import(args) => args.change.is_jsonl(),
             Self::Rotate(args) => args.rotate.change.is_jsonl(),
         }
     }
@@ -83,6 +90,8 @@ pub async fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Check(args) => check(args).await,
         Verb::Renew(args) => renew(args).await.map(|()| ExitCode::SUCCESS),
         Verb::Upload(args) => upload(args).await.map(|()| ExitCode::SUCCESS),
+        Verb::Csr(args) => crate::requests::csr(args).await.map(|()| ExitCode::SUCCESS),
+        Verb::Import(args) => crate::requests::import(args).await.map(|()| ExitCode::SUCCESS),
         Verb::Rotate(args) => crate::rotate::certs(args).await.map(|()| ExitCode::SUCCESS),
     }
 }
@@ -122,7 +131,11 @@ async fn check(args: CheckArgs) -> Result<ExitCode> {
     }
     if bad > 0 {
         tell!("error: {bad} certificate(s) have ended, end within {} days, or cannot be read", args.days);
+        let by_hand = all.iter().any(|one| is_bad(one) && one.renewed_by == Renewal::Elsewhere);
         tell!("hint: `kinit certs renew --all` issues what kinit issues");
+        if by_hand {
+            tell!("hint: `kinit certs csr` writes requests for those of an external CA");
+        }
     }
     Ok(ExitCode::from(UNHEALTHY))
 }
@@ -131,6 +144,8 @@ fn row(one: &CertificateStatus, bad: bool) {
     let renewed = match one.renewed_by {
         Renewal::Kinit => "kinit",
         Renewal::Kubelet => "kubelet",
+        Renewal::Desk => "this desk",
+        Renewal::Elsewhere => "by hand",
         Renewal::Nobody => "-",
     };
     let mark = if bad { "!" } else { " " };
@@ -193,21 +208,32 @@ async fn upload(args: UploadArgs) -> Result<()> {
 
 async fn renew(args: RenewArgs) -> Result<()> {
     let started = Instant::now();
-    let leaves = if args.all { kinit_phases::renewable() } else { named(&args.names)? };
     let cluster = config::load(args.change.file())?;
+    let kubelets = cluster.signs_on_desk();
+    let leaves = if args.all { all(kubelets) } else { named(&args.names, kubelets)? };
     let (run, plan) = args.change.prepare(cluster, &Request::Renew(leaves), "certs renew").await?;
     args.change.carry_out(&run, &plan, started).await.map(drop)
 }
 
-fn named(names: &[String]) -> Result<Vec<Leaf>> {
+/// Everything that kinit issues; where nothing else signs, kubelets' certificates too.
+fn all(kubelets: bool) -> Vec<LeafName> {
+    let tree = kinit_phases::renewable().into_iter().map(LeafName::Tree);
+    tree.chain(KUBELETS.map(|(_, leaf)| leaf).into_iter().filter(|_| kubelets)).collect()
+}
+
+const KUBELETS: [(&str, LeafName); 2] =
+    [("kubelet-client", LeafName::KubeletClient), ("kubelet-server", LeafName::KubeletServer)];
+
+fn named(names: &[String], kubelets: bool) -> Result<Vec<LeafName>> {
     let all = kinit_phases::renewable();
     let mut leaves = Vec::new();
     for name in names {
         // kubeadm writes etcd-server and admin.conf.
         let plain = name.trim_end_matches(".conf");
         let found = all.iter().find(|leaf| leaf.stem() == plain || leaf.stem().replace('/', "-") == plain);
-        match found {
-            Some(leaf) => leaves.push(*leaf),
+        let of_kubelet = KUBELETS.iter().find(|(name, _)| kubelets && *name == plain);
+        match found.map(|leaf| LeafName::Tree(*leaf)).or(of_kubelet.map(|(_, leaf)| *leaf)) {
+            Some(leaf) => leaves.push(leaf),
             None if plain.starts_with("kubelet") => {
                 bail!("kubelets renew their own certificates; `kinit apply` helps one whose certificate has ended")
             }
@@ -229,11 +255,12 @@ mod tests {
     #[test]
     fn certificates_are_named_as_kubeadm_names_them() {
         let names = ["apiserver", "etcd-server", "etcd/peer", "admin.conf", "scheduler"].map(str::to_owned);
-        assert_eq!(named(&names).unwrap().len(), 5);
+        assert_eq!(named(&names, false).unwrap().len(), 5);
+        assert_eq!(named(&["kubelet-client".to_owned()], true).unwrap(), [super::LeafName::KubeletClient]);
         for (wrong, words) in
             [("ca", "no certificate \"ca\""), ("", "no certificate"), ("kubelet-client", "renew their own")]
         {
-            let error = named(&[wrong.to_owned()]).unwrap_err().to_string();
+            let error = named(&[wrong.to_owned()], false).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
     }

@@ -17,6 +17,7 @@ use crate::cluster::{Common, Flags, ask, begin, finished, judge, show_plan};
 use crate::config;
 use crate::desk::{known_authority, merge, read};
 use crate::errors::{Moved, Usage};
+use crate::keys::KeyArgs;
 use crate::progress::{Output, listeners};
 
 /// What all of these take.
@@ -24,6 +25,8 @@ use crate::progress::{Output, listeners};
 pub struct ChangeArgs {
     #[command(flatten)]
     pub(crate) common: Common,
+    #[command(flatten)]
+    keys: KeyArgs,
     /// Folder with the binaries and images to install [default: the folder of kinit itself]
     #[arg(long, value_name = "DIR")]
     pub(crate) bundle: Option<PathBuf>,
@@ -120,7 +123,7 @@ impl ChangeArgs {
             disable_eviction: args.disable_eviction,
             grace_period: args.grace_period,
         };
-        Flags { bundle: self.bundle.clone(), drain, look, known, previous: false }
+        Flags { bundle: self.bundle.clone(), drain, look, known, keys: self.keys.clone(), previous: false }
     }
 
     pub(crate) fn is_jsonl(&self) -> bool {

@@ -23,6 +23,7 @@ use serde_json::json;
 use crate::config;
 use crate::desk::{forget, known_authority, merge, opening, read};
 use crate::errors::{PreflightFailed, Unidentified, Usage};
+use crate::keys::KeyArgs;
 use crate::login::LoginArgs;
 use crate::progress::{Output, Timing, listeners};
 
@@ -59,6 +60,8 @@ pub struct Common {
 pub struct InitArgs {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    keys: KeyArgs,
     /// Directory with the binaries and images to install [default: the directory of kinit itself]
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
@@ -130,7 +133,8 @@ pub async fn init(args: InitArgs) -> Result<()> {
     }
     let known = known_authority(&kubeconfig, &cluster.metadata.name, None)?;
     let name = cluster.metadata.name.clone();
-    let flags = Flags { bundle: args.bundle.clone(), known: known.clone(), ..Flags::default() };
+    let (bundle, keys) = (args.bundle.clone(), args.keys.clone());
+    let flags = Flags { bundle, keys, known: known.clone(), ..Flags::default() };
     let run = begin(cluster, &Request::Init, "init", &args.common, flags).await?;
     let mut findings = run.preflight(jiff::Timestamp::now().as_second(), known.as_deref());
     findings.extend(run.reachability().await?);
@@ -220,6 +224,8 @@ pub(crate) struct Flags {
     pub(crate) look: bool,
     /// The cluster's authority as the desk knows it.
     pub(crate) known: Option<String>,
+    /// What opens the authorities' keys on the desk.
+    pub(crate) keys: KeyArgs,
 }
 
 /// Connects to the hosts that a request needs.
@@ -240,7 +246,8 @@ pub(crate) async fn begin(
             BundleSource::Desk(Arc::new(LocalBundle::read(&folder, options.program.clone(), &trust)?))
         }
     };
-    Run::begin(cluster, request, bundle, &options, flags.drain, flags.known.as_deref()).await
+    let keys = flags.keys.keyring(&cluster, &common.file)?;
+    Ok(Run::begin(cluster, request, bundle, &options, flags.drain, flags.known.as_deref()).await?.with_keys(keys))
 }
 
 /// Whose bundles are accepted.

@@ -195,7 +195,9 @@ pub fn main() -> ExitCode {
         Verb::Backup(verb) => on_runtime(backup::run(verb)),
         Verb::Reset(args) => on_runtime(cluster::reset(args)),
         Verb::HostBackup { config } => on_runtime(async move { kinit_agent::run_scheduled(&config).await }),
-        Verb::HostRenewal { config } => on_runtime(async move { kinit_agent::run_renewal(&config).await }),
+        Verb::HostRenewal { config } => {
+            on_runtime(async move { kinit_agent::run_renewal(&config, &kinit_phases::NodeSigner).await })
+        }
         Verb::HostAgent { opening } => {
             // The login shell's may be 077: packages' scripts, and parents of folders, would be closed to all but root.
             nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));

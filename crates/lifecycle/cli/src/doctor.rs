@@ -80,8 +80,14 @@ async fn benchmark(hosts: &Hosts, cluster: &kinit_config::Cluster, output: Outpu
 
 /// What `kinit apply` would change.
 async fn drift(args: &DoctorArgs, cluster: kinit_config::Cluster, known: Option<String>) -> Option<Finding> {
-    let flags =
-        Flags { bundle: args.bundle.clone(), previous: false, drain: DrainOptions::default(), look: true, known };
+    let flags = Flags {
+        bundle: args.bundle.clone(),
+        previous: false,
+        drain: DrainOptions::default(),
+        look: true,
+        known,
+        ..Flags::default()
+    };
     let planned = async {
         let run = begin(cluster, &Request::Apply { only: Vec::new() }, "doctor", &args.common, flags).await?;
         anyhow::Ok(run.plan().await?.changes())

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use kinit_config::LoadError;
-use kinit_phases::{DrainBlocked, Impossible, RotationStopped, Strangers, Unfit, Unreachable};
+use kinit_phases::{
+    DrainBlocked, Impossible, Locked, NothingToRequest, RotationStopped, Strangers, Unfit, Unreachable,
+};
 use kinit_planner::{Refused, RotationRefused};
 use kinit_workflow::RunError;
 
@@ -110,6 +112,12 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
             return (6, Some("what is done is kept; the same command goes on, --rollback takes a rotation back"));
         }
         if cause.is::<RotationRefused>() {
+            return (6, Some("nothing was changed"));
+        }
+        if cause.is::<Locked>() {
+            return (6, None);
+        }
+        if cause.is::<NothingToRequest>() {
             return (6, Some("nothing was changed"));
         }
         if cause.is::<Unfit>() || cause.is::<Refused>() || cause.is::<Impossible>() || cause.is::<DrainBlocked>() {

@@ -73,21 +73,33 @@ impl Prompt for Given {
 }
 
 /// The first line that a descriptor of this process gives.
-fn from_descriptor(fd: u32) -> Result<Secret> {
+pub(crate) fn from_descriptor(fd: u32) -> Result<Secret> {
     let file = File::open(format!("/proc/self/fd/{fd}")).with_context(|| format!("open file descriptor {fd}"))?;
     first_line(file).with_context(|| format!("read file descriptor {fd}"))
 }
 
+/// All of a file that only its owner may read.
+pub(crate) fn from_file_text(path: &Path) -> Result<String> {
+    let open = || -> Result<String> {
+        let mut text = String::new();
+        private(path)?.take(LONGEST as u64).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    open().with_context(|| format!("read {}", path.display()))
+}
+
+fn private(path: &Path) -> Result<File> {
+    use std::os::unix::fs::PermissionsExt;
+    let file = File::open(path)?;
+    let (meta, mode) = (file.metadata()?, file.metadata()?.permissions().mode() & 0o777);
+    // A pipe made by the shell (`<(pass show ...)`) has no mode that counts.
+    ensure!(!meta.is_file() || mode & 0o077 == 0, "it is open to others (mode {mode:04o}); `chmod 600` it");
+    Ok(file)
+}
+
 /// The first line of a file that only its owner may read.
 pub(crate) fn from_file(path: &Path) -> Result<Secret> {
-    let open = || -> Result<Secret> {
-        use std::os::unix::fs::PermissionsExt;
-        let file = File::open(path)?;
-        let (meta, mode) = (file.metadata()?, file.metadata()?.permissions().mode() & 0o777);
-        // A pipe made by the shell (`<(pass show ...)`) has no mode that counts.
-        ensure!(!meta.is_file() || mode & 0o077 == 0, "it is open to others (mode {mode:04o}); `chmod 600` it");
-        first_line(file)
-    };
+    let open = || first_line(private(path)?);
     open().with_context(|| format!("read {}", path.display()))
 }
 

@@ -15,6 +15,7 @@ use crate::cluster::{Common, Flags, ask, begin, finished, judge, show_plan, writ
 use crate::config;
 use crate::desk::{known_authority, merge};
 use crate::errors::Usage;
+use crate::keys::KeyArgs;
 use crate::progress::{Output, listeners};
 
 /// What both take.
@@ -22,6 +23,8 @@ use crate::progress::{Output, listeners};
 pub struct PutBackArgs {
     #[command(flatten)]
     pub(crate) common: Common,
+    #[command(flatten)]
+    keys: KeyArgs,
     /// Folder with the binaries and images to install [default: the folder of kinit itself]
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
@@ -67,7 +70,7 @@ impl PutBackArgs {
     }
 
     fn flags(&self, known: Option<String>) -> Flags {
-        Flags { bundle: self.bundle.clone(), known, ..Flags::default() }
+        Flags { bundle: self.bundle.clone(), known, keys: self.keys.clone(), ..Flags::default() }
     }
 
     /// Asks, when nobody has answered yet.

@@ -86,6 +86,9 @@ fn print(status: &Status) {
     if status.hosts.iter().any(|host| host.virtual_address) {
         say!("\n* has the load balancers' virtual address");
     }
+    for line in renewals(status) {
+        say!("{line}");
+    }
     if let Some(backup) = &status.backup {
         let created = backup.created.parse::<jiff::Timestamp>();
         let age = created.map(|time| (jiff::Timestamp::now().as_second() - time.as_second()) / 60).unwrap_or_default();
@@ -129,4 +132,25 @@ fn etcd(host: &HostStatus) -> String {
 
 fn expiry(host: &HostStatus) -> String {
     host.next_expiry.as_ref().map(|expiry| format!("{} days", expiry.days)).unwrap_or_default()
+}
+
+/// What is renewed next, and when hosts looked last.
+fn renewals(status: &Status) -> Vec<String> {
+    let time = |second: i64| jiff::Timestamp::from_second(second).map(|time| time.to_string()).unwrap_or_default();
+    let of = || status.hosts.iter().filter_map(|host| Some((host, host.renewal.as_ref()?)));
+    let due = of().filter_map(|(host, renewal)| Some((host, renewal.due.as_ref()?))).min_by_key(|(_, due)| due.time);
+    let first = due.map(|(host, due)| {
+        let run = host.renewal.as_ref().and_then(|renewal| renewal.next_run).map(time).unwrap_or_default();
+        format!("\nnext renewal due: {} {} from {} (its timer runs next at {run})", host.name, due.path, time(due.time))
+    });
+    let renewed = of().filter_map(|(host, renewal)| Some((host, renewal.last.as_ref()?)));
+    let last = renewed.max_by_key(|(_, last)| last.time).map(|(host, last)| {
+        let how = match (&last.failed, last.renewed.len()) {
+            (Some(_), _) => "failed".to_owned(),
+            (None, 0) => "nothing was due".to_owned(),
+            (None, count) => format!("{count} renewed"),
+        };
+        format!("last renewal: {} at {}, {how}", host.name, time(last.time))
+    });
+    first.into_iter().chain(last).collect()
 }

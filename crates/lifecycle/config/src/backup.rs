@@ -23,7 +23,14 @@ pub struct Backup {
     /// Where scheduled ones go; each gets every backup.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<BackupTarget>,
+    /// How fast scheduled ones are sent to each target, in KiB a second (as `rsync --bwlimit`). Default as fast as it
+    /// goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload_kib_per_second: Option<u32>,
 }
+
+/// Slower, and a run of two hours (`kinit-backup.service`) would not suffice for 2 GB.
+const SLOWEST: u32 = 256;
 
 /// Where backups go. One of these.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,6 +79,9 @@ pub(crate) fn validate(backup: &Backup, errors: &mut Errors) {
         if backup.targets.is_empty() {
             errors.add("spec.backup.targets", "is needed for a schedule: where are the backups to go?");
         }
+    }
+    if let Some(rate) = backup.upload_kib_per_second.filter(|rate| *rate < SLOWEST) {
+        errors.add("spec.backup.uploadKibPerSecond", format!("{rate} is less than {SLOWEST}"));
     }
     for (i, target) in backup.targets.iter().enumerate() {
         match target {
@@ -142,6 +152,11 @@ mod tests {
             ("bucket: backups", "bucket: 'a b'", "spec.backup.targets[1].s3.bucket"),
             ("daily: 7", "dayly: 7", "unknown field `dayly`"),
             ("directory:", "folder:", "unknown variant `folder`"),
+            (
+                "    targets:",
+                "    uploadKibPerSecond: 255\n    targets:",
+                "spec.backup.uploadKibPerSecond: 255 is less",
+            ),
         ] {
             let error = with(from, to).unwrap_err();
             assert!(error.contains(expected), "{error}");

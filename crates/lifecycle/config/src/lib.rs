@@ -9,6 +9,7 @@
 mod backup;
 mod balancing;
 mod bundles;
+mod certificates;
 mod change;
 mod edit;
 mod load;
@@ -24,6 +25,7 @@ mod version;
 pub use backup::{Backup, BackupTarget, S3};
 pub use balancing::{Balancing, LoadBalancer};
 pub use bundles::{Bundles, TrustedKey};
+pub use certificates::{CaKeys, Certificates};
 pub use change::{differences, fixed};
 pub use edit::{EditError, add_host, host_lines, remove_host, set_version};
 pub use load::{LoadError, example, load, print, read, to_yaml};
@@ -32,8 +34,8 @@ pub use pools::LoadBalancerPool;
 pub use ssh::{HostSsh, Ssh};
 pub use storage::{LocalPathClass, Storage};
 pub use types::{
-    API_VERSION, Arg, Certificates, Cluster, Component, Etcd, HostSpec, KIND, KUBERNETES_VERSION, Metadata, Networking,
-    NodeTaint, Role, Spec,
+    API_VERSION, Arg, Cluster, Component, Etcd, HostSpec, KIND, KUBERNETES_VERSION, Metadata, Networking, NodeTaint,
+    Role, Spec,
 };
 pub use validate::{FieldError, validate};
 pub use version::{Minor, NoVersion, Version};

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
-use kinit_pki::{KeyAlgorithm, NodeNames, TreeNames};
+use kinit_pki::{NodeNames, TreeNames};
 use serde::{Deserialize, Serialize};
 
 use crate::backup::Backup;
 use crate::balancing::LoadBalancer;
 use crate::bundles::Bundles;
+use crate::certificates::{CaKeys, Certificates};
 use crate::metrics_server::MetricsServer;
 use crate::pools::LoadBalancerPool;
 use crate::ssh::{HostSsh, Ssh};
@@ -246,35 +247,6 @@ impl Default for Etcd {
     }
 }
 
-/// Keys and lives of certificates.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Certificates {
-    /// Kind of key. When it is changed leaf certificates are issued anew; authorities keep the key they have until
-    /// they are rotated.
-    #[serde(default)]
-    pub encryption_algorithm: KeyAlgorithm,
-    /// Days that a leaf certificate is valid.
-    #[serde(default = "leaf_days")]
-    pub validity_days: u32,
-    /// Days that an authority is valid.
-    #[serde(default = "ca_days")]
-    pub ca_validity_days: u32,
-}
-
-fn leaf_days() -> u32 {
-    365
-}
-fn ca_days() -> u32 {
-    3650
-}
-
-impl Default for Certificates {
-    fn default() -> Self {
-        Self { encryption_algorithm: KeyAlgorithm::default(), validity_days: leaf_days(), ca_validity_days: ca_days() }
-    }
-}
-
 /// What a host is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Role {
@@ -351,6 +323,11 @@ impl HostSpec {
 }
 
 impl Cluster {
+    /// Whether the authorities' keys are kept on the desk, so that hosts and cluster sign nothing.
+    pub fn signs_on_desk(&self) -> bool {
+        self.spec.certificates.ca_keys == CaKeys::Desk
+    }
+
     /// Its version of Kubernetes; that of kinit's own components where nobody has said which.
     pub fn kubernetes_version(&self) -> String {
         self.spec.kubernetes_version.as_ref().map_or_else(|| KUBERNETES_VERSION.to_owned(), ToString::to_string)

@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 
 use crate::syntax::{is_label, is_label_value, is_name_or_ipv4, is_plain_path, is_qualified_name, is_subdomain};
 use crate::types::{Arg, Cluster, HostSpec, Kubelet, Role};
-use crate::{backup, balancing, bundles, pools, ssh};
+use crate::{backup, balancing, bundles, certificates, pools, ssh};
 
 /// One wrong value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +33,6 @@ impl Errors {
     }
 }
 
-/// A hundred years: dates far beyond have no form in a certificate.
-const MOST_DAYS: u32 = 36_525;
 /// A longer value would not fit into a program's arguments (Linux's MAX_ARG_STRLEN is 128 KiB).
 const LONGEST_VALUE: usize = 64 << 10;
 
@@ -54,14 +52,7 @@ pub fn validate(cluster: &Cluster) -> Vec<FieldError> {
     networking(cluster, &mut errors);
     hosts(cluster, &mut errors);
     components(cluster, &mut errors);
-    let days = &cluster.spec.certificates;
-    if days.validity_days == 0 || days.ca_validity_days < days.validity_days {
-        errors
-            .add("spec.certificates", "validityDays must be at least 1, and caValidityDays no less than validityDays");
-    }
-    if days.ca_validity_days > MOST_DAYS {
-        errors.add("spec.certificates.caValidityDays", format!("must be at most {MOST_DAYS}"));
-    }
+    certificates::validate(&cluster.spec.certificates, &mut errors);
     if let Some(backup) = &cluster.spec.backup {
         backup::validate(backup, &mut errors);
     }

@@ -56,6 +56,7 @@ fn config(cluster: &Cluster, host: &HostSpec, backup: &Backup, schedule: &str) -
         "recipients": backup.recipients,
         "retention": backup.retention,
         "targets": backup.targets.iter().map(target).collect::<Vec<_>>(),
+        "uploadKibPerSecond": backup.upload_kib_per_second,
     })
 }
 
@@ -70,7 +71,8 @@ mod tests {
         let host = cluster.spec.hosts[1].clone();
         assert!(scheduled(&cluster, &host, &bundle).unwrap().is_empty());
         let targets = vec![BackupTarget::Directory("/var/backups/kinit".into())];
-        let backup = Backup { schedule: Some("*-*-* 00/6:00:00".into()), targets, ..Backup::default() };
+        let schedule = Some("*-*-* 00/6:00:00".into());
+        let backup = Backup { schedule, targets, upload_kib_per_second: Some(512), ..Backup::default() };
         cluster.spec.backup = Some(backup);
         let list = scheduled(&cluster, &host, &bundle).unwrap();
         let text = |name: &str| {
@@ -86,6 +88,7 @@ mod tests {
         let exec = "ExecStart=/usr/local/lib/kinit/kinit-cdcdcdcdcdcd host-backup /etc/kubernetes/backup.json\n";
         assert!(text(".service").contains(exec), "{}", text(".service"));
         let config: Value = serde_json::from_str(&text("backup.json")).unwrap();
+        assert_eq!(config["uploadKibPerSecond"], 512);
         assert_eq!(
             (&config["host"], &config["targets"][0]["directory"]),
             (&"cp1".into(), &"/var/backups/kinit".into())

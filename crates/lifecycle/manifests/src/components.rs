@@ -99,11 +99,12 @@ pub fn api_server(cluster: &Cluster, host: &HostSpec) -> Vec<Arg> {
     merge(ours, &cluster.spec.api_server.extra_args)
 }
 
-/// The controller manager.
-pub fn controller_manager(cluster: &Cluster) -> Vec<Arg> {
+/// The controller manager; it `signs` where the key of the cluster's authority is on its host (kubeadm leaves the flags
+/// out in its external CA mode, too: `getControllerManagerCommand`).
+pub fn controller_manager(cluster: &Cluster, signs: bool) -> Vec<Arg> {
     let kubeconfig = format!("{KUBERNETES}/controller-manager.conf");
     let net = &cluster.spec.networking;
-    let ours = args([
+    let mut ours = args([
         ("kubeconfig", kubeconfig.clone()),
         ("authentication-kubeconfig", kubeconfig.clone()),
         ("authorization-kubeconfig", kubeconfig),
@@ -114,8 +115,6 @@ pub fn controller_manager(cluster: &Cluster) -> Vec<Arg> {
         ("use-service-account-credentials", "true".to_owned()),
         ("client-ca-file", pki("ca.crt")),
         ("root-ca-file", pki("ca.crt")),
-        ("cluster-signing-cert-file", pki("ca.crt")),
-        ("cluster-signing-key-file", pki("ca.key")),
         ("service-account-private-key-file", pki("sa.key")),
         ("requestheader-client-ca-file", pki("front-proxy-ca.crt")),
         ("allocate-node-cidrs", "true".to_owned()),
@@ -125,6 +124,9 @@ pub fn controller_manager(cluster: &Cluster) -> Vec<Arg> {
         ("node-monitor-grace-period", "40s".to_owned()),
         ("profiling", "false".to_owned()),
     ]);
+    if signs {
+        ours.extend(args([("cluster-signing-cert-file", pki("ca.crt")), ("cluster-signing-key-file", pki("ca.key"))]));
+    }
     merge(ours, &cluster.spec.controller_manager.extra_args)
 }
 
@@ -249,7 +251,7 @@ mod tests {
         };
         for (component, flags) in [
             ("kube-apiserver", api_server(&cluster, host)),
-            ("kube-controller-manager", controller_manager(&cluster)),
+            ("kube-controller-manager", controller_manager(&cluster, true)),
             ("kube-scheduler", scheduler(&cluster)),
             ("cloud-controller-manager", cloud_controller_manager(&cluster)),
             ("kubelet", kubelet(&cluster, host)),

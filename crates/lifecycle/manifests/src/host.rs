@@ -27,6 +27,10 @@ pub struct HostFacts {
     pub has_resolved: bool,
     /// The network interface that has the host's address.
     pub interface: String,
+    /// No control plane has the key of the cluster's authority (kubeadm's external CA mode; `caKeys: desk`), so that
+    /// the controller manager signs nothing: kubelets get their certificates as all other programs do, and renew none
+    /// themselves.
+    pub no_signer: bool,
 }
 
 const WAIT_SECONDS: u32 = 120;
@@ -49,6 +53,7 @@ pub fn desired(
     facts: &HostFacts,
     bundle: &Bundle,
 ) -> Result<Vec<(Phase, Resource)>, TemplateError> {
+    let facts = &HostFacts { no_signer: facts.no_signer || cluster.signs_on_desk(), ..facts.clone() };
     let mut desired = Desired { cluster, host, facts, bundle, list: Vec::new() };
     desired.prepare();
     if host.is_node() {
@@ -71,8 +76,8 @@ pub fn desired(
     if host.is_node() {
         desired.node()?;
     }
-    if host.is(Role::ControlPlane) {
-        let timer = crate::renewal::timer(host, bundle, &desired.list)?;
+    if host.is_node() {
+        let timer = crate::renewal::timer(host, bundle, &desired.list, !facts.no_signer)?;
         desired.list.extend(timer);
     }
     desired.list.sort_by_key(|(phase, _)| *phase);
@@ -193,7 +198,7 @@ impl Desired<'_> {
 
     fn leaf(&mut self, phase: Phase, leaf: Leaf, form: LeafForm) {
         let spec = LeafSpec {
-            leaf,
+            leaf: leaf.into(),
             subject: leaf.subject(&self.cluster.tree_names(), &self.host.names()),
             algorithm: self.cluster.spec.certificates.encryption_algorithm,
             form,
@@ -275,7 +280,8 @@ mod tests {
 
     #[test]
     fn super_admin_is_on_control_planes_only() {
-        let has = |host| list(host).iter().any(|(_, r)| matches!(r, Resource::Leaf(l) if l.leaf == Leaf::SuperAdmin));
+        let has =
+            |host| list(host).iter().any(|(_, r)| matches!(r, Resource::Leaf(l) if l.leaf == Leaf::SuperAdmin.into()));
         assert_eq!([has(1), has(2), has(3), has(4)], [true, true, true, false]);
     }
 

@@ -41,6 +41,8 @@ pub const KUBERNETES: &str = "/etc/kubernetes";
 pub const BOOTSTRAP_KUBECONFIG: &str = "bootstrap-kubeconfig";
 /// The kubelet's client certificate: once it is there, the node needs no bootstrapping.
 pub const KUBELET_CERTIFICATE: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+/// The certificate of the kubelet's server, with its key.
+pub const KUBELET_SERVING: &str = "/var/lib/kubelet/pki/kubelet-server-current.pem";
 /// What etcd reads at its first start: who the members are, and whether there is a cluster already.
 pub const ETCD_START: &str = "/etc/kubernetes/etcd.env";
 

@@ -37,8 +37,12 @@ pub(crate) fn subject(kind: &str, name: &str) -> Subject {
 }
 
 pub(crate) fn bind(name: &str, role: &str, subject: Subject) -> Value {
+    bind_all(name, role, vec![subject])
+}
+
+fn bind_all(name: &str, role: &str, subjects: Vec<Subject>) -> Value {
     let role_ref = RoleRef { api_group: Some(RBAC.to_owned()), kind: "ClusterRole".to_owned(), name: role.to_owned() };
-    value(ClusterRoleBinding { metadata: meta(None, name), role_ref, subjects: Some(vec![subject]) })
+    value(ClusterRoleBinding { metadata: meta(None, name), role_ref, subjects: Some(subjects) })
 }
 
 pub(crate) fn bind_in(namespace: &str, name: &str, role: &str, subjects: Vec<Subject>) -> Value {
@@ -136,7 +140,8 @@ fn joining() -> Vec<Value> {
     let requests = "certificatesigningrequests/nodecomponentclient";
     let rules = Some(vec![rule("certificates.k8s.io", &[requests], &["create"], &[])]);
     objects.push(value(ClusterRole { metadata: meta(None, components), rules, ..Default::default() }));
-    objects.push(bind(components, components, subject("Group", TOKENS)));
+    // Nodes renew them with their own identity; a node has certificates of these two names anyway.
+    objects.push(bind_all(components, components, vec![subject("Group", TOKENS), subject("Group", "system:nodes")]));
     objects.push(bind(
         "kinit:node-component-approver",
         "system:certificates.k8s.io:kube-apiserver-client-approver",

@@ -1,8 +1,9 @@
-//! Certificates that are renewed without anybody: a timer on every control plane, and what it starts.
+//! Certificates that are renewed without anybody: a timer on every node, and what it starts. Control planes sign
+//! themselves; other nodes ask the cluster.
 
 use std::net::Ipv4Addr;
 
-use kinit_config::HostSpec;
+use kinit_config::{HostSpec, Role};
 use kinit_resource::{Content, FileSpec, Resource, UnitState};
 use serde::Serialize;
 use serde_json::json;
@@ -17,11 +18,13 @@ const UNITS: &str = "/etc/systemd/system/kinit-renewal";
 const FIRST: u32 = 120;
 const SPREAD: u32 = 240;
 
-/// What a control plane has for it; `own` is everything else that it has.
+/// What a node has for it; `own` is everything else that it has, and `cluster_signs` whether the cluster signs what a
+/// node asks it for.
 pub(crate) fn timer(
     host: &HostSpec,
     bundle: &Bundle,
     own: &[(Phase, Resource)],
+    cluster_signs: bool,
 ) -> Result<Vec<(Phase, Resource)>, TemplateError> {
     #[derive(Serialize)]
     struct Values {
@@ -34,22 +37,24 @@ pub(crate) fn timer(
     let minute = FIRST + address % SPREAD;
     let schedule = format!("*-*-* {:02}:{:02}:00", minute / 60, minute % 60);
     let values = Values { exec: format!("{program} host-renewal {CONFIG}"), schedule };
+    let phase = if host.is(Role::ControlPlane) { Phase::ControlPlane } else { Phase::Network };
     let file = |path: String, mode: u32, text: String| {
         let (owner, content) = ("root:root".to_owned(), Content::Text(text));
-        (Phase::ControlPlane, Resource::File(FileSpec { path, mode, owner, content, unless_exists: None }))
+        (phase, Resource::File(FileSpec { path, mode, owner, content, unless_exists: None }))
     };
     let timer = format!("{UNITS}.timer");
     let state = UnitState::Running { reads: vec![timer.clone()], reloads: false };
     let blob = Resource::Blob { path: program, sha256: bundle.kinit.clone(), mode: 0o755 };
+    let config = json!({ "host": host.name, "clusterSigns": cluster_signs, "resources": renewed(own) });
     let mut list = Vec::new();
     if !own.iter().any(|(_, resource)| *resource == blob) {
         list.push((Phase::Binaries, blob));
     }
     list.extend([
-        file(CONFIG.to_owned(), 0o600, format!("{:#}\n", json!({ "host": host.name, "resources": renewed(own) }))),
+        file(CONFIG.to_owned(), 0o600, format!("{config:#}\n")),
         file(format!("{UNITS}.service"), 0o644, template::render(template::RENEWAL_SERVICE, &values)?),
         file(timer, 0o644, template::render(template::RENEWAL_TIMER, &values)?),
-        (Phase::ControlPlane, Resource::Unit { name: "kinit-renewal.timer".to_owned(), state }),
+        (phase, Resource::Unit { name: "kinit-renewal.timer".to_owned(), state }),
     ]);
     Ok(list)
 }
@@ -83,7 +88,7 @@ mod tests {
     use crate::host::{HostFacts, desired};
 
     #[test]
-    fn control_planes_renew_one_after_the_other_and_workers_do_not() {
+    fn nodes_renew_one_after_the_other() {
         let cluster = kinit_config::load(kinit_config::example()).unwrap();
         let bundle = Bundle::sample();
         let files = |host: usize| -> Vec<(String, String)> {
@@ -96,7 +101,7 @@ mod tests {
             };
             list.into_iter().filter_map(text).collect()
         };
-        assert!(files(4).is_empty());
+        assert!(files(0).is_empty(), "a load balancer has no certificates");
         let text = |host: usize, end: &str| {
             files(host).into_iter().find(|(path, _)| path.ends_with(end)).map(|(_, text)| text).unwrap()
         };
@@ -106,6 +111,19 @@ mod tests {
         assert!(text(1, ".service").contains(exec), "{}", text(1, ".service"));
         let config: serde_json::Value = serde_json::from_str(&text(1, ".json")).unwrap();
         let resources: Vec<Resource> = serde_json::from_value(config["resources"].clone()).unwrap();
+        let config_of = |host: usize| -> serde_json::Value { serde_json::from_str(&text(host, ".json")).unwrap() };
+        let own: Vec<Resource> = serde_json::from_value(config_of(4)["resources"].clone()).unwrap();
+        let names: Vec<String> = own.iter().map(kinit_resource::what).collect();
+        let of_a_worker = [
+            "/etc/kubernetes/kube-netd.conf",
+            "/etc/kubernetes/kube-proxy.conf",
+            "kube-netd.service",
+            "kube-proxy.service",
+        ];
+        for name in of_a_worker {
+            assert!(names.iter().any(|one| one == name), "{name}: {names:?}");
+        }
+        assert_eq!(config_of(4)["clusterSigns"], true);
         let leaves = resources.iter().filter(|r| matches!(r, Resource::Leaf(_))).count();
         assert_eq!(leaves, 15, "all that a control plane has");
         let units: Vec<&str> = resources

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kinit_config::{Balancing, Cluster, HostSpec, LoadBalancer, LoadBalancerPool, Role};
+use kinit_config::{Balancing, CaKeys, Cluster, HostSpec, LoadBalancer, LoadBalancerPool, Role};
 use kinit_resource::{LeafForm, Place, Resource, UnitState};
 
 use crate::bundle::Bundle;
@@ -31,6 +31,8 @@ pub fn retired(
     most.spec.load_balancer_pools =
         vec![LoadBalancerPool { name: "any".to_owned(), addresses: vec![all.address.clone()], auto_assign: true }];
     most.spec.metrics_server.enabled = true;
+    // Authorities' keys leave the hosts when they are kept on the desk.
+    most.spec.certificates.ca_keys = CaKeys::Hosts;
     let own = Needs::of(desired(cluster, host, facts, bundle)?);
     // Whether there is a schedule of backups or not: what there was of one goes.
     most.spec.backup.get_or_insert_default().schedule.get_or_insert_with(|| "daily".to_owned());
@@ -66,11 +68,11 @@ impl Needs {
         match resource {
             Resource::Unit { name, .. } => drop(self.units.insert(name)),
             Resource::File(file) => drop(self.paths.insert(file.path)),
-            Resource::Link { path, .. } => drop(self.paths.insert(path)),
+            Resource::Link { path, .. } | Resource::Erased { path } => drop(self.paths.insert(path)),
             Resource::Directory { path, .. } if !path.starts_with("/var/log/") => drop(self.paths.insert(path)),
             Resource::Leaf(leaf) => match leaf.form {
                 LeafForm::Files { path, .. } => self.paths.extend([format!("{path}.crt"), format!("{path}.key")]),
-                LeafForm::Kubeconfig { path, .. } => drop(self.paths.insert(path)),
+                LeafForm::Kubeconfig { path, .. } | LeafForm::Combined { path } => drop(self.paths.insert(path)),
             },
             Resource::Shared { shared, place } => {
                 let (public, private) = shared.files();

@@ -2,7 +2,8 @@
 //!
 //! The desk keeps no credential. It makes a key in memory and has a control plane sign a certificate of a day for it,
 //! whose group is bound to what kinit does ([`kinit_manifests::OPERATORS`]). Before that binding exists the group is
-//! `system:masters`.
+//! `system:masters`. Where no control plane can sign (kubeadm's external CA mode) it uses, in memory, the kubeconfigs
+//! that control planes have: `admin.conf`, and `super-admin.conf` where the group would be `system:masters`.
 
 use anyhow::{Context, Result};
 use base64::Engine;
@@ -48,18 +49,18 @@ pub struct Way {
 /// The first way that answers, the endpoint's before the servers' own; the endpoint's where none does. `None` while
 /// there is no authority.
 pub async fn reach(hosts: &Hosts, cluster: &Cluster) -> Result<Option<Way>> {
-    let Some((signer, ca)) = signer(hosts).await? else { return Ok(None) };
+    let Some(credential) = credential(hosts).await? else { return Ok(None) };
     let servers = servers(hosts, cluster);
     for server in &servers {
-        let client = signed(signer, &ca, server, OPERATORS).await?;
+        let client = credential.client(server, OPERATORS).await?;
         if !api::answers(&client).await {
             continue;
         }
-        let client = if may(&client).await? { client } else { signed(signer, &ca, server, MASTERS).await? };
+        let client = if may(&client).await? { client } else { credential.client(server, MASTERS).await? };
         return Ok(Some(Way { client, server: server.clone(), answers: true }));
     }
     let server = servers.first().context("a cluster without an endpoint")?.clone();
-    let client = signed(signer, &ca, &server, MASTERS).await?;
+    let client = credential.client(&server, MASTERS).await?;
     Ok(Some(Way { client, server, answers: false }))
 }
 
@@ -72,8 +73,8 @@ pub async fn masters(hosts: &Hosts, cluster: &Cluster) -> Result<Client> {
 
 /// The same at one server.
 pub async fn masters_of(hosts: &Hosts, server: &str) -> Result<Client> {
-    let (signer, ca) = signer(hosts).await?.context("no control plane has the cluster's authority")?;
-    signed(signer, &ca, server, MASTERS).await
+    let credential = credential(hosts).await?.context("no control plane has the cluster's authority")?;
+    credential.client(server, MASTERS).await
 }
 
 /// The endpoint, then the control planes themselves.
@@ -84,16 +85,56 @@ fn servers(hosts: &Hosts, cluster: &Cluster) -> Vec<String> {
     std::iter::once(endpoint).chain(own.map(|host| format!("https://{}:6443", host.address))).collect()
 }
 
-/// A host that can sign, and the authority's certificate.
-async fn signer(hosts: &Hosts) -> Result<Option<(&Agent, String)>> {
-    let whole = Resource::Shared { shared: Shared::Authority(Authority::Kubernetes), place: Place::Whole };
-    for name in hosts.names() {
-        let agent = hosts.agent(name)?;
-        if matches!(agent.observe(vec![whole.clone()]).await?.first(), Some(Observed::Fingerprint(_))) {
-            return Ok(Some((agent, agent.read_file("/etc/kubernetes/pki/ca.crt").await?)));
+/// What proves to the API who asks.
+enum Credential<'a> {
+    /// A host that can sign, and the authority's certificate.
+    Signs(&'a Agent, String),
+    /// The kubeconfigs of a host that cannot: the administrator's, and that of `system:masters`.
+    Has([String; 2]),
+}
+
+impl Credential<'_> {
+    async fn client(&self, server: &str, group: &str) -> Result<Client> {
+        match self {
+            Self::Signs(signer, ca) => signed(signer, ca, server, group).await,
+            Self::Has([admin, masters]) => {
+                with_kubeconfig(if group == MASTERS { masters } else { admin }, server).await
+            }
         }
     }
-    Ok(None)
+}
+
+async fn credential(hosts: &Hosts) -> Result<Option<Credential<'_>>> {
+    let whole = Resource::Shared { shared: Shared::Authority(Authority::Kubernetes), place: Place::Whole };
+    let mut found = None;
+    for name in hosts.names() {
+        let agent = hosts.agent(name)?;
+        match agent.observe(vec![whole.clone()]).await?.first() {
+            Some(Observed::Fingerprint(_)) => {
+                return Ok(Some(Credential::Signs(agent, agent.read_file("/etc/kubernetes/pki/ca.crt").await?)));
+            }
+            // Before certificates were handed in there are none.
+            Some(Observed::Public(_)) if found.is_none() => {
+                let read = |name: &'static str| agent.read_file(name);
+                let files = [read("/etc/kubernetes/admin.conf").await, read("/etc/kubernetes/super-admin.conf").await];
+                if let [Ok(admin), Ok(masters)] = files {
+                    found = Some(Credential::Has([admin, masters]));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// A client of this server with the user of a kubeconfig.
+async fn with_kubeconfig(text: &str, server: &str) -> Result<Client> {
+    let mut kubeconfig = Kubeconfig::from_yaml(text).context("parse the kubeconfig of a control plane")?;
+    for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+        cluster.server = Some(server.to_owned());
+    }
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    kinit_client::from_config(config.context("use the kubeconfig of a control plane")?)
 }
 
 async fn signed(signer: &Agent, ca: &str, server: &str, group: &str) -> Result<Client> {

@@ -1,10 +1,14 @@
 //! Every certificate of a cluster: what it is, when it ends, and who renews it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::{Context, Result};
 use kinit_agent::HostCertificate;
 use kinit_config::{Cluster, HostSpec, Role};
-use kinit_manifests::{KUBERNETES, PKI};
+use kinit_manifests::{KUBERNETES, PKI, Phase};
 use kinit_pki::{Authority, CertificateInfo, Leaf};
+use kinit_planner::{HostObservation, external_authorities};
+use kinit_resource::{Place, Resource, Shared};
 use serde::Serialize;
 
 use crate::hosts::Hosts;
@@ -20,6 +24,10 @@ pub enum Renewal {
     Kinit,
     /// The kubelet itself.
     Kubelet,
+    /// `kinit certs renew` and `kinit apply`, by a person who opens the authorities' keys on the desk.
+    Desk,
+    /// A person: its authority's key is on no control plane (`kinit certs csr`, `kinit certs import`).
+    Elsewhere,
     /// Nobody yet: an authority is replaced by hand.
     Nobody,
 }
@@ -47,6 +55,7 @@ pub struct CertificateStatus {
 /// Looks at all hosts that can be reached. `now` is in seconds since 1970.
 pub async fn certificates(hosts: &Hosts, cluster: &Cluster, now: i64) -> Result<Vec<CertificateStatus>> {
     let mut all = Vec::new();
+    let external = external(hosts, cluster).await?;
     for host in &cluster.spec.hosts {
         let Ok(agent) = hosts.agent(&host.name) else { continue };
         let files = files(cluster, host);
@@ -58,7 +67,32 @@ pub async fn certificates(hosts: &Hosts, cluster: &Cluster, now: i64) -> Result<
             );
         }
     }
+    for one in &mut all {
+        if one.renewed_by != Renewal::Nobody && authority_of(&one.name).is_some_and(|of| external.contains(&of)) {
+            one.renewed_by = if cluster.signs_on_desk() { Renewal::Desk } else { Renewal::Elsewhere };
+        }
+    }
     Ok(all)
+}
+
+/// Authorities whose certificate is on a control plane that can be reached, and whose key is on none.
+async fn external(hosts: &Hosts, cluster: &Cluster) -> Result<BTreeSet<Authority>> {
+    let shared = Authority::ALL.map(|of| Resource::Shared { shared: Shared::Authority(of), place: Place::Whole });
+    let mut seen: BTreeMap<String, HostObservation> = BTreeMap::new();
+    for host in cluster.hosts(Role::ControlPlane) {
+        let Ok(agent) = hosts.agent(&host.name) else { continue };
+        let observed = agent.observe(shared.to_vec()).await;
+        let observed = observed.with_context(|| format!("look at the authorities of {}", host.name))?;
+        let own = shared.iter().cloned().zip(observed).map(|(resource, seen)| (Phase::Certs, resource, seen));
+        seen.insert(host.name.clone(), own.collect());
+    }
+    Ok(external_authorities(cluster, &seen))
+}
+
+/// Who signs the certificate of this name.
+fn authority_of(name: &str) -> Option<Authority> {
+    let tree = renewable().into_iter().find(|leaf| leaf.stem() == name).map(Leaf::authority);
+    tree.or_else(|| name.starts_with("kubelet-").then_some(Authority::Kubernetes))
 }
 
 /// A kubeconfig on the desk.
@@ -145,6 +179,15 @@ mod tests {
             assert_eq!(control_plane.iter().any(|name| name == leaf.stem()), expected, "{}", leaf.stem());
         }
         assert!(control_plane.contains(&"etcd/ca".to_owned()));
+    }
+
+    #[test]
+    fn every_certificate_has_an_authority() {
+        for leaf in renewable() {
+            assert_eq!(authority_of(leaf.stem()), Some(leaf.authority()));
+        }
+        assert_eq!(authority_of("kubelet-server"), Some(Authority::Kubernetes));
+        assert_eq!(authority_of("ca"), None);
     }
 
     #[test]

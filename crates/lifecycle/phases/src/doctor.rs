@@ -149,6 +149,8 @@ async fn ending(hosts: &Hosts, cluster: &Cluster, now: i64) -> Result<Vec<Findin
         let remedy = match certificate.renewed_by {
             Renewal::Kinit => "`kinit certs renew`",
             Renewal::Kubelet => "the kubelet renews it by itself: `kinit logs HOST kubelet` shows why it did not",
+            Renewal::Desk => "`kinit certs renew`, which asks for the authorities' keys on the desk",
+            Renewal::Elsewhere => "`kinit certs csr` writes requests; `kinit certs import` takes what was signed",
             Renewal::Nobody => "`kinit certs check` shows what depends on it",
         };
         let (host, name) = (&certificate.host, &certificate.name);

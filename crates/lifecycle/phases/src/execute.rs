@@ -20,6 +20,7 @@ use crate::bundle::LocalBundle;
 use crate::drain::{self, DrainOptions};
 use crate::hosts::Hosts;
 use crate::joining_control_plane::Elsewhere;
+use crate::keyring::Keyring;
 use crate::request::Wanted;
 use crate::token::{self, Token, TokenOptions};
 use crate::upgrade::{Turn, Upgrading};
@@ -35,8 +36,8 @@ const CATCH_UP: u32 = 600;
 
 /// Carries out steps on hosts and cluster; holds what one step makes and a later one needs.
 pub(crate) struct Steps {
-    wanted: Wanted,
-    hosts: Arc<Hosts>,
+    pub(crate) wanted: Wanted,
+    pub(crate) hosts: Arc<Hosts>,
     bundle: Arc<LocalBundle>,
     drain: DrainOptions,
     /// The authority of the cluster that hosts leave.
@@ -47,6 +48,8 @@ pub(crate) struct Steps {
     upgrade: Option<Upgrading>,
     /// What a machine that joins by itself has in place of other hosts' agents.
     elsewhere: Option<Elsewhere>,
+    /// The authorities' keys, where they are kept on the desk.
+    pub(crate) keys: Option<Arc<Keyring>>,
     client: OnceCell<Client>,
     token: OnceCell<Token>,
 }
@@ -68,6 +71,7 @@ impl Steps {
             restoration: None,
             upgrade: None,
             elsewhere: None,
+            keys: None,
             client: OnceCell::new(),
             token: OnceCell::new(),
         }
@@ -81,6 +85,11 @@ impl Steps {
     /// With what an upgrade needs.
     pub(crate) fn upgrading(self, upgrade: Option<Upgrading>) -> Self {
         Self { upgrade, ..self }
+    }
+
+    /// With the authorities' keys that are kept on the desk.
+    pub(crate) fn signing(self, keys: Option<Arc<Keyring>>) -> Self {
+        Self { keys, ..self }
     }
 
     /// On a machine that reaches no other host.
@@ -135,6 +144,9 @@ impl Steps {
     }
 
     async fn single(&self, step: &Step) -> Result<()> {
+        if let Some(done) = self.with_desks_keys(step).await {
+            return done;
+        }
         let host = || step.host.as_deref().context("a step of a host without one");
         match &step.action {
             Action::Apply(_) => bail!("resources are applied in batches"),
@@ -160,6 +172,7 @@ impl Steps {
                     self.hosts.agent(by)?.sign(leaf.leaf.authority(), request, leaf.subject.clone()).await?;
                 agent.install_leaf(leaf, certificate).await
             }
+            Action::Install(leaf) => self.hosts.agent(host()?)?.install_signed(leaf).await,
             Action::Backup => {
                 let upgrading = self.upgrade.as_ref().context("nobody said where backups go")?;
                 upgrading.back_up(&self.hosts, &self.wanted.cluster).await

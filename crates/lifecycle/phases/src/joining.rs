@@ -89,6 +89,11 @@ impl Joining {
         let known = record::read(&client).await.context("read how the cluster was made")?;
         let mut cluster =
             known.cluster.context("the cluster has no ConfigMap kube-system/kinit-config: kinit did not make it")?;
+        if cluster.signs_on_desk() {
+            bail!(
+                "the authorities' keys of this cluster are kept on a desk, so that nothing signs certificates for a machine that joins by itself: join it from that desk (`kinit join NAME --address ADDRESS`)"
+            );
+        }
         let version = cluster.spec.kubernetes_version.clone();
         if let Some(version) = version.filter(|version| *version != bundle.bundle.version.release()) {
             bail!(
@@ -139,7 +144,8 @@ impl Joining {
 
     /// Looks at the machine, changes nothing, and plans.
     pub async fn plan(&self) -> Result<Plan> {
-        let wanted = desired(&self.cluster, &self.host, &host_facts(&self.host, &self.facts), &self.bundle.bundle)?;
+        let wanted =
+            desired(&self.cluster, &self.host, &host_facts(&self.host, &self.facts, false), &self.bundle.bundle)?;
         let seen = self.agent.observe(wanted.iter().map(|(_, resource)| resource.clone()).collect()).await?;
         let seen: HostObservation = wanted.into_iter().zip(seen).map(|((p, r), seen)| (p, r, seen)).collect();
         self.unclaimed(&seen).await?;

@@ -104,7 +104,7 @@ impl ControlPlane {
         bundle: &LocalBundle,
         agent: &Arc<Agent>,
     ) -> Result<Plan> {
-        let of = operation::host_facts(host, facts);
+        let of = operation::host_facts(host, facts, false);
         let mut wanted = desired(cluster, host, &of, &bundle.bundle)?;
         wanted.extend(retired(cluster, host, &of, &bundle.bundle)?);
         let seen = agent.observe(wanted.iter().map(|(_, resource)| resource.clone()).collect()).await?;

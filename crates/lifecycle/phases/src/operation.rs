@@ -17,7 +17,7 @@ use kinit_manifests::{HostFacts, Phase, desired, retired};
 use kinit_planner::{
     Finding, HostObservation, Leaving, NodeState, Operation, Plan, Scope, Situation, preflight, strangers,
 };
-use kinit_resource::{Facts, Observed, Place, Resource, Shared};
+use kinit_resource::{Facts, LeafName, Observed, Place, Resource, Shared};
 use kinit_workflow::{Lane, Listener, Stage};
 use kube::{Api, Client};
 
@@ -26,11 +26,12 @@ use crate::bundle::{BundleSource, LocalBundle};
 use crate::drain::{self, DrainOptions};
 use crate::execute::Steps;
 use crate::hosts::{ConnectOptions, Hosts};
+use crate::keyring::Keyring;
 use crate::record::Record;
 use crate::request::{Impossible, Request, Wanted};
 use crate::reset::Strangers;
 use crate::upgrade::Upgrading;
-use crate::{PARALLELISM, access, objects, reach, record};
+use crate::{PARALLELISM, access, desk_steps, objects, reach, record};
 
 /// An operation that has begun: everything that it works on is connected.
 pub struct Run {
@@ -43,6 +44,7 @@ pub struct Run {
     drain: DrainOptions,
     restoration: Option<Restoration>,
     upgrade: Option<Upgrading>,
+    keys: Option<Arc<Keyring>>,
 }
 
 impl Run {
@@ -104,7 +106,8 @@ impl Run {
         wanted.cluster.spec.metrics_server.enabled &= bundle.bundle.has_metrics_server();
         let operation = request.operation();
         let hosts = Arc::new(hosts);
-        let run = Self { operation, wanted, hosts, bundle, facts, client, drain, restoration: None, upgrade: None };
+        let (restoration, upgrade, keys) = (None, None, None);
+        let run = Self { operation, wanted, hosts, bundle, facts, client, drain, restoration, upgrade, keys };
         run.versions_fit(request, recorded.flatten())?;
         if let Some(component) = run.bundle.bundle.lacks(&run.wanted.cluster) {
             bail!(
@@ -161,6 +164,7 @@ impl Run {
             nodes: nodes(self.client.as_ref()).await?,
             leaving: self.leaving().await?,
             scope: self.wanted.scope.clone(),
+            keys_on_desk: self.has_keys(),
         };
         let plan = match &self.restoration {
             None => match &self.upgrade {
@@ -208,20 +212,18 @@ impl Run {
         said.into_iter().filter_map(|(host, status)| Some((host, status.ok()?))).collect()
     }
 
-    async fn observe(&self) -> Result<BTreeMap<String, HostObservation>> {
+    pub(crate) async fn observe(&self) -> Result<BTreeMap<String, HostObservation>> {
         let mut wanted: BTreeMap<String, Vec<(Phase, Resource)>> = BTreeMap::new();
         for host in &self.wanted.cluster.spec.hosts {
             let Some(facts) = self.facts.get(&host.name) else { continue };
-            let facts = host_facts(host, facts);
+            let facts = host_facts(host, facts, self.no_signer());
             let mut list = desired(&self.wanted.cluster, host, &facts, &self.bundle.bundle)?;
             list.extend(retired(&self.wanted.cluster, host, &facts, &self.bundle.bundle)?);
             wanted.insert(host.name.clone(), list);
         }
         let mut seen = self.look(&wanted).await?;
         for (_, resource, observed) in seen.values_mut().flatten() {
-            if matches!(resource, Resource::Leaf(leaf) if self.wanted.renew.contains(&leaf.leaf))
-                && *observed == Observed::AsWanted
-            {
+            if matches!(resource, Resource::Leaf(leaf) if self.renews(leaf.leaf)) && *observed == Observed::AsWanted {
                 *observed = Observed::Differs("to be renewed".to_owned());
             }
         }
@@ -243,6 +245,35 @@ impl Run {
         });
         let seen = seen.await.context("look at the hosts")?;
         Ok(seen.into_iter().filter_map(|(host, seen)| Some((host, seen?))).collect())
+    }
+
+    fn renews(&self, leaf: LeafName) -> bool {
+        self.wanted.renew.contains(&leaf)
+    }
+
+    /// Whether there is an authority, and its key is on no control plane.
+    fn no_signer(&self) -> bool {
+        if let Some(brings) = self.restoration.as_ref().and_then(Restoration::brings_signer) {
+            return !brings;
+        }
+        if self.wanted.cluster.signs_on_desk() || self.has_keys() {
+            return self.wanted.cluster.signs_on_desk();
+        }
+        let own = self.wanted.cluster.hosts(Role::ControlPlane);
+        let leaving = self.wanted.leaving.iter().filter(|host| host.is(Role::ControlPlane));
+        let known = own.chain(leaving).filter_map(|host| self.facts.get(&host.name)?.authority_key);
+        let keys: Vec<bool> = known.collect();
+        !keys.is_empty() && !keys.contains(&true)
+    }
+
+    /// Signs with the keys in this file, where they are kept on the desk.
+    #[must_use]
+    pub fn with_keys(self, keys: Keyring) -> Self {
+        Self { keys: Some(Arc::new(keys)), ..self }
+    }
+
+    fn has_keys(&self) -> bool {
+        self.keys.as_ref().is_some_and(|keys| keys.exists())
     }
 
     /// Versions are changed by an upgrade, which knows the order, and by nothing else.
@@ -356,6 +387,10 @@ impl Run {
 
     /// Carries the plan out.
     pub async fn execute(&self, plan: &Plan, listener: &dyn Listener) -> Result<()> {
+        if let Some(keys) = self.keys.clone().filter(|_| desk_steps::needs_keys(plan)) {
+            // Somebody may have to type a passphrase.
+            tokio::task::spawn_blocking(move || keys.open()).await.context("open the authorities' keys")??;
+        }
         let steps = Steps::new(
             self.wanted.clone(),
             self.hosts.clone(),
@@ -364,7 +399,8 @@ impl Run {
             self.own_authority(),
         )
         .restoring(self.restoration.clone())
-        .upgrading(self.upgrade.clone());
+        .upgrading(self.upgrade.clone())
+        .signing(self.keys.clone());
         let hash = format!("sha256:{}", kinit_resource::sha256(plan.to_string().as_bytes()));
         let hash = hash.as_str();
         self.hosts.each(|agent| async move { agent.begin(hash).await }).await.context("begin the run")?;
@@ -407,13 +443,15 @@ pub(crate) async fn authority(hosts: &Hosts, cluster: &Cluster) -> Result<String
     Err(last.unwrap_or_else(|| anyhow::anyhow!("no control plane can be reached")))
 }
 
-pub(crate) fn host_facts(host: &HostSpec, facts: &Facts) -> HostFacts {
+/// `no_signer` says that no control plane has the key of the cluster's authority.
+pub(crate) fn host_facts(host: &HostSpec, facts: &Facts, no_signer: bool) -> HostFacts {
     let has_resolved = facts.listening.iter().any(|(port, holder)| *port == 53 && holder == "systemd-resolved.service");
     HostFacts {
         can_lower_oom_score: facts.can_lower_oom_score,
         cgroup_v2: facts.cgroup_v2,
         has_resolved,
         interface: facts.interface_of(&host.address).unwrap_or_default().to_owned(),
+        no_signer,
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use kinit_config::{Cluster, FieldError, HostSpec, Version};
-use kinit_pki::Leaf;
 use kinit_planner::{Hop, Operation, Scope};
+use kinit_resource::LeafName;
 
 use crate::record::Bundles;
 
@@ -23,7 +23,10 @@ pub enum Request {
     /// Remove hosts.
     Remove(Vec<String>),
     /// Issue these certificates anew, on all hosts.
-    Renew(Vec<Leaf>),
+    Renew(Vec<LeafName>),
+    /// Deal with certificates that are signed elsewhere; the file's new hosts have some too, and nothing else happens
+    /// to them.
+    SignedElsewhere,
     /// Bring these hosts to the versions of the bundle; all when empty.
     Upgrade {
         /// Names.
@@ -119,6 +122,11 @@ pub enum Impossible {
         /// What.
         path: String,
     },
+    /// Something that needs the authorities' keys on hosts.
+    #[error(
+        "{0} needs the authorities' keys on control planes, and spec.certificates.caKeys says that they are kept on the desk: set it to hosts, run `kinit apply`, and set it back afterwards"
+    )]
+    KeysOnDesk(String),
     /// The API does not answer.
     #[error(
         "the API does not answer, and without it nobody knows which hosts belong to the cluster. `kinit init` with the file as it was last applied repairs a cluster; `kinit status` shows what is wrong"
@@ -149,7 +157,7 @@ pub struct Wanted {
     /// Hosts that are changed.
     pub scope: Scope,
     /// Certificates that are issued anew though nothing is wrong with them.
-    pub renew: Vec<Leaf>,
+    pub renew: Vec<LeafName>,
     /// What its programs are, now and before.
     pub bundles: Bundles,
 }
@@ -175,7 +183,7 @@ impl Request {
             Self::Apply { .. } => Operation::Apply,
             Self::Join(_) => Operation::Join,
             Self::Remove(_) => Operation::Remove,
-            Self::Renew(_) => Operation::Renew,
+            Self::Renew(_) | Self::SignedElsewhere => Operation::Renew,
             Self::Upgrade { .. } => Operation::Upgrade,
             Self::Rotate => Operation::Rotate,
             Self::Restore => Operation::Restore,
@@ -212,6 +220,7 @@ impl Request {
             Self::Apply { only } => apply(file, previous.as_ref(), only),
             Self::Join(hosts) => join(&file, previous.ok_or(Impossible::NoApi)?, hosts),
             Self::Renew(leaves) => Ok(renew(file, previous, leaves)),
+            Self::SignedElsewhere => Ok(signed_elsewhere(file, previous)),
             Self::Upgrade { only } => upgrade(&file, previous.ok_or(Impossible::NoApi)?, only),
             Self::Rotate => Ok(all_of(as_it_is(&file, previous.ok_or(Impossible::NoApi)?), Vec::new())),
             Self::Restore => Ok(all_of(file, Vec::new())),
@@ -279,12 +288,25 @@ fn apply(file: Cluster, previous: Option<&Cluster>, only: &[String]) -> Result<W
 
 /// The cluster stays as it was last applied; when nobody knows that, because everything has expired, as the file has
 /// it.
-fn renew(file: Cluster, previous: Option<Cluster>, leaves: &[Leaf]) -> Wanted {
+fn renew(file: Cluster, previous: Option<Cluster>, leaves: &[LeafName]) -> Wanted {
     let cluster = match previous {
         Some(previous) => as_it_is(&file, previous),
         None => file,
     };
     Wanted { renew: leaves.to_vec(), ..all_of(cluster, Vec::new()) }
+}
+
+/// The cluster as it was last applied, and the hosts of the file that it does not have yet.
+fn signed_elsewhere(file: Cluster, previous: Option<Cluster>) -> Wanted {
+    let Some(previous) = previous else { return all_of(file, Vec::new()) };
+    let mut cluster = as_it_is(&file, previous);
+    let scope = Scope::Hosts(cluster.spec.hosts.iter().map(|host| host.name.clone()).collect());
+    for host in file.spec.hosts {
+        if !cluster.spec.hosts.iter().any(|known| known.name == host.name) {
+            cluster.spec.hosts.push(host);
+        }
+    }
+    Wanted { scope, keeps_record: false, ..all_of(cluster, Vec::new()) }
 }
 
 /// The cluster stays as it was last applied, but for its version.
@@ -419,6 +441,17 @@ mod tests {
             Request::Init.resolve(elsewhere, Some(example())).is_ok(),
             "how hosts are reached is the desk's affair"
         );
+    }
+
+    #[test]
+    fn certificates_of_new_hosts_are_signed_before_they_join() {
+        let mut file = example();
+        file.spec.api_server.extra_args.push(kinit_config::Arg { name: "v".into(), value: "4".into() });
+        let wanted = Request::SignedElsewhere.resolve(file, Some(without("w2"))).unwrap();
+        assert!(wanted.cluster.spec.hosts.iter().any(|host| host.name == "w2") && !wanted.keeps_record);
+        assert!(wanted.cluster.spec.api_server.extra_args.is_empty(), "as it was applied");
+        assert!(matches!(wanted.scope, Scope::Hosts(names) if !names.contains("w2") && names.contains("w1")));
+        assert_eq!(Request::SignedElsewhere.resolve(example(), None).unwrap().scope, Scope::All);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Node;
-use kinit_agent::LastBackup;
+use kinit_agent::{LastBackup, RenewalState};
 use kinit_config::{Balancing, Cluster, HostSpec, Role};
 use kinit_pki::Leaf;
 use kinit_resource::{EtcdStatus, Observed, Resource, UnitState};
@@ -63,6 +63,9 @@ pub struct HostStatus {
     /// The certificate of this host's that ends first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_expiry: Option<Expiry>,
+    /// How the renewal of its certificates stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<RenewalState>,
 }
 
 /// A Node.
@@ -205,6 +208,7 @@ async fn look(hosts: &Hosts, cluster: &Cluster, host: &HostSpec) -> HostStatus {
         node: None,
         etcd: None,
         next_expiry: None,
+        renewal: None,
     };
     let Ok(agent) = hosts.agent(&host.name) else { return status };
     let names = units(cluster, host);
@@ -220,6 +224,8 @@ async fn look(hosts: &Hosts, cluster: &Cluster, host: &HostSpec) -> HostStatus {
     if let Some(address) = cluster.virtual_address(host) {
         status.virtual_address = agent.addresses().await.is_ok_and(|own| own.iter().any(|own| own == address));
     }
+    // One of another version has no answer.
+    status.renewal = agent.renewal().await.ok().flatten();
     if host.is(Role::ControlPlane) {
         let now = jiff::Timestamp::now().as_second();
         let measured = cluster.spec.metrics_server.enabled.then_some(Leaf::MetricsServer);
@@ -241,7 +247,7 @@ fn trouble(seen: &Observed) -> String {
         Observed::AsWanted | Observed::Fingerprint(_) | Observed::Public(_) => String::new(),
         Observed::Missing => "does not run".to_owned(),
         Observed::TextDiffers(_) => "content differs".to_owned(),
-        Observed::Differs(why) | Observed::Failed(why) => why.clone(),
+        Observed::Differs(why) | Observed::Signed(why) | Observed::Failed(why) => why.clone(),
     }
 }
 
@@ -311,8 +317,40 @@ fn troubles(status: &HostStatus, host: &HostSpec, api_answers: bool, problems: &
         None if host.is_node() && api_answers => problems.push(format!("{name} has no Node")),
         _ => {}
     }
+    problems.extend(status.renewal.iter().flat_map(renewal_troubles).map(|what| format!("{name}: {what}")));
     if let Some(expiry) = status.next_expiry.as_ref().filter(|expiry| expiry.days < 7) {
         let when = if expiry.days < 0 { "has ended".to_owned() } else { format!("ends in {} days", expiry.days) };
         problems.push(format!("{name}: {} {when}", expiry.certificate));
+    }
+}
+
+/// What is wrong with the renewal of a host's certificates.
+fn renewal_troubles(renewal: &RenewalState) -> Vec<String> {
+    let failed = renewal.last.as_ref().and_then(|last| last.failed.as_ref());
+    let failed = failed.map(|why| format!("the last renewal of certificates failed: {why}"));
+    let stopped =
+        renewal.next_run.is_none().then(|| "kinit-renewal.timer does not run: nothing renews certificates".to_owned());
+    failed.into_iter().chain(stopped).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kinit_agent::LastRenewal;
+
+    use super::*;
+
+    #[test]
+    fn a_renewal_that_failed_or_does_not_run_is_a_problem() {
+        let last =
+            |failed: Option<&str>| Some(LastRenewal { time: 0, renewed: vec![], failed: failed.map(str::to_owned) });
+        for (next_run, last, expected) in [
+            (Some(1), None, 0),
+            (Some(1), last(None), 0),
+            (Some(1), last(Some("x")), 1),
+            (None, last(None), 1),
+            (None, last(Some("x")), 2),
+        ] {
+            assert_eq!(renewal_troubles(&RenewalState { next_run, due: None, last }).len(), expected);
+        }
     }
 }

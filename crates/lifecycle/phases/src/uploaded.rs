@@ -20,6 +20,7 @@ use kube::{Api, Client};
 use serde_json::json;
 
 use crate::hosts::Hosts;
+use crate::request::Impossible;
 use crate::reset::Strangers;
 use crate::token::{Token, TokenOptions, create_token};
 use crate::{access, api};
@@ -112,6 +113,9 @@ pub async fn upload_certificates(
     let others = strangers(cluster, &hosts.facts(cluster).await?, known);
     if !others.is_empty() {
         return Err(Strangers(others).into());
+    }
+    if cluster.signs_on_desk() {
+        return Err(Impossible::KeysOnDesk("`kinit certs upload`".to_owned()).into());
     }
     if look {
         return Ok(());

@@ -6,18 +6,34 @@ use kinit_config::Cluster;
 use kinit_manifests::Phase;
 use kinit_resource::{Change, Observed, Place, Shared};
 
-use crate::external;
-use crate::lanes;
-use crate::plan::{Action, Plan, Step};
+use crate::plan::{Action, DESK, Plan, Step};
 use crate::refusal::PlanError;
 use crate::situation::{Situation, seen_shared};
+use crate::{desk_keys, external, lanes};
 
-/// The steps of the phase `certs`.
-pub(crate) fn steps(cluster: &Cluster, seen: &Situation, plan: &mut Plan) -> Result<(), PlanError> {
+/// The steps of the phase `certs`. What needs signatures of authorities that are kept elsewhere is refused for all of
+/// them at once.
+pub(crate) fn steps(
+    cluster: &Cluster,
+    seen: &Situation,
+    plan: &mut Plan,
+    errors: &mut Vec<PlanError>,
+) -> Result<(), PlanError> {
     let (mut made, mut copied) = (Vec::new(), Vec::new());
+    plan.push(Phase::Certs, false, desk_keys::kept(cluster, seen));
     for shared in Shared::ALL {
+        if desk_keys::is_desks(cluster, shared) {
+            desk_keys::steps(cluster, seen, shared, &mut made, &mut copied)?;
+            continue;
+        }
         let whole = origin(cluster, seen, shared)?;
         let external = if whole.is_none() { external::source(cluster, seen, shared)? } else { None };
+        if let (Some((host, _)), true) = (&external, seen.keys_on_desk) {
+            // They were on the desk so far.
+            copied.extend(desk_keys::returned(cluster, seen, shared, host));
+            continue;
+        }
+        errors.extend(external.as_ref().and_then(|(host, _)| external::refusal(cluster, seen, shared, host)));
         let is_external = external.is_some();
         let (source, fingerprint) = match whole.or(external) {
             Some(origin) => origin,
@@ -25,7 +41,7 @@ pub(crate) fn steps(cluster: &Cluster, seen: &Situation, plan: &mut Plan) -> Res
                 if let Some((host, sign)) = sign_of_life(seen, shared) {
                     return Err(PlanError::Lost { shared, host, sign });
                 }
-                let host = signer(cluster, seen);
+                let host = maker(cluster, seen);
                 made.push(Step::on(&host, Action::Generate(shared), Change::new("create", shared.name())));
                 (host, String::new())
             }
@@ -51,15 +67,30 @@ pub(crate) fn steps(cluster: &Cluster, seen: &Situation, plan: &mut Plan) -> Res
     Ok(())
 }
 
+/// The host that makes what no host has: the one that signs, if one does.
+fn maker(cluster: &Cluster, seen: &Situation) -> String {
+    let signer = signer(cluster, seen);
+    if signer != DESK {
+        return signer;
+    }
+    seen.control_planes(cluster).next().map(|(host, _)| host.name.clone()).unwrap_or_default()
+}
+
 /// The host that signs: a control plane that has the authority, or else the first that can be reached.
 pub(crate) fn signer(cluster: &Cluster, seen: &Situation) -> String {
+    if cluster.signs_on_desk() {
+        return DESK.to_owned();
+    }
     let authority = Shared::Authority(kinit_pki::Authority::Kubernetes);
     let has_it = origin(cluster, seen, authority).ok().flatten().map(|(host, _)| host);
+    if has_it.is_none() && seen.keys_on_desk && external::source(cluster, seen, authority).ok().flatten().is_some() {
+        return DESK.to_owned();
+    }
     has_it.or_else(|| seen.control_planes(cluster).next().map(|(host, _)| host.name.clone())).unwrap_or_default()
 }
 
 /// What tells that a secret was made before: a half of it, or the data of the cluster it belongs to.
-fn sign_of_life(seen: &Situation, shared: Shared) -> Option<(String, String)> {
+pub(crate) fn sign_of_life(seen: &Situation, shared: Shared) -> Option<(String, String)> {
     let half = seen.hosts.iter().find_map(|(host, own)| match seen_shared(own, shared)?.1 {
         Observed::Differs(why) => Some((host.clone(), format!("has a part of it ({why})"))),
         Observed::Fingerprint(_) | Observed::Public(_) => Some((host.clone(), "has its public part".to_owned())),

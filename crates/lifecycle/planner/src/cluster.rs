@@ -27,7 +27,7 @@ pub fn plan(operation: Operation, cluster: &Cluster, seen: &Situation) -> Result
     for phase in operation.phases() {
         match phase {
             Phase::Certs => {
-                if let Err(error) = certs::steps(cluster, seen, &mut plan) {
+                if let Err(error) = certs::steps(cluster, seen, &mut plan, &mut errors) {
                     errors.push(error);
                 }
             }

@@ -2,10 +2,11 @@
 //! key. Such an authority is never made or overwritten. What it has issued is accepted; what would need its signature
 //! is refused, all at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use kinit_config::Cluster;
+use kinit_config::{Cluster, Role};
 use kinit_manifests::BOOTSTRAP_KUBECONFIG;
+use kinit_pki::Authority;
 use kinit_resource::{Content, Observed, Resource, Shared, compare, what};
 
 use crate::refusal::PlanError;
@@ -29,16 +30,28 @@ pub(crate) fn source(
             None => found = Some((host.name.clone(), fingerprint.clone())),
         }
     }
-    let Some((host, _)) = &found else { return Ok(None) };
-    let unsigned = unsigned(&seen.hosts, shared);
-    if unsigned.is_empty() {
-        return Ok(found);
-    }
-    Err(PlanError::External { shared, host: host.clone(), unsigned })
+    Ok(found)
 }
 
-/// Everything that needs a signature of this authority.
-fn unsigned(hosts: &BTreeMap<String, HostObservation>, authority: Shared) -> Vec<String> {
+/// Authorities whose certificate is on a control plane and whose key is on none.
+pub fn external_authorities(cluster: &Cluster, seen: &BTreeMap<String, HostObservation>) -> BTreeSet<Authority> {
+    let has = |authority: Authority, wanted: fn(&Observed) -> bool| {
+        let mut own = cluster.hosts(Role::ControlPlane).filter_map(|host| seen.get(&host.name));
+        own.any(|own| seen_shared(own, Shared::Authority(authority)).is_some_and(|(_, observed)| wanted(observed)))
+    };
+    let whole = |observed: &Observed| matches!(observed, Observed::Fingerprint(_));
+    let public = |observed: &Observed| matches!(observed, Observed::Public(_));
+    Authority::ALL.into_iter().filter(|authority| has(*authority, public) && !has(*authority, whole)).collect()
+}
+
+/// That something that the run covers needs a signature of this authority, if it does; `host` has its certificate.
+pub(crate) fn refusal(cluster: &Cluster, seen: &Situation, shared: Shared, host: &str) -> Option<PlanError> {
+    let unsigned = unsigned(cluster, seen, shared);
+    (!unsigned.is_empty()).then(|| PlanError::External { shared, host: host.to_owned(), unsigned })
+}
+
+/// Everything that needs a signature of this authority and has none yet.
+fn unsigned(cluster: &Cluster, seen: &Situation, authority: Shared) -> Vec<String> {
     let needs = |resource: &Resource| match resource {
         Resource::Leaf(leaf) => (Shared::Authority(leaf.leaf.authority()) == authority).then(|| what(resource)),
         // The token in it is exchanged for a certificate.
@@ -48,8 +61,12 @@ fn unsigned(hosts: &BTreeMap<String, HostObservation>, authority: Shared) -> Vec
         _ => None,
     };
     let mut unsigned = Vec::new();
-    for (host, seen) in hosts {
-        for (_, resource, observed) in seen {
+    for (host, own) in &seen.hosts {
+        let covered = |phase| cluster.spec.hosts.iter().any(|h| h.name == *host && seen.scope.covers(h, phase));
+        for (phase, resource, observed) in own {
+            if !covered(*phase) || matches!(observed, Observed::Signed(_)) {
+                continue;
+            }
             if let (Some(what), Some(change)) = (needs(resource), compare(resource, observed)) {
                 let why = change.why.unwrap_or_else(|| "missing".to_owned());
                 unsigned.push(format!("{host}: {what} ({why})"));
@@ -61,9 +78,6 @@ fn unsigned(hosts: &BTreeMap<String, HostObservation>, authority: Shared) -> Vec
 
 #[cfg(test)]
 mod tests {
-    use kinit_config::Role;
-    use kinit_pki::Authority;
-
     use super::*;
     use crate::situation::NodeState;
     use kinit_manifests::{Bundle, HostFacts, Phase, desired};

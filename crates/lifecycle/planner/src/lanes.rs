@@ -60,6 +60,7 @@ pub(crate) fn lane<'a>(
         let Some(change) = change else { continue };
         restarted |= is_unit(resource);
         let action = match resource {
+            Resource::Leaf(leaf) if matches!(observed, Observed::Signed(_)) => Action::Install(leaf.clone()),
             Resource::Leaf(leaf) => Action::Issue { leaf: leaf.clone(), by: signer.to_owned() },
             other => Action::Apply(other.clone()),
         };
@@ -89,7 +90,7 @@ fn written(action: &Action) -> Option<String> {
         Action::Apply(Resource::File(file)) => Some(file.path.clone()),
         Action::Apply(Resource::Link { path, .. } | Resource::Blob { path, .. }) => Some(path.clone()),
         Action::Apply(Resource::ClusterOf { stamp, .. }) => Some(stamp.clone()),
-        Action::Issue { leaf, .. } => Some(leaf.path()),
+        Action::Issue { leaf, .. } | Action::Install(leaf) => Some(leaf.path()),
         Action::Copy { shared, .. } => Some(format!("{PKI}/{}", shared.files().0?)),
         _ => None,
     }

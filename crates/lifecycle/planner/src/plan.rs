@@ -4,6 +4,9 @@ use kinit_manifests::Phase;
 use kinit_resource::{Change, LeafSpec, Place, Resource, RotationStage, Shared};
 use serde::{Deserialize, Serialize};
 
+/// Where the authorities' keys are kept in place of a host (`caKeys: desk`): in steps' words, and as the one who signs.
+pub const DESK: &str = "the desk";
+
 /// An API object that kinit makes, by its identity.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObjectId {
@@ -28,8 +31,15 @@ impl std::fmt::Display for ObjectId {
 pub enum Action {
     /// Brings a resource of the host about.
     Apply(Resource),
-    /// Makes a shared secret on the host.
+    /// Makes a shared secret on the host, or on the desk where the authorities' keys are kept there.
     Generate(Shared),
+    /// Keeps an authority on the desk that a host had so far.
+    Keep {
+        /// Which.
+        shared: Shared,
+        /// The host.
+        from: String,
+    },
     /// Copies a shared secret to the host.
     Copy {
         /// Which.
@@ -46,6 +56,8 @@ pub enum Action {
         /// The host with the authority.
         by: String,
     },
+    /// Puts a certificate in place that was signed elsewhere and is on the host.
+    Install(Box<LeafSpec>),
     /// Adds the host to etcd's members, without a vote.
     EtcdAdd {
         /// The host's peer URL.

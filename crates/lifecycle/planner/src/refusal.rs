@@ -26,7 +26,7 @@ pub enum PlanError {
         sign: String,
     },
     /// An authority is kept elsewhere, and something needs its signature.
-    #[error("{} is on no control plane ({host} has its certificate: an external authority), and these need its signature:\n{}\nSign them with that authority and put them in place, or put {} into /etc/kubernetes/pki of a control plane", .shared.files().1, .unsigned.join("\n"), .shared.files().1)]
+    #[error("{} is on no control plane ({host} has its certificate: an external authority), and these need its signature:\n{}\n`kinit certs csr -f FILE -o DIR` writes their requests; have that authority sign them, and hand the certificates in (`kinit certs import -f FILE DIR`); or put {} into /etc/kubernetes/pki of a control plane", .shared.files().1, .unsigned.join("\n"), .shared.files().1)]
     External {
         /// Which.
         shared: Shared,

@@ -85,6 +85,8 @@ pub struct Situation {
     pub leaving: Vec<Leaving>,
     /// Which hosts may be changed.
     pub scope: Scope,
+    /// Whether the desk has a file with the authorities' keys.
+    pub keys_on_desk: bool,
 }
 
 impl Situation {

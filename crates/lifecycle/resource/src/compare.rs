@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{LeafForm, Observed, Resource, UnitState};
+use crate::types::{Observed, Resource, UnitState};
 
 /// What would be done to a resource, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,10 +59,10 @@ pub fn compare(resource: &Resource, observed: &Observed) -> Option<Change> {
     let (missing, why, diff) = match observed {
         Observed::AsWanted | Observed::Fingerprint(_) | Observed::Public(_) | Observed::Failed(_) => return None,
         Observed::Missing => (true, None, None),
-        Observed::Differs(why) => (false, Some(why.clone()), None),
+        Observed::Differs(why) | Observed::Signed(why) => (false, Some(why.clone()), None),
         Observed::TextDiffers(diff) => (false, Some("content differs".to_owned()), Some(diff.clone())),
     };
-    let verb = verb(resource, missing).to_owned();
+    let verb = if matches!(observed, Observed::Signed(_)) { "install" } else { verb(resource, missing) }.to_owned();
     Some(Change { verb, what: what(resource), why, changes: !is_wait(resource), diff })
 }
 
@@ -74,7 +74,7 @@ fn is_wait(resource: &Resource) -> bool {
 fn verb(resource: &Resource, missing: bool) -> &'static str {
     match resource {
         Resource::Packages { .. } => "install",
-        Resource::Absent { .. } => "remove",
+        Resource::Absent { .. } | Resource::Erased { .. } => "remove",
         Resource::Sysctl { .. } => "set",
         Resource::KernelModule(_) => "load",
         Resource::SwapOff => "switch off",
@@ -99,7 +99,7 @@ pub fn what(resource: &Resource) -> String {
         Resource::Directory { path, .. } => format!("directory {path}"),
         Resource::File(file) => file.path.clone(),
         Resource::Link { path, target, .. } => format!("{path} -> {target}"),
-        Resource::Absent { path } | Resource::ClusterOf { path, .. } => path.clone(),
+        Resource::Absent { path } | Resource::Erased { path } | Resource::ClusterOf { path, .. } => path.clone(),
         Resource::Sysctl { key, value } => format!("sysctl {key}={value}"),
         Resource::KernelModule(name) => format!("kernel module {name}"),
         Resource::SwapOff => "swap".to_owned(),
@@ -107,10 +107,7 @@ pub fn what(resource: &Resource) -> String {
         Resource::Image { name, .. } => format!("image {name}"),
         Resource::Unit { name, .. } => name.clone(),
         Resource::Shared { shared, .. } => shared.name().to_owned(),
-        Resource::Leaf(leaf) => match &leaf.form {
-            LeafForm::Files { path, .. } => format!("{path}.crt"),
-            LeafForm::Kubeconfig { path, .. } => path.clone(),
-        },
+        Resource::Leaf(leaf) => leaf.path(),
         Resource::Healthy { url, .. } => url.clone(),
         Resource::Steady { unit, seconds } => format!("{unit} to stay up for {seconds} s"),
     }

@@ -45,6 +45,9 @@ pub struct Facts {
     pub cluster: Option<String>,
     /// `sha256:` and the hash of the public key of the cluster authority on this host (kubeadm's `caCertHashes`).
     pub authority: Option<String>,
+    /// Whether the key of that authority is here too, without which no controller manager signs (kubeadm's external CA
+    /// mode); `None` where its certificate is not here.
+    pub authority_key: Option<bool>,
     /// All authorities that this host trusts, the same way: two while one takes the other's place.
     pub authorities: Vec<String>,
     /// Whether etcd has data here.

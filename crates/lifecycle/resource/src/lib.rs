@@ -18,7 +18,7 @@ pub use etcd::{EtcdMember, EtcdStatus};
 pub use evidence::{Evidence, FileEvidence};
 pub use facts::{Facts, Firewall, Installed};
 pub use rotation::{PodCredentials, RotationRecord, RotationSeen, RotationStage, SealedValues};
-pub use types::{Content, FileSpec, LeafForm, LeafSpec, Observed, Place, Resource, Shared, UnitState};
+pub use types::{Content, FileSpec, LeafForm, LeafName, LeafSpec, Observed, Place, Resource, Shared, UnitState};
 
 use sha2::{Digest, Sha256};
 

@@ -104,13 +104,46 @@ pub enum LeafForm {
         /// Name of the cluster in it.
         cluster: String,
     },
+    /// Certificate and key in one file (0600), as kubelets keep theirs (upstream's `FileStore`).
+    Combined {
+        /// Its path.
+        path: String,
+    },
+}
+
+/// Which leaf certificate: one of kubeadm's tree, or one of those that kubelets ask for themselves where the cluster
+/// signs them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum LeafName {
+    /// Of the tree.
+    Tree(Leaf),
+    /// A kubelet as client of the API.
+    KubeletClient,
+    /// A kubelet's server.
+    KubeletServer,
+}
+
+impl LeafName {
+    /// Who signs it.
+    pub fn authority(self) -> Authority {
+        match self {
+            Self::Tree(leaf) => leaf.authority(),
+            Self::KubeletClient | Self::KubeletServer => Authority::Kubernetes,
+        }
+    }
+}
+
+impl From<Leaf> for LeafName {
+    fn from(leaf: Leaf) -> Self {
+        Self::Tree(leaf)
+    }
 }
 
 /// A leaf certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeafSpec {
-    /// Which of the tree.
-    pub leaf: Leaf,
+    /// Which.
+    pub leaf: LeafName,
     /// Its subject here.
     pub subject: Subject,
     /// Kind of key.
@@ -126,7 +159,18 @@ impl LeafSpec {
     pub fn path(&self) -> String {
         match &self.form {
             LeafForm::Files { path, .. } => format!("{path}.crt"),
-            LeafForm::Kubeconfig { path, .. } => path.clone(),
+            LeafForm::Kubeconfig { path, .. } | LeafForm::Combined { path } => path.clone(),
+        }
+    }
+
+    /// The name of the request for it, without its ending: `apiserver`, `etcd/server`, `admin.conf` (those of
+    /// `kubeadm certs generate-csr`), and `kubelet-client`, `kubelet-server`.
+    pub fn request_name(&self) -> String {
+        match (self.leaf, &self.form) {
+            (LeafName::Tree(leaf), LeafForm::Kubeconfig { .. }) => format!("{}.conf", leaf.stem()),
+            (LeafName::Tree(leaf), _) => leaf.stem().to_owned(),
+            (LeafName::KubeletClient, _) => "kubelet-client".to_owned(),
+            (LeafName::KubeletServer, _) => "kubelet-server".to_owned(),
         }
     }
 }
@@ -181,6 +225,11 @@ pub enum Resource {
     /// Nothing of kinit's at that path: what kinit made there is removed, what it replaced is put back, and what it has
     /// never touched is left alone.
     Absent {
+        /// Where.
+        path: String,
+    },
+    /// Nothing at that path, whoever put it there, and no copy of it either: a key that is kept elsewhere now.
+    Erased {
         /// Where.
         path: String,
     },
@@ -241,6 +290,9 @@ pub enum Resource {
         /// A file that is written whenever the kubeconfig is: the component writes the kubeconfig itself while it
         /// runs, so that the age of that says nothing about a restart.
         stamp: String,
+        /// A file with its user's certificate and key, where the component does not write the kubeconfig itself: it is
+        /// made where there is none.
+        credentials: Option<String>,
     },
     /// A unit that stays up for a while after its start: programs that do not like their flags or files end at once.
     /// Waiting for it changes nothing.
@@ -277,6 +329,9 @@ pub enum Observed {
     /// Of a shared secret that should be whole there is only the public half, by SHA-256: an authority whose key is
     /// kept elsewhere (kubeadm's external CA mode).
     Public(String),
+    /// A leaf certificate that another one takes the place of: it was signed elsewhere, fits, and is on the host
+    /// (`kinit certs import`). The words say what is there now.
+    Signed(String),
     /// It could not be looked at.
     Failed(String),
 }

@@ -49,6 +49,9 @@ pub struct Scheduled {
     pub retention: Retention,
     /// Where they go.
     pub targets: Vec<Target>,
+    /// How fast they are sent to each, in KiB a second.
+    #[serde(default)]
+    pub upload_kib_per_second: Option<u32>,
 }
 
 /// The last backup that was made on schedule, as etcd has it.
@@ -289,7 +292,7 @@ async fn hand_out(wanted: &Scheduled, file: &Path, card: &Card) -> Result<Vec<St
     for target in &wanted.targets {
         let put = async {
             let store = Store::open(target)?;
-            store.put(file, card).await?;
+            store.put(file, card, wanted.upload_kib_per_second).await?;
             store.prune(&card.manifest.cluster.authority, wanted.retention).await.context("delete outdated backups")
         };
         if let Err(error) = put.await {

@@ -14,6 +14,7 @@ use object_store::path::Path as Key;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig, WriteMultipart};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
 
 /// S3's smallest part of a multipart upload.
 const PART: usize = 5 << 20;
@@ -95,13 +96,14 @@ impl Store {
         self.prefix.clone().join(name)
     }
 
-    /// Puts a file there, and its card when all of it is.
-    pub(super) async fn put(&self, file: &Path, card: &Card) -> Result<()> {
+    /// Puts a file there, and its card when all of it is; no faster than `rate`, in KiB a second, on average.
+    pub(super) async fn put(&self, file: &Path, card: &Card, rate: Option<u32>) -> Result<()> {
         let upload = self.store.put_multipart(&self.key(&card.file)).await.context("begin the upload")?;
         let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
         let sent = async {
             let mut from = tokio::fs::File::open(file).await.with_context(|| format!("read {}", file.display()))?;
             let mut buffer = vec![0; 1 << 20];
+            let (begun, mut total) = (Instant::now(), 0);
             loop {
                 let count = from.read(&mut buffer).await.with_context(|| format!("read {}", file.display()))?;
                 if count == 0 {
@@ -109,6 +111,8 @@ impl Store {
                 }
                 upload.wait_for_capacity(PARTS).await.context("upload")?;
                 upload.write(buffer.get(..count).unwrap_or_default());
+                total += count as u64;
+                tokio::time::sleep(pause(total, begun.elapsed(), rate)).await;
             }
         };
         match sent.await {
@@ -174,6 +178,13 @@ fn credentials(file: &Path) -> Result<(String, String)> {
     Ok((id, value("secret_access_key").with_context(|| missing("secret_access_key"))?))
 }
 
+/// How long to wait after so many bytes, so that they are no more than the rate allows (KiB a second).
+fn pause(sent: u64, elapsed: Duration, rate: Option<u32>) -> Duration {
+    let Some(rate) = rate.filter(|rate| *rate > 0) else { return Duration::ZERO };
+    let due = Duration::from_secs_f64(sent as f64 / (f64::from(rate) * 1024.0));
+    due.saturating_sub(elapsed)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -208,16 +219,37 @@ mod tests {
         let file = dir.path().join("file");
         std::fs::write(&file, vec![7; PART + 3]).unwrap();
         for day in 1..=4 {
-            store.put(&file, &card(day, PART as u64 + 3, "a")).await.unwrap();
+            store.put(&file, &card(day, PART as u64 + 3, "a"), None).await.unwrap();
         }
-        store.put(&file, &card(1, PART as u64 + 3, "b")).await.unwrap();
+        store.put(&file, &card(1, PART as u64 + 3, "b"), None).await.unwrap();
         let stored = std::fs::read(dir.path().join("new").join(card(2, 0, "a").file)).unwrap();
         assert_eq!(stored, vec![7; PART + 3]);
-        let wrong = store.put(&file, &card(9, 1, "a")).await.unwrap_err();
+        let wrong = store.put(&file, &card(9, 1, "a"), None).await.unwrap_err();
         assert!(wrong.to_string().contains("were stored of 1"), "{wrong}");
         let gone = store.prune("a", Retention { last: 2, ..Retention::default() }).await.unwrap();
         assert_eq!(gone, [card(2, 0, "a").file, card(1, 0, "a").file]);
         assert!(dir.path().join("new").join(card(1, 0, "b").file).exists());
+    }
+
+    #[tokio::test]
+    async fn uploads_are_no_faster_than_they_may_be() {
+        for (sent, elapsed, rate, expected) in [
+            (1 << 20, 0, None, 0),
+            (1 << 20, 0, Some(256), 4000),
+            (1 << 20, 3000, Some(256), 1000),
+            (1 << 20, 9000, Some(256), 0),
+            (0, 0, Some(256), 0),
+        ] {
+            let pause = pause(sent, Duration::from_millis(elapsed), rate);
+            assert_eq!(pause, Duration::from_millis(expected), "{sent} {elapsed} {rate:?}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&Target::Directory(dir.path().join("new").display().to_string())).unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, vec![7; 2 << 20]).unwrap();
+        let begun = Instant::now();
+        store.put(&file, &card(1, 2 << 20, "a"), Some(4096)).await.unwrap();
+        assert!(begun.elapsed() >= Duration::from_millis(500), "{:?}", begun.elapsed());
     }
 
     #[test]

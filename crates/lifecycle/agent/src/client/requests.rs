@@ -13,7 +13,9 @@ use crate::etcd::EtcdRequest;
 use crate::journal::History;
 use crate::logs::LogRequest;
 use crate::reach::Reached;
+use crate::renewal_state::RenewalState;
 use crate::rotation::RotationRequest;
+use crate::signed::{Signed, SignedRequest};
 use crate::wire::{Reply, Request};
 
 impl Agent {
@@ -92,6 +94,34 @@ impl Agent {
         self.done(&Request::Install { leaf: Box::new(leaf.clone()), certificate }).await
     }
 
+    /// Makes a key on this host for a certificate that is signed elsewhere; returns the request, PEM.
+    pub async fn request_signature(&self, leaf: &LeafSpec) -> Result<String> {
+        let lines = self.signed(SignedRequest::Make(Box::new(leaf.clone()))).await?;
+        lines.into_iter().next().context("the agent sent no request")
+    }
+
+    /// Everything that is wrong with a certificate that was signed elsewhere.
+    pub async fn check_signed(&self, signed: Signed) -> Result<Vec<String>> {
+        self.signed(SignedRequest::Check(Box::new(signed))).await
+    }
+
+    /// Keeps a certificate that was signed elsewhere on this host, until a plan puts it in its place.
+    pub async fn hold_signed(&self, signed: Signed) -> Result<()> {
+        self.signed(SignedRequest::Hold(Box::new(signed))).await.map(drop)
+    }
+
+    /// Puts a certificate that was handed in, and its key, in their places.
+    pub async fn install_signed(&self, leaf: &LeafSpec) -> Result<()> {
+        self.signed(SignedRequest::Install(Box::new(leaf.clone()))).await.map(drop)
+    }
+
+    async fn signed(&self, request: SignedRequest) -> Result<Vec<String>> {
+        match self.ask(&Request::Signed(request)).await? {
+            Reply::Names(lines) => Ok(lines),
+            _ => bail!("the agent sent an unexpected reply"),
+        }
+    }
+
     /// Reads a file below /etc/kubernetes.
     pub async fn read_file(&self, path: &str) -> Result<String> {
         self.text(&Request::ReadFile { path: path.to_owned() }).await
@@ -122,6 +152,12 @@ impl Agent {
     /// Makes the paths what they were, starts these units again, and waits until these checks pass.
     pub async fn put_back(&self, units: Vec<String>, healthy: Vec<Resource>) -> Result<()> {
         self.done(&Request::PutBack { units, healthy }).await
+    }
+
+    /// How the renewal of this host's certificates stands; nothing where there is no timer.
+    pub async fn renewal(&self) -> Result<Option<RenewalState>> {
+        let text = self.text(&Request::Renewal).await?;
+        serde_json::from_str(&text).context("decode how the renewal stands")
     }
 
     /// What this host's etcd says.

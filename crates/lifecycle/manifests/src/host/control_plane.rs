@@ -14,7 +14,12 @@ use crate::{CLOUD_CONFIG, ETCD_START, KUBERNETES, PKI, etcd_member_dir, etcd_sta
 impl Desired<'_> {
     pub(super) fn certificates(&mut self) {
         for shared in Shared::ALL {
-            self.shared(shared, Place::Whole);
+            let public = self.cluster.signs_on_desk() && matches!(shared, Shared::Authority(_));
+            self.shared(shared, if public { Place::Public } else { Place::Whole });
+            if public {
+                // At the end of the run: until then the desk may have to read it.
+                self.add(Phase::CleanupNode, Resource::Erased { path: format!("{PKI}/{}", shared.files().1) });
+            }
         }
         // etcd runs as its own user and reads what is its own; the folder's mode keeps others out of the rest.
         self.directory(Phase::Certs, &format!("{PKI}/etcd"));
@@ -92,7 +97,7 @@ impl Desired<'_> {
         self.healthy(phase, format!("https://{ip}:6443/readyz"), true);
         let reads = ["controller-manager.conf", "pki/ca.crt", "pki/front-proxy-ca.crt", "pki/sa.key"];
         let reads = reads.iter().map(|f| format!("{KUBERNETES}/{f}")).collect();
-        let args = flags::controller_manager(self.cluster);
+        let args = flags::controller_manager(self.cluster, !self.facts.no_signer);
         self.program(phase, "kube-controller-manager", "Kubernetes controller manager", &args, reads, "")?;
         let args = flags::scheduler(self.cluster);
         self.program(

@@ -1,7 +1,7 @@
 //! What a node has: kernel settings, containerd, the kubelet, the pod network and the service proxy.
 
-use kinit_pki::Leaf;
-use kinit_resource::{Content, FileSpec, Resource};
+use kinit_pki::{Authority, KeyAlgorithm, Leaf, Subject, Usage};
+use kinit_resource::{Content, FileSpec, LeafForm, LeafName, LeafSpec, Resource};
 use serde::Serialize;
 
 use super::Desired;
@@ -9,7 +9,7 @@ use crate::bundle::PAUSE_IMAGE;
 use crate::components as flags;
 use crate::phase::Phase;
 use crate::template::{self, TemplateError};
-use crate::{BOOTSTRAP_KUBECONFIG, KUBELET_CERTIFICATE, KUBERNETES, PKI};
+use crate::{BOOTSTRAP_KUBECONFIG, KUBELET_CERTIFICATE, KUBELET_SERVING, KUBERNETES, PKI};
 
 impl Desired<'_> {
     pub(super) fn node_kernel(&mut self) {
@@ -80,6 +80,10 @@ impl Desired<'_> {
             pod_pids_limit: i64,
             seccomp_default: bool,
             cipher_suites: &'a [&'a str],
+            /// Whether it asks for its certificates itself.
+            asks: bool,
+            /// Certificate and key of its server, where it does not.
+            serving: &'static str,
         }
         let phase = Phase::KubeletStart;
         let values = Kubelet {
@@ -91,6 +95,8 @@ impl Desired<'_> {
             pod_pids_limit: self.cluster.spec.kubelet.pids_of_a_pod(),
             seccomp_default: self.cluster.spec.kubelet.seccomp_by_default(),
             cipher_suites: flags::CIPHER_SUITES,
+            asks: !self.facts.no_signer,
+            serving: KUBELET_SERVING,
             resolv_conf: if self.facts.has_resolved { "/run/systemd/resolve/resolv.conf" } else { "/etc/resolv.conf" },
             // With v1 hierarchies systemd and runc race for a new scope's groups.
             cgroup_driver: if self.facts.cgroup_v2 { "systemd" } else { "cgroupfs" },
@@ -98,29 +104,58 @@ impl Desired<'_> {
         self.data_directory(phase, "/etc/kubernetes/manifests", "root:root");
         self.data_directory(phase, "/var/lib/kubelet", "root:root");
         self.file(phase, "/var/lib/kubelet/config.yaml", 0o600, template::render(template::KUBELET_CONFIG, &values)?);
-        let bootstrap = format!("{KUBERNETES}/bootstrap-kubelet.conf");
+        let certificates =
+            if self.facts.no_signer { self.kubelet_certificates(phase) } else { vec![self.bootstrap(phase)] };
+        let stamp = self.cluster_of_kubelet(phase);
+        let mut reads = vec!["/var/lib/kubelet/config.yaml".into(), format!("{PKI}/ca.crt"), stamp];
+        reads.extend(certificates);
+        let args = flags::kubelet(self.cluster, self.host);
+        // Containers outlive the kubelet: only its own process is stopped.
+        self.program(phase, "kubelet", "Kubernetes node agent", &args, reads, "KillMode=process\nOOMScoreAdjust=-999")?;
+        self.healthy(phase, "http://127.0.0.1:10248/healthz".to_owned(), false);
+        Ok(())
+    }
+
+    /// What a kubelet asks for its first certificate with. Rewritten only for one whose certificate has ended, which
+    /// then has to ask for another. Returns its path.
+    fn bootstrap(&mut self, phase: Phase) -> String {
+        let path = format!("{KUBERNETES}/bootstrap-kubelet.conf");
         let file = FileSpec {
-            path: bootstrap.clone(),
+            path: path.clone(),
             mode: 0o600,
             owner: "root:root".to_owned(),
             content: Content::Secret(BOOTSTRAP_KUBECONFIG.to_owned()),
             unless_exists: Some(KUBELET_CERTIFICATE.to_owned()),
         };
         self.add(phase, Resource::File(file));
-        let stamp = self.cluster_of_kubelet(phase);
-        let args = flags::kubelet(self.cluster, self.host);
-        // Containers outlive the kubelet: only its own process is stopped.
-        self.program(
-            phase,
-            "kubelet",
-            "Kubernetes node agent",
-            &args,
-            // Rewritten only for a kubelet whose certificate has ended, which then has to ask for another.
-            vec!["/var/lib/kubelet/config.yaml".into(), format!("{PKI}/ca.crt"), stamp, bootstrap],
-            "KillMode=process\nOOMScoreAdjust=-999",
-        )?;
-        self.healthy(phase, "http://127.0.0.1:10248/healthz".to_owned(), false);
-        Ok(())
+        path
+    }
+
+    /// A kubelet's certificates where nobody signs its requests, in its own places and with its own kind of key, so
+    /// that it goes on from there when somebody does. Returns their paths.
+    fn kubelet_certificates(&mut self, phase: Phase) -> Vec<String> {
+        let names = self.host.names();
+        // Upstream's `system:node:NAME` for both (kubelet-serving signer: the same subject, with the node's names).
+        let subject = |usage: Usage, serves: bool| Subject {
+            common_name: format!("system:node:{}", names.name),
+            organization: Some("system:nodes".to_owned()),
+            usages: vec![usage],
+            dns: if serves { vec![names.name.clone()] } else { Vec::new() },
+            ips: if serves { vec![names.address] } else { Vec::new() },
+            days: self.cluster.tree_names().days,
+        };
+        let all = [
+            (LeafName::KubeletClient, KUBELET_CERTIFICATE, subject(Usage::Client, false)),
+            (LeafName::KubeletServer, KUBELET_SERVING, subject(Usage::Server, true)),
+        ];
+        let authority_file = format!("{PKI}/{}.crt", Authority::Kubernetes.stem());
+        for (leaf, path, subject) in all {
+            let form = LeafForm::Combined { path: path.to_owned() };
+            let algorithm = KeyAlgorithm::EcdsaP256;
+            let spec = LeafSpec { leaf, subject, algorithm, form, authority_file: authority_file.clone() };
+            self.add(phase, Resource::Leaf(Box::new(spec)));
+        }
+        vec![KUBELET_CERTIFICATE.to_owned(), KUBELET_SERVING.to_owned()]
     }
 
     /// kubelet.conf is the kubelet's own; where it leads is the cluster file's affair. Returns the file whose change
@@ -130,7 +165,13 @@ impl Desired<'_> {
         let (path, authority_file) = (format!("{KUBERNETES}/kubelet.conf"), format!("{PKI}/ca.crt"));
         self.add(
             phase,
-            Resource::ClusterOf { path, server: self.cluster.api_for(self.host), authority_file, stamp: stamp.clone() },
+            Resource::ClusterOf {
+                path,
+                server: self.cluster.api_for(self.host),
+                authority_file,
+                stamp: stamp.clone(),
+                credentials: self.facts.no_signer.then(|| KUBELET_CERTIFICATE.to_owned()),
+            },
         );
         stamp
     }

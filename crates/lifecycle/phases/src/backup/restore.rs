@@ -84,6 +84,14 @@ impl Restoration {
         }
     }
 
+    /// Whether hosts will have the key of the cluster's authority; `None` when their secrets stay what they are.
+    pub(crate) fn brings_signer(&self) -> Option<bool> {
+        match self {
+            Self::Backup(backup) => Some(pair(backup, Shared::CLUSTER).is_some()),
+            Self::Snapshot(_) | Self::Survivor(_) => None,
+        }
+    }
+
     /// What the planner has to know; no secret is in it.
     pub(crate) async fn planned(&self, hosts: &Hosts, cluster: &Cluster) -> Result<Restoring> {
         let said = hosts.each(|agent| async move { agent.restore_marker().await }).await;

@@ -24,6 +24,7 @@ use kinit_resource::{Observed, Place, Resource, RotationSeen, RotationStage, Sha
 use kinit_workflow::Listener;
 
 use crate::operation::Run;
+use crate::request::Impossible;
 use crate::{access, operation};
 
 /// What a rotation was asked for.
@@ -58,6 +59,9 @@ pub struct RotationStopped(pub String);
 impl Run {
     /// The next move of a rotation; `settled` is the stage that this run has settled.
     pub async fn next_of_rotation(&self, options: &RotationOptions, settled: Option<RotationStage>) -> Result<Next> {
+        if self.wanted.cluster.signs_on_desk() && matches!(options.shared, Shared::Authority(_)) {
+            return Err(Impossible::KeysOnDesk(format!("a rotation of {}", options.shared.name())).into());
+        }
         self.hosts.need_all()?;
         let seen = self.look_at_rotation(options, settled).await.context("look at the rotation")?;
         Ok(rotation(&self.wanted.cluster, &seen)?)
