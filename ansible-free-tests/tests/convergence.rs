@@ -1,5 +1,5 @@
-//! `kill -9` of kinit at random moments: the same command finishes the cluster every time, and reset leaves nothing of
-//! it.
+//! `kill -9` of kinit at random moments, and a disk that fills in the middle: the same command finishes the cluster every
+//! time, and reset leaves nothing of it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -42,7 +42,27 @@ fn a_killed_init_is_finished_by_the_next() {
             length = length.max(moment + took.min(Duration::from_secs(20)) / 2);
         }
     }
+    a_full_disk_stops_a_run(&lab);
     lab.down().unwrap();
+}
+
+/// One control plane has no room for the programs: the run stops, says where, and leaves no part of an upload behind.
+fn a_full_disk_stops_a_run(lab: &Lab) {
+    let place = "/usr/local/lib/kinit";
+    lab.ssh("cp2", &format!("mkdir {place} && mount -t tmpfs -o size=8m tmpfs {place}")).unwrap();
+    let ran = lab.on_cluster("init", &[]).unwrap();
+    assert_ne!(ran.code, 0, "{}", ran.out);
+    for words in ["cp2", place, "No space left on device"] {
+        assert!(ran.err.contains(words), "{words}: {}", ran.err);
+    }
+    let left =
+        lab.ssh("cp2", &format!("df --output=used -k {place} | tail -1; find /run {place} -name '*.part'")).unwrap();
+    assert_eq!(left.trim(), "0", "what was uploaded in part is still there");
+    lab.ssh("cp2", &format!("umount {place} && rmdir {place}")).unwrap();
+    lab.on_cluster("init", &[]).unwrap().ok("kinit init with room for all").unwrap();
+    nodes_are_ready(lab);
+    lab.on_cluster("reset", &["--force"]).unwrap().ok("kinit reset").unwrap();
+    println!("a full disk: stopped, and finished by the same command");
 }
 
 /// Starts `kinit init`, kills it, and returns what it had said last.
