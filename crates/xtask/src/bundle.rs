@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::image::{Config, File, archive};
 use crate::images;
-use crate::run::{cargo, run as run_program, target_dir};
+use crate::run::{cargo, root, run as run_program, target_dir};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The image of the demonstration and of end-to-end tests: a shell, a web server, and DNS and web clients.
@@ -39,6 +39,7 @@ pub fn release() -> Result<PathBuf> {
         }
         _ => {}
     }
+    crate::sbom::write(&dir, &root(), PROGRAMS)?;
     describe(&dir)?;
     Ok(dir)
 }

@@ -17,6 +17,7 @@ mod images;
 mod panics;
 mod programs;
 mod run;
+mod sbom;
 mod schema;
 mod setup;
 mod test;

@@ -31,6 +31,10 @@ pub enum Verb {
         /// Number of worker hosts
         #[arg(long, default_value_t = 2)]
         workers: u8,
+        /// Give the hosts neither a route to anywhere nor a source of packages: what they need is in the bundle
+        /// (`kinit bundle create --with-packages`)
+        #[arg(long)]
+        offline: bool,
         /// Take the playground down when this process ends
         #[arg(long, hide = true)]
         owner: Option<u32>,
@@ -132,9 +136,10 @@ pub struct Inner {
 /// Does it.
 pub fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
-        Verb::Up { named, loadbalancers, control_planes, workers, owner } => {
+        Verb::Up { named, loadbalancers, control_planes, workers, offline, owner } => {
             let launcher = std::env::current_exe().context("find this program")?;
-            let options = UpOptions { name: named.name, loadbalancers, control_planes, workers, launcher, owner };
+            let options =
+                UpOptions { name: named.name, loadbalancers, control_planes, workers, offline, launcher, owner };
             let playground = Playground::up(&options, &|step| tell!("{step} ..."))?;
             let file = playground.dir.join("cluster.yaml");
             // A file that its user changed stays.
