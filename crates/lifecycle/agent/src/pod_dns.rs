@@ -1,6 +1,7 @@
 //! The cluster's DNS as a pod of this host sees it: the question is sent from the network namespace of one, so that the
 //! pod network, the service proxy and its NetworkPolicies are on the way. Nothing is made for it.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -92,7 +93,10 @@ fn resolve(server: SocketAddr, name: &str) -> Result<Vec<Ipv4Addr>> {
             Err(error) => failed = Some(error),
         }
     }
-    let why = failed.map(|error| error.to_string()).unwrap_or_default();
+    // A time-out has its own word in every kernel.
+    let why = failed
+        .filter(|error| !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+        .map_or_else(|| format!("no answer within {} s", PATIENCE.as_secs()), |error| error.to_string());
     Err(anyhow!("{server} does not answer the question for {name}: {why}"))
 }
 

@@ -6,7 +6,7 @@ mod redact;
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use kinit_agent::{Agent, LogRequest};
 use kinit_config::{Cluster, HostSpec, Role};
 use kube::Client;
@@ -136,7 +136,7 @@ pub async fn gather(hosts: &Hosts, cluster: &Cluster, lines: u32) -> Support {
             support.errors.extend(one.errors);
         });
     }
-    match access::client_if_up(hosts, cluster).await {
+    match api(hosts, cluster).await {
         Ok(Some(client)) => of_api(&client, &mut support).await,
         Ok(None) => support.errors.push("api: the API does not answer".to_owned()),
         Err(error) => support.missed("api", &error),
@@ -172,6 +172,13 @@ async fn of_host(agent: &Agent, cluster: &Cluster, host: &HostSpec, lines: u32) 
     support
 }
 
+/// As who may read everything: what is wrong may be anywhere, and an operator of kinit's may read little.
+async fn api(hosts: &Hosts, cluster: &Cluster) -> Result<Option<Client>> {
+    let way = access::reach(hosts, cluster).await?.filter(|way| way.answers);
+    let Some(way) = way else { return Ok(None) };
+    access::masters_of(hosts, &way.server).await.map(Some)
+}
+
 async fn of_api(client: &Client, support: &mut Support) {
     for (name, path) in LISTS {
         let file = format!("api/{name}.json");
@@ -190,7 +197,10 @@ async fn of_api(client: &Client, support: &mut Support) {
 
 async fn text(client: &Client, path: &str) -> Result<String> {
     let request = http::Request::get(path).body(Vec::new()).context("make a request")?;
-    client.request_text(request).await.with_context(|| format!("ask the API for {path}"))
+    match client.request_text(request).await {
+        Err(kube::Error::Api(status)) => bail!("the API refuses {path}: {} ({})", status.message, status.code),
+        other => other.with_context(|| format!("ask the API for {path}")),
+    }
 }
 
 #[cfg(test)]

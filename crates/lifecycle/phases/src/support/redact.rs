@@ -23,8 +23,6 @@ const FIELDS: &[&str] = &[
     "certificatekey",
     "clientkeydata",
     "clientsecret",
-    "identity",
-    "key",
     "keydata",
     "passphrase",
     "password",
@@ -134,7 +132,7 @@ pub fn redact_value(value: &mut Value) {
             for (name, value) in object.iter_mut() {
                 match value {
                     Value::Array(list) if name == "env" => list.iter_mut().for_each(hide_variable),
-                    Value::String(text) if is_secret_field(name) && !text.is_empty() && !is_word(name, text) => {
+                    Value::String(text) if is_secret_field(name) && !text.is_empty() => {
                         *text = REDACTED.to_owned();
                     }
                     _ => {}
@@ -144,12 +142,6 @@ pub fn redact_value(value: &mut Value) {
         }
         _ => {}
     }
-}
-
-/// `key` is a secret's name in many objects, and the name of a label or taint in others.
-fn is_word(name: &str, text: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
-    name == "key" && text.len() <= 80 && text.chars().all(plain) && !text.contains("SECRET")
 }
 
 /// What a container's environment holds is its owner's affair.
@@ -214,6 +206,8 @@ mod tests {
             "token: \"\"",
             "key: /etc/kubernetes/pki/etcd/server.key",
             "secretName: registry",
+            "key: /registry/minions, identity=cp1_0f8fad5b",
+            "labels:{key:\"io.kubernetes.pod.name\"}",
             "etcd v3.5.16 at https://10.77.0.11:2379",
             "Started kubelet.service - Kubernetes kubelet.",
         ] {
