@@ -138,6 +138,16 @@ fn read_file(path: &str) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("read {path}"))
 }
 
+/// What is asked for plans and diagnoses.
+async fn look(request: Request) -> Result<Reply> {
+    Ok(match request {
+        Request::Packages { names, index, upgrade } => Reply::Packages(packages::plan(&names, &index, upgrade).await?),
+        Request::InstalledPackages(names) => Reply::InstalledPackages(packages::facts(&names)?),
+        Request::PodDns(request) => Reply::PodDns(pod_dns::ask(request).await?),
+        _ => bail!("handled elsewhere"),
+    })
+}
+
 async fn members_elsewhere(endpoints: &[String], authority: &kinit_pki::Pair) -> Result<Reply> {
     Ok(Reply::EtcdStatus(Box::new(etcd::status_at(endpoints, authority).await?)))
 }
@@ -148,9 +158,7 @@ async fn plain(request: Request, state: &mut State) -> Result<Reply> {
         Request::Addresses => Reply::Names(facts::addresses()?.into_iter().map(|(address, _)| address).collect()),
         Request::Certificates(paths) => Reply::Certificates(certificates::read(&paths)?),
         Request::MissingBlobs(names) => Reply::Names(names.into_iter().filter(|name| !blobs::has(name)).collect()),
-        Request::Packages { names, index, upgrade } => Reply::Packages(packages::plan(&names, &index, upgrade).await?),
-        Request::InstalledPackages(names) => Reply::InstalledPackages(packages::facts(&names)?),
-        Request::PodDns(request) => Reply::PodDns(pod_dns::ask(request).await?),
+        Request::Packages { .. } | Request::InstalledPackages(_) | Request::PodDns(_) => look(request).await?,
         Request::Generate { shared, algorithm, days } => {
             shared::note(shared, false)?;
             shared::Store::host().generate(shared, algorithm, days)?;

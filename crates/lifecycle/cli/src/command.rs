@@ -41,7 +41,7 @@ enum Verb {
     Status(status::StatusArgs),
     /// Look at everything that can be wrong with a cluster, and say what to do; exit code 8 when something is
     Doctor(doctor::DoctorArgs),
-    /// Gather versions, states, logs, settings and events into one file, without secrets, for whoever is to find a fault
+    /// Gather versions, states, logs, settings and events into one file, without secrets, for who is to find a fault
     SupportBundle(support::SupportArgs),
     /// Show the log of a component on a host
     Logs(logs::LogsArgs),

@@ -99,7 +99,7 @@ pub enum Verb {
         #[command(flatten)]
         named: Named,
     },
-    /// Write a Vagrantfile of the same hosts as virtual machines, and a cluster file for them; never tried on a hypervisor
+    /// Write a Vagrantfile of such hosts as virtual machines, and a cluster file; never tried on a hypervisor
     Vagrant {
         /// Folder to write them into
         directory: PathBuf,

@@ -1,5 +1,5 @@
-//! Several versions in one command: each hop is an upgrade of its own, and all of them are held against the version-skew
-//! policy before the first begins.
+//! Several versions in one command: each hop is an upgrade of its own, and all of them are held against the
+//! version-skew policy before the first begins.
 
 use std::collections::BTreeMap;
 
@@ -37,8 +37,8 @@ pub fn later_hops(run: &Run, options: &UpgradeOptions, later: &[LocalBundle]) ->
     findings
 }
 
-/// Whether the cluster is beyond the run's bundle: a command with several hops that was interrupted goes on with the hop
-/// that it was in.
+/// Whether the cluster is beyond the run's bundle: a command with several hops that was interrupted goes on with the
+/// hop that it was in.
 pub fn passed(run: &Run) -> bool {
     let (installed, _) = kinit_planner::installed(run.facts());
     beyond(&installed, run.bundle())

@@ -128,8 +128,8 @@ fn nothing_to_do_is_nothing_done() {
     assert!(upgrade(&cluster, &seen, &how(Direction::Up, &all)).is_err());
 }
 
-/// etcd, the balancer and the container runtime come from the bundle too: each within its host's turn, with the unit that
-/// runs it restarted and waited for.
+/// etcd, the balancer and the container runtime come from the bundle too: each within its host's turn, with the unit
+/// that runs it restarted and waited for.
 #[test]
 fn packages_are_upgraded_in_turns_and_their_units_restarted() {
     let cluster = cluster();

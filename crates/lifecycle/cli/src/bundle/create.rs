@@ -28,8 +28,8 @@ pub struct CreateArgs {
     /// Flags that a component does not know: COMPONENT=FLAG[,FLAG...]
     #[arg(long, value_name = "COMPONENT=FLAGS")]
     without_flags: Vec<String>,
-    /// Download the packages that hosts need, with all that these need themselves, into packages/, so that hosts without
-    /// a source of packages can be installed
+    /// Download the packages that hosts need, with all that these need themselves, into packages/, so that hosts
+    /// without a source of packages can be installed
     #[arg(long)]
     with_packages: bool,
     /// Release of the hosts that the packages are for, such as debian-trixie; several may be given [default: that of

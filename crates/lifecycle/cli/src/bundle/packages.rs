@@ -1,5 +1,5 @@
-//! A distribution's packages for a bundle: apt finds out what the hosts' packages need, and downloads it; dpkg-deb reads
-//! what each file is.
+//! A distribution's packages for a bundle: apt finds out what the hosts' packages need, and downloads it; dpkg-deb
+//! reads what each file is.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

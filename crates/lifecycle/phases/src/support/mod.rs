@@ -1,4 +1,4 @@
-//! What somebody needs who looks for a fault from far away: versions, states, logs, settings and events, without secrets.
+//! What somebody needs who looks for a fault from far away: versions, states, logs, settings and events; no secrets.
 //!
 //! What cannot be had is noted in its place (`errors.txt`): a cluster that is ill is what this is for.
 
