@@ -189,10 +189,7 @@ async fn plain(request: Request, state: &mut State) -> Result<Reply> {
         }
         Request::EtcdStatus => Reply::EtcdStatus(Box::new(etcd::status().await?)),
         Request::EtcdStatusAt { endpoints, authority } => members_elsewhere(&endpoints, &authority).await?,
-        Request::Etcd(request) => {
-            etcd::perform(request).await?;
-            Reply::Done
-        }
+        Request::Etcd(request) => etcd::perform(request).await.map(|()| Reply::Done)?,
         Request::Rotation(request) => Reply::Text(rotation::answer(request).await?),
         Request::ResetPlan => Reply::Names(Ledger::load()?.describe()),
         Request::Reset { authority } => Reply::Names(reset::run(authority.as_deref()).await?),
