@@ -23,7 +23,8 @@ const DEMO_TOOLS: &[&str] = &[
     "ping",
 ];
 
-const PROGRAMS: &[&str] = &["kinit", "hyperkube", "pause", "kube-dns"];
+/// What is built for a bundle, by the names of the packages.
+pub const PROGRAMS: &[&str] = &["kinit", "hyperkube", "pause", "kube-dns"];
 
 /// The bundle for real machines; what is up to date is not built again.
 pub fn release() -> Result<PathBuf> {
