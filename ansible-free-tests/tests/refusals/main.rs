@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod identity;
+mod packages;
 mod ssh;
 
 use std::os::unix::fs::PermissionsExt;

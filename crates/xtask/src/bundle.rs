@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use crate::image::{Config, File, archive};
 use crate::images;
-use crate::run::{cargo, run as run_program, target_dir};
+use crate::run::{cargo, root, run as run_program, target_dir};
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The image of the demonstration and of end-to-end tests: a shell, a web server, and DNS and web clients.
@@ -23,7 +23,8 @@ const DEMO_TOOLS: &[&str] = &[
     "ping",
 ];
 
-const PROGRAMS: &[&str] = &["kinit", "hyperkube", "pause", "kube-dns"];
+/// What is built for a bundle, by the names of the packages.
+pub const PROGRAMS: &[&str] = &["kinit", "hyperkube", "pause", "kube-dns"];
 
 /// The bundle for real machines; what is up to date is not built again.
 pub fn release() -> Result<PathBuf> {
@@ -39,6 +40,7 @@ pub fn release() -> Result<PathBuf> {
         }
         _ => {}
     }
+    crate::sbom::write(&dir, &root(), PROGRAMS)?;
     describe(&dir)?;
     Ok(dir)
 }

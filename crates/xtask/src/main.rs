@@ -17,6 +17,7 @@ mod images;
 mod panics;
 mod programs;
 mod run;
+mod sbom;
 mod schema;
 mod setup;
 mod test;
@@ -43,6 +44,12 @@ enum Chore {
         /// The one of the tests instead: in their profile, with the demonstration's image
         #[arg(long)]
         for_tests: bool,
+    },
+    /// Write what the programs of a bundle are made of (sbom.cdx.json, third-party-licences.txt) into a folder; `bundle`
+    /// does it for its own
+    Sbom {
+        /// The folder
+        directory: PathBuf,
     },
     /// From nothing to a running cluster on this machine
     Demo,
@@ -83,6 +90,7 @@ fn main() -> ExitCode {
         Chore::Bundle { for_tests } => setup::run()
             .and_then(|()| if for_tests { bundle::for_tests() } else { bundle::release() })
             .map(|dir| println!("{}", dir.display())),
+        Chore::Sbom { directory } => sbom::write(&directory, &run::root(), bundle::PROGRAMS),
         Chore::Demo => demo::run(),
         Chore::Test(args) => return test::run(&args),
         Chore::Tidy => tidy::run(),

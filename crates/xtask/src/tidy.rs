@@ -13,7 +13,7 @@ mod edges;
 mod functions;
 mod licences;
 mod lints;
-mod metadata;
+pub(crate) mod metadata;
 
 use std::path::{Path, PathBuf};
 

@@ -14,8 +14,8 @@ use crate::put_back::{self, Kept};
 use crate::serve::{Desk, State};
 use crate::wire::{ApplyItem, Frame, Progress, Reply, Request};
 use crate::{
-    apply, backup, blobs, certificates, etcd, evidence, facts, journal, logs, observe, prune, reach, renewal_state,
-    reset, rotation, secrets, shared, signed,
+    apply, backup, blobs, certificates, etcd, evidence, facts, journal, logs, observe, packages, pod_dns, prune, reach,
+    renewal_state, reset, rotation, secrets, shared, signed,
 };
 
 /// Does what is asked for. A failure is an answer too.
@@ -65,6 +65,9 @@ impl Request {
             | Self::Certificates(_)
             | Self::Observe(_)
             | Self::MissingBlobs(_)
+            | Self::Packages { .. }
+            | Self::InstalledPackages(_)
+            | Self::PodDns(_)
             | Self::ReadFile { .. }
             | Self::Reach(_)
             | Self::Evidence { .. }
@@ -121,11 +124,31 @@ fn milliseconds(started: Instant) -> u64 {
     u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Settings of kinit's that are elsewhere; none of them has secrets.
+const SETTINGS: &[&str] = &[
+    "/etc/haproxy/haproxy.cfg",
+    "/etc/keepalived/keepalived.conf",
+    "/etc/containerd/config.toml",
+    "/var/lib/kubelet/config.yaml",
+];
+
 fn read_file(path: &str) -> Result<String> {
-    if !path.starts_with("/etc/kubernetes/") || path.contains("..") {
+    let is_unit = path.starts_with("/etc/systemd/system/") && path.ends_with(".service");
+    let is_ours = path.starts_with("/etc/kubernetes/") || is_unit || SETTINGS.contains(&path);
+    if !is_ours || path.contains("..") {
         bail!("{path} is not a file of kinit's");
     }
     std::fs::read_to_string(path).with_context(|| format!("read {path}"))
+}
+
+/// What is asked for plans and diagnoses.
+async fn look(request: Request) -> Result<Reply> {
+    Ok(match request {
+        Request::Packages { names, index, upgrade } => Reply::Packages(packages::plan(&names, &index, upgrade).await?),
+        Request::InstalledPackages(names) => Reply::InstalledPackages(packages::facts(&names)?),
+        Request::PodDns(request) => Reply::PodDns(pod_dns::ask(request).await?),
+        _ => bail!("handled elsewhere"),
+    })
 }
 
 async fn members_elsewhere(endpoints: &[String], authority: &kinit_pki::Pair) -> Result<Reply> {
@@ -138,6 +161,7 @@ async fn plain(request: Request, state: &mut State) -> Result<Reply> {
         Request::Addresses => Reply::Names(facts::addresses()?.into_iter().map(|(address, _)| address).collect()),
         Request::Certificates(paths) => Reply::Certificates(certificates::read(&paths)?),
         Request::MissingBlobs(names) => Reply::Names(names.into_iter().filter(|name| !blobs::has(name)).collect()),
+        Request::Packages { .. } | Request::InstalledPackages(_) | Request::PodDns(_) => look(request).await?,
         Request::Generate { shared, algorithm, days } => {
             shared::note(shared, false)?;
             shared::Store::host().generate(shared, algorithm, days)?;
@@ -165,10 +189,7 @@ async fn plain(request: Request, state: &mut State) -> Result<Reply> {
         Request::Renewal => Reply::Text(renewal().await?),
         Request::EtcdStatus => Reply::EtcdStatus(Box::new(etcd::status().await?)),
         Request::EtcdStatusAt { endpoints, authority } => members_elsewhere(&endpoints, &authority).await?,
-        Request::Etcd(request) => {
-            etcd::perform(request).await?;
-            Reply::Done
-        }
+        Request::Etcd(request) => etcd::perform(request).await.map(|()| Reply::Done)?,
         Request::Signed(request) => Reply::Names(signed::answer(&request)?),
         Request::Rotation(request) => Reply::Text(rotation::answer(request).await?),
         Request::ResetPlan => Reply::Names(Ledger::load()?.describe()),

@@ -9,7 +9,8 @@ use crate::{blobs, files, health, images, kernel, kubeconfig, kubelet_certificat
 /// Brings one resource about; `secret` is the text behind `Content::Secret`.
 pub(crate) async fn apply(resource: &Resource, secret: Option<&str>) -> Result<()> {
     match resource {
-        Resource::Packages { names, hold } => packages::install(names, hold).await,
+        Resource::Packages { names, mask, index } => packages::install(names, mask, index.as_deref()).await,
+        Resource::PackageVersions { names, index, .. } => packages::upgrade(names, index).await,
         Resource::Directory { path, mode, owner, populated } => {
             note_parents(path)?;
             if *populated {

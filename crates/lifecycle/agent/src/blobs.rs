@@ -17,7 +17,7 @@ pub(crate) fn folder() -> PathBuf {
     PathBuf::from(HOME).join("blobs")
 }
 
-fn path_of(sha256: &str) -> PathBuf {
+pub(crate) fn path_of(sha256: &str) -> PathBuf {
     folder().join(sha256)
 }
 

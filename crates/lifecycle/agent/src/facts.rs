@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use kinit_resource::Facts;
 
 use crate::ledger::Ledger;
-use crate::{components, surroundings};
+use crate::{components, packages, surroundings};
 
 /// Gathers everything.
 pub(crate) async fn gather(etcd_data: &str) -> Result<Facts> {
@@ -18,6 +18,7 @@ pub(crate) async fn gather(etcd_data: &str) -> Result<Facts> {
     Ok(Facts {
         uid: rustix::process::geteuid().as_raw(),
         os_id: os.get("ID").cloned().unwrap_or_default(),
+        os_codename: os.get("VERSION_CODENAME").cloned().unwrap_or_default(),
         os_name: os.get("PRETTY_NAME").cloned().unwrap_or_default(),
         machine: text(system.machine()),
         kernel: text(system.release()),
@@ -44,9 +45,14 @@ pub(crate) async fn gather(etcd_data: &str) -> Result<Facts> {
         fsync_p99: surroundings::fsync_p99(Path::new(etcd_data)),
         firewalls: surroundings::firewalls().await,
         components: components::installed().await,
+        packages: packages::facts(STOOD_ON)?,
         inline_registries: inline_registries(&read("/etc/containerd/config.toml")),
     })
 }
+
+/// The distribution's packages that clusters stand on (`kinit_manifests::HOST_PACKAGES`, which agents do not know).
+const STOOD_ON: &[&str] =
+    &["etcd-server", "containerd", "runc", "containernetworking-plugins", "haproxy", "keepalived"];
 
 /// Whether a configuration that is not kinit's names mirrors or credentials of registries, which belong into files of
 /// their own (containerd's docs/hosts.md).

@@ -16,6 +16,9 @@ const PATH: &str = "/var/lib/kinit/ledger.json";
 pub(crate) struct Ledger {
     /// Packages that were not installed.
     pub packages: BTreeSet<String>,
+    /// Packages that were not held.
+    #[serde(default)]
+    pub held: BTreeSet<String>,
     /// Paths that did not exist.
     pub created: BTreeSet<String>,
     /// Files that existed, and where their old content is kept.
@@ -179,6 +182,10 @@ impl Ledger {
                 .filter(|p| !self.created.contains(p))
                 .map(|p| format!("remove {p}")),
         );
+        let loose: Vec<&str> = self.held.difference(&self.packages).map(String::as_str).collect();
+        if !loose.is_empty() {
+            lines.push(format!("hold packages no longer: {}", loose.join(" ")));
+        }
         if !self.packages.is_empty() {
             lines.push(format!("remove packages {}", self.packages.iter().cloned().collect::<Vec<_>>().join(" ")));
         }

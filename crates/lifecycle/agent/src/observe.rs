@@ -18,6 +18,7 @@ pub(crate) async fn observe(resource: &Resource) -> Observed {
 async fn look(resource: &Resource) -> Result<Observed> {
     match resource {
         Resource::Packages { names, .. } => packages::observe(names),
+        Resource::PackageVersions { names, index, .. } => packages::observe_versions(names, index),
         Resource::Directory { path, mode, owner, .. } => files::observe(path, *mode, owner, None),
         Resource::File(file) => self::file(file),
         Resource::Link { path, target, keep_existing } => Ok(self::link(path, target, *keep_existing)),

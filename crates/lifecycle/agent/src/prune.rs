@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use kinit_resource::Resource;
+use kinit_resource::{IndexedPackage, Resource, indexed_packages};
 
 use crate::blobs;
 use crate::ledger::Ledger;
@@ -25,12 +25,15 @@ pub(crate) fn after(items: &[ApplyItem]) {
         Resource::Blob { path, sha256, .. } => Some((path.as_str(), sha256.as_str())),
         _ => None,
     });
-    let (paths, hashes): (Vec<&str>, BTreeSet<&str>) = blobs.unzip();
-    if paths.is_empty() {
+    let (paths, mut hashes): (Vec<&str>, BTreeSet<&str>) = blobs.unzip();
+    let installed: Vec<_> = items.iter().flat_map(|item| packages_of(&item.resource)).collect();
+    hashes.extend(installed.iter().map(|package| package.sha256.as_str()));
+    if hashes.is_empty() {
         return;
     }
     let own = std::fs::read_link("/proc/self/exe").unwrap_or_default();
     let own = own.to_str().filter(|path| path.starts_with("/run/"));
+    let own = own.filter(|_| !paths.is_empty());
     for current in paths.into_iter().chain(own) {
         if let Err(error) = builds(current, Path::new(LINKS)).and_then(|removed| Ledger::forget(&removed)) {
             tracing::warn!("old builds beside {current} stay: {error:#}");
@@ -38,6 +41,16 @@ pub(crate) fn after(items: &[ApplyItem]) {
     }
     if let Err(error) = uploads(&blobs::folder(), &hashes, SystemTime::now()) {
         tracing::warn!("old uploads stay: {error:#}");
+    }
+}
+
+/// The bundle's packages that a resource installs from.
+fn packages_of(resource: &Resource) -> Vec<IndexedPackage> {
+    match resource {
+        Resource::Packages { index: Some(index), .. } | Resource::PackageVersions { index, .. } => {
+            indexed_packages(index)
+        }
+        _ => Vec::new(),
     }
 }
 

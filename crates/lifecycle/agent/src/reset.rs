@@ -51,6 +51,7 @@ pub(crate) async fn run(authority: Option<&str>) -> Result<Vec<String>> {
     for swap in &ledger.swaps {
         note(swap, kernel::swap_on(swap));
     }
+    note("packages", packages::release(&ledger.held).await);
     note("packages", packages::purge(&ledger.packages).await);
     let names: Vec<&str> = back.iter().map(|(name, _)| name.as_str()).collect();
     note("give units back", systemd::give_back(&names).await);

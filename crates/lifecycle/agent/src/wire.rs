@@ -1,10 +1,11 @@
 //! What desk and agent say to each other: frames of JSON, and frames of bytes for uploads.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use kinit_pki::{Authority, Pair, Subject};
-use kinit_resource::{EtcdStatus, Evidence, Facts, LeafSpec, Observed, Resource, Shared};
+use kinit_resource::{EtcdStatus, Evidence, Facts, InstalledPackage, LeafSpec, Observed, Resource, Shared};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -14,6 +15,8 @@ use crate::etcd::EtcdRequest;
 use crate::journal::History;
 use crate::logs::LogRequest;
 use crate::opening::Held;
+use crate::packages::PackagePlan;
+use crate::pod_dns::{PodDns, PodDnsRequest};
 use crate::reach::Reached;
 use crate::rotation::RotationRequest;
 use crate::signed::SignedRequest;
@@ -58,6 +61,12 @@ pub(crate) enum Request {
     MissingBlobs(Vec<String>),
     /// A blob follows in byte frames (one zstd stream), ended by an empty one.
     Blob { sha256: String },
+    /// What apt would take of a bundle's packages: those of these that are missing, or that are older.
+    Packages { names: Vec<String>, index: String, upgrade: bool },
+    /// Which of these packages are installed.
+    InstalledPackages(Vec<String>),
+    /// Ask the cluster's DNS for a name, from inside a pod of this host.
+    PodDns(PodDnsRequest),
     /// Make a shared secret.
     Generate { shared: Shared, algorithm: kinit_pki::KeyAlgorithm, days: u32 },
     /// Read a shared secret, or its public half.
@@ -135,6 +144,9 @@ pub(crate) enum Reply {
     Certificates(Vec<HostCertificate>),
     Pair(Pair),
     Text(String),
+    Packages(PackagePlan),
+    InstalledPackages(BTreeMap<String, InstalledPackage>),
+    PodDns(PodDns),
     History(History),
 }
 

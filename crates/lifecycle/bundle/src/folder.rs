@@ -10,6 +10,8 @@ use crate::manifest::{FileEntry, MANIFEST, Manifest};
 
 /// A manifest is far below.
 const LONGEST: u64 = 1 << 20;
+/// An index of packages: a whole distribution's has some 50 MB, one of a bundle 40 KB.
+const LONGEST_INDEX: u64 = 8 << 20;
 
 /// The manifest of a bundle. Its files are not looked at ([`verify`]).
 pub fn read_manifest(folder: &Path) -> Result<Manifest, Error> {
@@ -20,14 +22,24 @@ pub fn read_manifest(folder: &Path) -> Result<Manifest, Error> {
 
 /// A short text file; `None` where there is none.
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>, Error> {
+    read_at_most(path, LONGEST)
+}
+
+/// A longer text file, which must be there.
+pub(crate) fn read_long_text(path: &Path) -> Result<String, Error> {
+    let missing = || Error::Manifest { path: path.to_owned(), why: "it is not there".to_owned() };
+    read_at_most(path, LONGEST_INDEX)?.ok_or_else(missing)
+}
+
+fn read_at_most(path: &Path, longest: u64) -> Result<Option<String>, Error> {
     let file = match std::fs::File::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(Error::read(path))?,
     };
     let mut bytes = Vec::new();
-    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(Error::read(path))?;
-    if bytes.len() as u64 > LONGEST {
-        return Err(Error::Manifest { path: path.to_owned(), why: "it is longer than 1 MiB".to_owned() });
+    file.take(longest + 1).read_to_end(&mut bytes).map_err(Error::read(path))?;
+    if bytes.len() as u64 > longest {
+        return Err(Error::Manifest { path: path.to_owned(), why: format!("it is longer than {} MiB", longest >> 20) });
     }
     let text = String::from_utf8(bytes);
     text.map(Some).map_err(|_| Error::Manifest { path: path.to_owned(), why: "it is not UTF-8".to_owned() })
@@ -74,7 +86,8 @@ pub fn verify(folder: &Path, manifest: &Manifest) -> Result<(), Error> {
     if why.is_empty() { Ok(()) } else { Err(Error::Damaged { folder: folder.to_owned(), why }) }
 }
 
-fn difference(folder: &Path, file: &FileEntry) -> Option<String> {
+/// How a file differs from what a manifest says of it, if it does.
+pub fn difference(folder: &Path, file: &FileEntry) -> Option<String> {
     let path = folder.join(&file.path);
     match std::fs::symlink_metadata(&path) {
         Err(error) => return Some(format!("{}: {error}", file.path)),

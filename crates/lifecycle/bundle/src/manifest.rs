@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use kinit_config::{API_VERSION, Minor, Version};
 use serde::{Deserialize, Serialize};
 
+use crate::packages::PackageSet;
+
 /// The manifest's name in the bundle's folder.
 pub const MANIFEST: &str = "bundle.yaml";
 /// The kind of the manifest.
@@ -38,6 +40,9 @@ pub struct Manifest {
     /// Image archives that every node gets.
     #[serde(default)]
     pub images: Vec<Image>,
+    /// Packages that hosts need, by release, for hosts without a source of packages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<PackageSet>,
     /// Every file of the bundle but the manifest and its signature.
     pub files: Vec<FileEntry>,
 }
@@ -90,6 +95,7 @@ impl Manifest {
             architecture: "amd64".to_owned(),
             components: Vec::new(),
             images: Vec::new(),
+            packages: Vec::new(),
             files: Vec::new(),
         }
     }
@@ -116,6 +122,18 @@ impl Manifest {
         let file = FileEntry { path: "hyperkube".to_owned(), sha256: "ab".repeat(32), size: 1 };
         let components = COMPONENTS.iter().map(|name| component(name)).collect();
         Self { components, files: vec![file], ..Self::new(version) }
+    }
+
+    /// Without packages and their files: what there is to know of a bundle whose files nobody needs any more.
+    #[must_use]
+    pub fn without_packages(&self) -> Self {
+        let mut plain = self.clone();
+        let sets = std::mem::take(&mut plain.packages);
+        let is_package = |path: &str| {
+            sets.iter().any(|set| set.index == path || set.packages.iter().any(|package| package.file == path))
+        };
+        plain.files.retain(|file| !is_package(&file.path));
+        plain
     }
 
     /// A component by its name.
@@ -161,6 +179,13 @@ impl Manifest {
         let parts = self.components.iter().map(|c| &c.file).chain(self.images.iter().map(|image| &image.file));
         problems.extend(parts.filter(|file| self.file(file).is_none()).map(|file| format!("{file} is no file of it")));
         problems.extend(self.files.iter().filter_map(wrong_file));
+        let mut releases = BTreeSet::new();
+        for set in &self.packages {
+            problems.extend(set.problems(self));
+            if !releases.insert(&set.release) {
+                problems.push(format!("packages for {} are there twice", set.release));
+            }
+        }
         problems.extend(self.emulation());
         problems
     }

@@ -27,9 +27,10 @@ pub struct ChangeArgs {
     pub(crate) common: Common,
     #[command(flatten)]
     keys: KeyArgs,
-    /// Folder with the binaries and images to install [default: the folder of kinit itself]
+    /// Folder with the binaries and images to install; an upgrade takes several, in order [default: the folder of kinit
+    /// itself]
     #[arg(long, value_name = "DIR")]
-    pub(crate) bundle: Option<PathBuf>,
+    pub(crate) bundle: Vec<PathBuf>,
     /// Preflight checks to ignore, by name; `all` for every one but OtherCluster
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) ignore_preflight_errors: Vec<String>,
@@ -114,7 +115,16 @@ struct SavedPlan {
 const SAVED: (&str, &str) = ("kinit.dev/v1alpha1", "Plan");
 
 impl ChangeArgs {
-    pub(crate) fn flags(&self, look: bool, known: Option<String>) -> Flags {
+    /// The one bundle of an operation.
+    pub(crate) fn one_bundle(&self) -> Result<Option<PathBuf>> {
+        match self.bundle.as_slice() {
+            [] => Ok(None),
+            [one] => Ok(Some(one.clone())),
+            _ => Err(Usage("--bundle: only `kinit upgrade` takes several bundles".to_owned()).into()),
+        }
+    }
+
+    pub(crate) fn flags(&self, look: bool, known: Option<String>, bundle: Option<PathBuf>) -> Flags {
         let args = &self.drain;
         let drain = DrainOptions {
             timeout: Duration::from_secs(args.drain_timeout),
@@ -123,7 +133,7 @@ impl ChangeArgs {
             disable_eviction: args.disable_eviction,
             grace_period: args.grace_period,
         };
-        Flags { bundle: self.bundle.clone(), drain, look, known, keys: self.keys.clone(), previous: false }
+        Flags { bundle, drain, look, known, keys: self.keys.clone(), previous: false }
     }
 
     pub(crate) fn is_jsonl(&self) -> bool {
@@ -149,10 +159,11 @@ impl ChangeArgs {
     /// Connects, and checks.
     pub(crate) async fn begin(&self, cluster: Cluster, request: &Request, operation: &str) -> Result<Run> {
         let known = known_authority(&self.kubeconfig(), &cluster.metadata.name, None)?;
-        let run =
-            begin(cluster, request, operation, &self.common, self.flags(operation == "plan", known.clone())).await?;
+        let flags = self.flags(operation == "plan", known.clone(), self.one_bundle()?);
+        let run = begin(cluster, request, operation, &self.common, flags).await?;
         let mut findings = run.preflight(jiff::Timestamp::now().as_second(), known.as_deref());
         findings.extend(run.reachability().await?);
+        findings.extend(run.packages().await?);
         judge(&findings, &self.ignore_preflight_errors, self.common.output)?;
         Ok(run)
     }

@@ -138,6 +138,7 @@ pub async fn init(args: InitArgs) -> Result<()> {
     let run = begin(cluster, &Request::Init, "init", &args.common, flags).await?;
     let mut findings = run.preflight(jiff::Timestamp::now().as_second(), known.as_deref());
     findings.extend(run.reachability().await?);
+    findings.extend(run.packages().await?);
     if skipped.contains(&Phase::Preflight) {
         // Another cluster's host is taken over by the check's name alone, never with all the rest.
         findings.retain(|finding| finding.check == "OtherCluster");

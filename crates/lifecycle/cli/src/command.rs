@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     backup, bundle, certs, change, cluster, config, doctor, errors, etcd, join, kubeconfig, logs, playground,
-    reference, restore, rotate, status, token, upgrade,
+    reference, restore, rotate, status, support, token, upgrade,
 };
 
 /// Turns Linux machines with SSH and root into a highly available Kubernetes cluster, and looks after it
@@ -41,6 +41,8 @@ enum Verb {
     Status(status::StatusArgs),
     /// Look at everything that can be wrong with a cluster, and say what to do; exit code 8 when something is
     Doctor(doctor::DoctorArgs),
+    /// Gather versions, states, logs, settings and events into one file, without secrets, for who is to find a fault
+    SupportBundle(support::SupportArgs),
     /// Show the log of a component on a host
     Logs(logs::LogsArgs),
     /// Show who changed the hosts, when, by which operation, and with which result
@@ -127,6 +129,7 @@ impl Verb {
             Self::Remove(args) => args.change.is_jsonl(),
             Self::Status(args) => args.common.is_jsonl(),
             Self::Doctor(args) => args.common.is_jsonl(),
+            Self::SupportBundle(args) => args.common.is_jsonl(),
             Self::Certs(verb) => verb.is_jsonl(),
             Self::Secrets(verb) => verb.is_jsonl(),
             Self::Logs(args) => args.common.is_jsonl(),
@@ -179,6 +182,7 @@ pub fn main() -> ExitCode {
         Verb::Remove(args) => on_runtime(change::remove(args)),
         Verb::Status(args) => on_runtime(status::run(args)),
         Verb::Doctor(args) => on_runtime(doctor::run(args)),
+        Verb::SupportBundle(args) => on_runtime(support::run(args)),
         Verb::Logs(args) => on_runtime(logs::run(args)),
         Verb::History(args) => on_runtime(status::history(args)),
         Verb::Completion { shell } => {

@@ -128,7 +128,7 @@ async fn by_itself(args: JoinArgs, token: &str) -> Result<()> {
         Ok(key.map_err(|error| Usage(format!("--certificate-key: {error}")))?)
     };
     let control_plane = args.machine.certificate_key.as_deref().map(key).transpose()?;
-    let bundle: PathBuf = args.change.bundle.clone().map_or_else(beside, Ok)?;
+    let bundle: PathBuf = args.change.one_bundle()?.map_or_else(beside, Ok)?;
     let look = if args.change.common.dry_run { Lock::Look } else { Lock::Take };
     let program = Arc::new(std::fs::read("/proc/self/exe").context("read this program")?);
     let options = JoinOptions {
@@ -142,7 +142,8 @@ async fn by_itself(args: JoinArgs, token: &str) -> Result<()> {
         opening: opening("join", look, args.change.common.break_lock),
     };
     let joining = Joining::begin(options).await?;
-    let findings = joining.preflight(jiff::Timestamp::now().as_second());
+    let mut findings = joining.preflight(jiff::Timestamp::now().as_second());
+    findings.extend(joining.packages().await?);
     judge(&findings, &args.change.ignore_preflight_errors, output)?;
     let plan = joining.plan().await?;
     if args.change.common.dry_run {

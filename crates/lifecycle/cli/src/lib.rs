@@ -4,7 +4,7 @@
 //! kinit init|reset -f cluster.yaml      a cluster's beginning and end
 //! kinit plan|apply|join|remove          its changes
 //! kinit upgrade, kinit bundle           other versions, and what they are installed from
-//! kinit status|doctor|logs|history|etcd looking at it and after it
+//! kinit status|doctor|logs|history|etcd|support-bundle  looking at it and after it
 //! kinit token, kinit kubeconfig         who gets in
 //! kinit restore                         a cluster from its backup
 //! kinit backup ...                      backups: made, listed, checked, looked into
@@ -43,6 +43,7 @@ mod requests;
 mod restore;
 mod rotate;
 mod status;
+mod support;
 mod terminal;
 mod token;
 mod upgrade;

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use kinit_playground::{Host, Playground, Role, UpOptions};
+use kinit_playground::{Host, Playground, Role, Topology, UpOptions};
 
 /// A playground's name.
 #[derive(Args, Debug)]
@@ -31,6 +31,10 @@ pub enum Verb {
         /// Number of worker hosts
         #[arg(long, default_value_t = 2)]
         workers: u8,
+        /// Give the hosts neither a route to anywhere nor a source of packages: what they need is in the bundle
+        /// (`kinit bundle create --with-packages`)
+        #[arg(long)]
+        offline: bool,
         /// Take the playground down when this process ends
         #[arg(long, hide = true)]
         owner: Option<u32>,
@@ -95,6 +99,20 @@ pub enum Verb {
         #[command(flatten)]
         named: Named,
     },
+    /// Write a Vagrantfile of such hosts as virtual machines, and a cluster file; never tried on a hypervisor
+    Vagrant {
+        /// Folder to write them into
+        directory: PathBuf,
+        /// Number of load balancer hosts
+        #[arg(long, default_value_t = 1)]
+        loadbalancers: u8,
+        /// Number of control-plane hosts
+        #[arg(long, default_value_t = 3)]
+        control_planes: u8,
+        /// Number of worker hosts
+        #[arg(long, default_value_t = 2)]
+        workers: u8,
+    },
     /// Run a Deployment and request its Service by name
     Demo {
         #[command(flatten)]
@@ -132,9 +150,10 @@ pub struct Inner {
 /// Does it.
 pub fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
-        Verb::Up { named, loadbalancers, control_planes, workers, owner } => {
+        Verb::Up { named, loadbalancers, control_planes, workers, offline, owner } => {
             let launcher = std::env::current_exe().context("find this program")?;
-            let options = UpOptions { name: named.name, loadbalancers, control_planes, workers, launcher, owner };
+            let options =
+                UpOptions { name: named.name, loadbalancers, control_planes, workers, offline, launcher, owner };
             let playground = Playground::up(&options, &|step| tell!("{step} ..."))?;
             let file = playground.dir.join("cluster.yaml");
             // A file that its user changed stays.
@@ -176,6 +195,9 @@ pub fn run(verb: Verb) -> Result<ExitCode> {
             let playground = Playground::open(&named.name)?;
             return crate::command::on_runtime(async move { crate::demo::run(&playground).await });
         }
+        Verb::Vagrant { directory, loadbalancers, control_planes, workers } => {
+            vagrant(&directory, &Topology::new(0, loadbalancers, control_planes, workers)?)?;
+        }
         Verb::Down { named } => Playground::open(&named.name)?.down()?,
         Verb::Supervise(inner) => kinit_playground::supervise(&inner.dir, &inner.host)?,
         Verb::Launch(inner) => return Ok(exit_code(kinit_playground::launch(&inner.dir, &inner.host)?)),
@@ -209,6 +231,37 @@ fn cluster_file(playground: &Playground) -> String {
     }
     for host in &playground.topology.hosts {
         let (address, role) = (playground.topology.address_of(host), role(host));
+        text.push_str(&format!("  - name: {}\n    address: {address}\n    roles: [{role}]\n", host.name));
+    }
+    text
+}
+
+/// A Vagrantfile, and the cluster file of its machines.
+fn vagrant(directory: &Path, topology: &Topology) -> Result<()> {
+    std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    let files = [("Vagrantfile", kinit_playground::vagrantfile(topology)), ("cluster.yaml", vagrant_cluster(topology))];
+    for (name, text) in files {
+        let path = directory.join(name);
+        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        say!("{}", path.display());
+    }
+    Ok(())
+}
+
+fn vagrant_cluster(topology: &Topology) -> String {
+    let mut text = String::from(
+        "# Made by `kinit playground vagrant`, for the machines of the Vagrantfile beside it.\napiVersion: kinit.dev/v1alpha1\nkind: Cluster\nmetadata:\n  name: vagrant\nspec:\n  ssh:\n    identityFile: ./id_ed25519\n",
+    );
+    let unused = Host { name: String::new(), role: Role::LoadBalancer, number: 9 };
+    if topology.hosts.iter().filter(|host| host.role == Role::LoadBalancer).count() > 1 {
+        text.push_str(&format!(
+            "  loadBalancer:\n    virtualAddress: {}\n",
+            kinit_playground::vagrant_address(&unused)
+        ));
+    }
+    text.push_str("  hosts:\n");
+    for host in &topology.hosts {
+        let (address, role) = (kinit_playground::vagrant_address(host), role(host));
         text.push_str(&format!("  - name: {}\n    address: {address}\n    roles: [{role}]\n", host.name));
     }
     text
@@ -251,4 +304,20 @@ fn ssh(playground: &Playground, host: &str, command: &[String]) -> Result<ExitCo
 
 fn exit_code(code: i32) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(255))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_of_a_vagrantfile_are_a_valid_cluster() {
+        let text = vagrant_cluster(&Topology::new(0, 1, 3, 2).unwrap());
+        assert_eq!(text, include_str!("../../../../vagrant/cluster.yaml"), "`kinit playground vagrant vagrant`");
+        for (balancers, control_planes, workers) in [(1, 3, 2), (2, 3, 1), (0, 1, 1)] {
+            let text = vagrant_cluster(&Topology::new(0, balancers, control_planes, workers).unwrap());
+            let cluster = kinit_config::load(&text).unwrap();
+            assert_eq!(cluster.spec.hosts.len(), usize::from(balancers + control_planes + workers));
+        }
+    }
 }

@@ -111,7 +111,9 @@ impl PutBackArgs {
         if !self.common.dry_run {
             writable(&kubeconfig)?;
         }
-        judge(&run.preflight(jiff::Timestamp::now().as_second(), known), &self.ignore_preflight_errors, output)?;
+        let mut findings = run.preflight(jiff::Timestamp::now().as_second(), known);
+        findings.extend(run.packages().await?);
+        judge(&findings, &self.ignore_preflight_errors, output)?;
         let plan = run.plan().await?;
         if self.common.dry_run {
             show_plan(&plan, output);

@@ -1,5 +1,7 @@
 //! `kinit status`: one screen.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use clap::Args;
 use kinit_config::Role;
@@ -89,6 +91,7 @@ fn print(status: &Status) {
     for line in renewals(status) {
         say!("{line}");
     }
+    packages(&status.hosts);
     if let Some(backup) = &status.backup {
         let created = backup.created.parse::<jiff::Timestamp>();
         let age = created.map(|time| (jiff::Timestamp::now().as_second() - time.as_second()) / 60).unwrap_or_default();
@@ -97,6 +100,23 @@ fn print(status: &Status) {
     if !status.problems.is_empty() {
         say!("\nproblems:");
         status.problems.iter().for_each(|problem| say!("  {problem}"));
+    }
+}
+
+/// Each version of each package with the hosts that have it, and where it is not held.
+fn packages(hosts: &[HostStatus]) {
+    let mut versions: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for host in hosts {
+        for (name, package) in &host.packages {
+            let loose = if package.held { "" } else { " (not held)" };
+            versions.entry((name, &package.version)).or_default().push(format!("{}{loose}", host.name));
+        }
+    }
+    if !versions.is_empty() {
+        say!("\n{:<28} {:<30} HOSTS", "PACKAGE", "VERSION");
+    }
+    for ((name, version), hosts) in versions {
+        say!("{name:<28} {version:<30} {}", hosts.join(", "));
     }
 }
 

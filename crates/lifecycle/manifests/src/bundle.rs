@@ -51,6 +51,8 @@ pub struct Bundle {
     pub kinit: String,
     /// Images for every node.
     pub images: Vec<ImageArchive>,
+    /// Indexes of packages in apt's format, by the hosts' release (`debian-trixie`).
+    pub packages: BTreeMap<String, String>,
 }
 
 /// Servers that serve an earlier minor than their own when they are told to.
@@ -115,7 +117,7 @@ impl Bundle {
             METRICS,
         ];
         let programs = names.map(|name| (name.to_owned(), program.clone())).into();
-        Self { version, emulated: None, programs, kinit: "cd".repeat(32), images: vec![] }
+        Self { version, emulated: None, programs, kinit: "cd".repeat(32), images: vec![], packages: BTreeMap::new() }
     }
 }
 

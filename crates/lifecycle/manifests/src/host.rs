@@ -11,6 +11,7 @@ use kinit_pki::{Authority, Leaf};
 use kinit_resource::{Content, FileSpec, LeafForm, LeafSpec, Place, Resource, Shared, UnitState};
 
 use crate::bundle::{Bundle, Program};
+use crate::packages::{HostPackages, host_packages};
 use crate::phase::Phase;
 use crate::template::TemplateError;
 use crate::units::Unit;
@@ -31,6 +32,8 @@ pub struct HostFacts {
     /// the controller manager signs nothing: kubelets get their certificates as all other programs do, and renew none
     /// themselves.
     pub no_signer: bool,
+    /// The distribution's release, by which bundles have packages: `debian-trixie`.
+    pub release: String,
 }
 
 const WAIT_SECONDS: u32 = 120;
@@ -126,6 +129,15 @@ impl Desired<'_> {
         self.add(phase, Resource::Unit { name: format!("{name}.service"), state });
     }
 
+    /// Packages of the bundle's that take the places of older ones, and the program of them that a unit runs. Only an
+    /// upgrade does that; who wants it for no other reason leaves it out.
+    fn package_versions(&mut self, phase: Phase, names: &[&str], program: &str) {
+        if let Some(index) = self.bundle.packages.get(&self.facts.release).cloned() {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            self.add(phase, Resource::PackageVersions { names, program: program.to_owned(), index });
+        }
+    }
+
     fn healthy(&mut self, phase: Phase, url: String, authority: bool) {
         let authority_file = authority.then(|| format!("{PKI}/ca.crt"));
         self.add(phase, Resource::Healthy { url, authority_file, seconds: WAIT_SECONDS });
@@ -154,25 +166,9 @@ impl Desired<'_> {
 
     fn prepare(&mut self) {
         let phase = Phase::PrepareHosts;
-        let (mut names, mut hold): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
-        if self.host.is(Role::ControlPlane) {
-            names.push("etcd-server");
-            hold.push("etcd.service");
-        }
-        if self.cluster.balances(self.host) {
-            names.push("haproxy");
-            hold.push("haproxy.service");
-        }
-        if self.cluster.virtual_address(self.host).is_some() {
-            names.push("keepalived");
-            hold.push("keepalived.service");
-        }
-        if self.host.is_node() {
-            names.extend(["containerd", "runc", "containernetworking-plugins"]);
-            hold.push("containerd.service");
-        }
-        let own = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect();
-        self.add(phase, Resource::Packages { names: own(names), hold: own(hold) });
+        let HostPackages { names, mask } = host_packages(self.cluster, self.host);
+        let index = self.bundle.packages.get(&self.facts.release).cloned();
+        self.add(phase, Resource::Packages { names, mask, index });
         // Whose host this is, for the next kinit's checks.
         let owner = serde_json::json!({ "cluster": self.cluster.metadata.name });
         self.file(phase, format!("{KUBERNETES}/kinit.json"), 0o644, format!("{owner}\n"));
@@ -283,6 +279,30 @@ mod tests {
         let has =
             |host| list(host).iter().any(|(_, r)| matches!(r, Resource::Leaf(l) if l.leaf == Leaf::SuperAdmin.into()));
         assert_eq!([has(1), has(2), has(3), has(4)], [true, true, true, false]);
+    }
+
+    #[test]
+    fn packages_come_from_the_bundle_where_it_has_those_of_the_hosts_release() {
+        let cluster = kinit_config::load(kinit_config::example()).unwrap();
+        let mut bundle = Bundle::sample();
+        bundle.packages.insert("debian-trixie".into(), "Package: etcd-server\n".into());
+        for (release, expected) in [("debian-trixie", true), ("debian-bookworm", false)] {
+            let facts = HostFacts { release: release.into(), ..HostFacts::default() };
+            let list = desired(&cluster, &cluster.spec.hosts[1], &facts, &bundle).unwrap();
+            let from_bundle = list
+                .iter()
+                .any(|(_, r)| matches!(r, Resource::Packages { index: Some(index), .. } if index.contains("etcd")));
+            assert_eq!(from_bundle, expected);
+            let versions: Vec<_> = list
+                .iter()
+                .filter_map(|(phase, r)| match r {
+                    Resource::PackageVersions { names, program, .. } => Some((*phase, names.len(), program.as_str())),
+                    _ => None,
+                })
+                .collect();
+            let all = [(Phase::Etcd, 1, "/usr/bin/etcd"), (Phase::KubeletStart, 3, "/usr/bin/containerd")];
+            assert_eq!(versions, if expected { &all[..] } else { &[] });
+        }
     }
 
     /// A file that comes out otherwise the next time would be a change, and a restart.

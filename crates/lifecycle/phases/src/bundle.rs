@@ -1,8 +1,8 @@
 //! The bundle on the desk, read for hosts.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use kinit_agent::Upload;
@@ -22,6 +22,10 @@ pub struct LocalBundle {
     program: (String, Arc<Vec<u8>>),
     /// Compressed when a host asks for it: most clusters have no schedule.
     compressed: OnceLock<Option<Upload>>,
+    /// Files of packages, by their hashes: they were checked, and are read when a host misses one.
+    packages: BTreeMap<String, PathBuf>,
+    /// Those that were read.
+    read: Mutex<BTreeMap<String, Upload>>,
 }
 
 /// Where a run has its bundle from.
@@ -63,17 +67,24 @@ impl LocalBundle {
         if !why.is_empty() {
             return Err(Error::Damaged { folder: dir.to_owned(), why }.into());
         }
+        let (indexes, packages) = packages(dir, &manifest)?;
         let kinit = kinit_resource::sha256(&program);
-        let bundle = described(&manifest, kinit.clone());
+        let mut bundle = described(&manifest, kinit.clone());
+        bundle.packages = indexes;
         ensure!(!bundle.programs.is_empty(), "the bundle in {} has no programs", dir.display());
-        Ok(Self { bundle, manifest, uploads, program: (kinit, program), compressed: OnceLock::new() })
+        Ok(Self { uploads, packages, ..Self::bare(bundle, manifest, (kinit, program)) })
+    }
+
+    fn bare(bundle: Bundle, manifest: Manifest, program: (String, Arc<Vec<u8>>)) -> Self {
+        let (uploads, packages) = (BTreeMap::new(), BTreeMap::new());
+        Self { bundle, manifest, uploads, program, compressed: OnceLock::new(), packages, read: Mutex::default() }
     }
 
     /// One whose files are on the hosts already.
     pub(crate) fn on_hosts(manifest: Manifest, program: Arc<Vec<u8>>) -> Self {
         let kinit = kinit_resource::sha256(&program);
         let bundle = described(&manifest, kinit.clone());
-        Self { bundle, manifest, uploads: BTreeMap::new(), program: (kinit, program), compressed: OnceLock::new() }
+        Self::bare(bundle, manifest, (kinit, program))
     }
 
     /// The file of that content.
@@ -83,6 +94,41 @@ impl LocalBundle {
         }
         self.uploads.get(sha256)
     }
+
+    /// The package whose file has that content.
+    pub(crate) fn package(&self, sha256: &str) -> Result<Upload> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(upload) = read.get(sha256) {
+            return Ok(upload.clone());
+        }
+        let path = self.packages.get(sha256).with_context(|| format!("the bundle has no package {sha256}"))?;
+        let upload = Upload::read(path)?;
+        ensure!(upload.sha256 == sha256, "{} has other content than when the run began", path.display());
+        read.insert(sha256.to_owned(), upload.clone());
+        Ok(upload)
+    }
+}
+
+type Packages = (BTreeMap<String, String>, BTreeMap<String, PathBuf>);
+
+/// The indexes of a bundle's packages, by release, and their files, by hash; all of them as the manifest says.
+fn packages(dir: &Path, manifest: &Manifest) -> Result<Packages> {
+    let (mut indexes, mut files, mut why) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+    for set in &manifest.packages {
+        let paths = set.packages.iter().map(|package| &package.file).chain([&set.index]);
+        for path in paths {
+            let entry = manifest.file(path).with_context(|| format!("{path} is no file of the bundle"))?;
+            why.extend(kinit_bundle::difference(dir, entry));
+            files.insert(entry.sha256.clone(), dir.join(path));
+        }
+    }
+    if !why.is_empty() {
+        return Err(Error::Damaged { folder: dir.to_owned(), why }.into());
+    }
+    for set in &manifest.packages {
+        indexes.insert(set.release.clone(), set.read_index(dir, manifest)?);
+    }
+    Ok((indexes, files))
 }
 
 /// What hosts get: programs and images, each file once.
@@ -112,5 +158,6 @@ fn described(manifest: &Manifest, kinit: String) -> Bundle {
         programs: manifest.components.iter().map(|c| (c.name.clone(), program(c))).collect(),
         kinit,
         images: manifest.images.iter().map(image).collect(),
+        packages: BTreeMap::new(),
     }
 }

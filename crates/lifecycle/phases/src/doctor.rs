@@ -12,8 +12,8 @@ use kinit_planner::{Finding, installed, preflight};
 use crate::certs::{Renewal, certificates};
 use crate::etcd::EtcdOverview;
 use crate::hosts::Hosts;
-use crate::reach;
 use crate::status::status;
+use crate::{packages, pod_dns, reach};
 
 /// Days before its end at which a certificate is worth a word.
 const SOON: i64 = 30;
@@ -84,6 +84,8 @@ pub async fn diagnose(hosts: &Hosts, cluster: &Cluster, known: Option<&str>, now
         )
     });
     diagnosis.add("Versions", unknown.chain(mixed(&versions)).collect::<Vec<_>>());
+    diagnosis.add("Packages", packages::not_held(cluster, &facts));
+    diagnosis.add("Dns", pod_dns::findings(hosts, cluster).await);
     diagnosis.findings.sort_by_key(|finding| finding.warning);
     Ok(diagnosis)
 }

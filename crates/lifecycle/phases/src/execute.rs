@@ -24,7 +24,7 @@ use crate::keyring::Keyring;
 use crate::request::Wanted;
 use crate::token::{self, Token, TokenOptions};
 use crate::upgrade::{Turn, Upgrading};
-use crate::{access, api, nodes, objects, operation, wait};
+use crate::{access, api, nodes, objects, operation, packages, wait};
 
 /// How long the API, the nodes and DNS may take.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -343,12 +343,11 @@ pub(crate) async fn send_batch(
     offset: usize,
     report: &(dyn Fn(usize, Duration) + Sync),
 ) -> Result<(), StepError> {
-    let mut uploads: BTreeMap<&str, Upload> = BTreeMap::new();
+    let mut uploads: BTreeMap<String, Upload> = BTreeMap::new();
     for (i, item) in items.iter().enumerate() {
-        if let Resource::Blob { sha256, .. } = &item.resource {
-            let upload = bundle.upload(sha256).with_context(|| format!("the bundle has no file {sha256}"));
-            uploads.insert(sha256, upload.map_err(|error| StepError { index: offset + i, error })?.clone());
-        }
+        let needed = needed(agent, bundle, &item.resource).await;
+        let needed = needed.map_err(|error| StepError { index: offset + i, error })?;
+        uploads.extend(needed.into_iter().map(|upload| (upload.sha256.clone(), upload)));
     }
     if !uploads.is_empty() {
         let uploads: Vec<Upload> = uploads.into_values().collect();
@@ -364,6 +363,21 @@ pub(crate) async fn send_batch(
     };
     let done = agent.apply(items, progress).await;
     done.map_err(|error| StepError { index: reached.load(std::sync::atomic::Ordering::Relaxed), error })
+}
+
+/// What of the bundle a host needs for a resource.
+async fn needed(agent: &Agent, bundle: &LocalBundle, resource: &Resource) -> Result<Vec<Upload>> {
+    match resource {
+        Resource::Blob { sha256, .. } => {
+            let upload = bundle.upload(sha256).with_context(|| format!("the bundle has no file {sha256}"))?;
+            Ok(vec![upload.clone()])
+        }
+        Resource::Packages { names, index: Some(index), .. } => {
+            packages::uploads(agent, bundle, names, index, false).await
+        }
+        Resource::PackageVersions { names, index, .. } => packages::uploads(agent, bundle, names, index, true).await,
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// What is not there needs no deletion.

@@ -26,10 +26,10 @@ use crate::bundle::LocalBundle;
 use crate::discovery::{Discovered, Pin, discover};
 use crate::execute::send_batch;
 use crate::joining_control_plane::ControlPlane;
-use crate::operation::{host_facts, stages};
+use crate::operation::{changes_versions, host_facts, stages};
 use crate::token::Token;
 use crate::uploaded::CertificateKey;
-use crate::{desk_client, record, user, wait};
+use crate::{desk_client, packages, record, user, wait};
 
 /// How long the kubelet may take to become Ready.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -142,10 +142,17 @@ impl Joining {
         found.into_iter().filter(|finding| finding.host == self.host.name).collect()
     }
 
+    /// What speaks against installing the bundle's packages.
+    pub async fn packages(&self) -> Result<Vec<Finding>> {
+        packages::check(&self.agent, &self.cluster, &self.host, &self.facts, &self.bundle.bundle).await
+    }
+
     /// Looks at the machine, changes nothing, and plans.
     pub async fn plan(&self) -> Result<Plan> {
-        let wanted =
-            desired(&self.cluster, &self.host, &host_facts(&self.host, &self.facts, false), &self.bundle.bundle)?;
+        let bundle = &self.bundle.bundle;
+        let facts = host_facts(&self.host, &self.facts, false);
+        let mut wanted = desired(&self.cluster, &self.host, &facts, bundle)?;
+        wanted.retain(|(_, resource)| !changes_versions(resource));
         let seen = self.agent.observe(wanted.iter().map(|(_, resource)| resource.clone()).collect()).await?;
         let seen: HostObservation = wanted.into_iter().zip(seen).map(|((p, r), seen)| (p, r, seen)).collect();
         self.unclaimed(&seen).await?;

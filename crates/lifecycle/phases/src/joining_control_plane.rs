@@ -107,6 +107,7 @@ impl ControlPlane {
         let of = operation::host_facts(host, facts, false);
         let mut wanted = desired(cluster, host, &of, &bundle.bundle)?;
         wanted.extend(retired(cluster, host, &of, &bundle.bundle)?);
+        wanted.retain(|(_, resource)| !operation::changes_versions(resource));
         let seen = agent.observe(wanted.iter().map(|(_, resource)| resource.clone()).collect()).await?;
         let own: HostObservation = wanted.into_iter().zip(seen).map(|((p, r), seen)| (p, r, seen)).collect();
         let source = cluster.hosts(Role::ControlPlane).find(|other| other.name != host.name);

@@ -11,11 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Node;
 use kinit_config::{Cluster, HostSpec, Role, Version};
 use kinit_manifests::{HostFacts, Phase, desired, retired};
 use kinit_planner::{
-    Finding, HostObservation, Leaving, NodeState, Operation, Plan, Scope, Situation, preflight, strangers,
+    Direction, Finding, HostObservation, Leaving, NodeState, Operation, Plan, Scope, Situation, preflight, strangers,
 };
 use kinit_resource::{Facts, LeafName, Observed, Place, Resource, Shared};
 use kinit_workflow::{Lane, Listener, Stage};
@@ -31,7 +32,7 @@ use crate::record::Record;
 use crate::request::{Impossible, Request, Wanted};
 use crate::reset::Strangers;
 use crate::upgrade::Upgrading;
-use crate::{PARALLELISM, access, desk_steps, objects, reach, record};
+use crate::{PARALLELISM, access, desk_steps, objects, packages, reach, record};
 
 /// An operation that has begun: everything that it works on is connected.
 pub struct Run {
@@ -141,6 +142,18 @@ impl Run {
         Ok(findings)
     }
 
+    /// What speaks against installing the bundle's packages on the hosts that the run works on.
+    pub async fn packages(&self) -> Result<Vec<Finding>> {
+        let (cluster, bundle) = (&self.wanted.cluster, &self.bundle.bundle);
+        let covered = |host: &&HostSpec| self.wanted.scope.covers(host, Phase::PrepareHosts);
+        let checks = cluster.spec.hosts.iter().filter(covered).filter_map(|host| {
+            let (facts, agent) = (self.facts.get(&host.name)?, self.hosts.agent(&host.name).ok()?);
+            Some(packages::check(agent, cluster, host, facts, bundle))
+        });
+        let found = stream::iter(checks.collect::<Vec<_>>()).buffered(PARALLELISM).try_collect::<Vec<_>>().await;
+        Ok(found.context("look at the hosts' packages")?.concat())
+    }
+
     /// Looks at everything, changes nothing, and plans.
     pub async fn plan(&self) -> Result<Plan> {
         let cluster = &self.wanted.cluster;
@@ -219,6 +232,8 @@ impl Run {
             let facts = host_facts(host, facts, self.no_signer());
             let mut list = desired(&self.wanted.cluster, host, &facts, &self.bundle.bundle)?;
             list.extend(retired(&self.wanted.cluster, host, &facts, &self.bundle.bundle)?);
+            let goes_up = self.upgrade.as_ref().is_some_and(|upgrading| upgrading.how.direction == Direction::Up);
+            list.retain(|(_, resource)| goes_up || !changes_versions(resource));
             wanted.insert(host.name.clone(), list);
         }
         let mut seen = self.look(&wanted).await?;
@@ -443,6 +458,11 @@ pub(crate) async fn authority(hosts: &Hosts, cluster: &Cluster) -> Result<String
     Err(last.unwrap_or_else(|| anyhow::anyhow!("no control plane can be reached")))
 }
 
+/// What only an upgrade to later versions brings about.
+pub(crate) fn changes_versions(resource: &Resource) -> bool {
+    matches!(resource, Resource::PackageVersions { .. })
+}
+
 /// `no_signer` says that no control plane has the key of the cluster's authority.
 pub(crate) fn host_facts(host: &HostSpec, facts: &Facts, no_signer: bool) -> HostFacts {
     let has_resolved = facts.listening.iter().any(|(port, holder)| *port == 53 && holder == "systemd-resolved.service");
@@ -452,6 +472,7 @@ pub(crate) fn host_facts(host: &HostSpec, facts: &Facts, no_signer: bool) -> Hos
         has_resolved,
         interface: facts.interface_of(&host.address).unwrap_or_default().to_owned(),
         no_signer,
+        release: facts.release(),
     }
 }
 

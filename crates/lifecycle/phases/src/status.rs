@@ -6,8 +6,9 @@ use anyhow::Result;
 use k8s_openapi::api::core::v1::Node;
 use kinit_agent::{LastBackup, RenewalState};
 use kinit_config::{Balancing, Cluster, HostSpec, Role};
+use kinit_manifests::host_packages;
 use kinit_pki::Leaf;
-use kinit_resource::{EtcdStatus, Observed, Resource, UnitState};
+use kinit_resource::{EtcdStatus, InstalledPackage, Observed, Resource, UnitState};
 use kube::Api;
 use serde::Serialize;
 
@@ -60,6 +61,9 @@ pub struct HostStatus {
     /// Its member of etcd.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub etcd: Option<MemberStatus>,
+    /// The distribution's packages that its roles stand on.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub packages: BTreeMap<String, InstalledPackage>,
     /// The certificate of this host's that ends first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_expiry: Option<Expiry>,
@@ -207,6 +211,7 @@ async fn look(hosts: &Hosts, cluster: &Cluster, host: &HostSpec) -> HostStatus {
         virtual_address: false,
         node: None,
         etcd: None,
+        packages: BTreeMap::new(),
         next_expiry: None,
         renewal: None,
     };
@@ -221,6 +226,9 @@ async fn look(hosts: &Hosts, cluster: &Cluster, host: &HostSpec) -> HostStatus {
         }
         Err(error) => status.unreachable = Some(format!("{error:#}")),
     }
+    let packages = host_packages(cluster, host).names;
+    let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+    status.packages = agent.installed_packages(&packages).await.unwrap_or_default();
     if let Some(address) = cluster.virtual_address(host) {
         status.virtual_address = agent.addresses().await.is_ok_and(|own| own.iter().any(|own| own == address));
     }
@@ -247,6 +255,7 @@ fn trouble(seen: &Observed) -> String {
         Observed::AsWanted | Observed::Fingerprint(_) | Observed::Public(_) => String::new(),
         Observed::Missing => "does not run".to_owned(),
         Observed::TextDiffers(_) => "content differs".to_owned(),
+        Observed::NotHeld(names) => format!("not held: {}", names.join(" ")),
         Observed::Differs(why) | Observed::Signed(why) | Observed::Failed(why) => why.clone(),
     }
 }

@@ -19,6 +19,7 @@ use crate::drain;
 use crate::etcd::EtcdOverview;
 use crate::hosts::Hosts;
 use crate::operation::Run;
+use crate::packages::{self, PackageRow};
 
 /// How to upgrade.
 #[derive(Clone)]
@@ -54,6 +55,8 @@ pub struct UpgradeReport {
     pub hops: Vec<HopRow>,
     /// Nodes that are drained.
     pub drained: BTreeSet<String>,
+    /// The distribution's packages on hosts, beside the bundle's.
+    pub packages: Vec<PackageRow>,
 }
 
 /// A component that changes.
@@ -78,19 +81,29 @@ impl From<&Hop> for HopRow {
 
 const NODE_COMPONENTS: [&str; 3] = ["kubelet", "kube-proxy", "kube-netd"];
 
+/// Whether an upgrade changes a component of a host.
+pub(crate) fn covers(run: &Run, options: &UpgradeOptions, host: &HostSpec, component: &str) -> bool {
+    match NODE_COMPONENTS.contains(&component) {
+        true => !options.only_control_plane && run.covers(host, Phase::UpgradeNode),
+        false => run.covers(host, Phase::ControlPlane),
+    }
+}
+
 /// Finds out what changes and what speaks against it, and makes the run an upgrade.
 pub fn prepare(run: &mut Run, options: &UpgradeOptions) -> (UpgradeReport, Vec<Finding>) {
     let (installed, unknown) = kinit_planner::installed(run.facts());
     let (cluster, bundle) = (run.cluster(), run.bundle());
-    let is_covered = |host: &HostSpec, component: &str| match NODE_COMPONENTS.contains(&component) {
-        true => !options.only_control_plane && run.covers(host, Phase::UpgradeNode),
-        false => run.covers(host, Phase::ControlPlane),
-    };
+    let is_covered = |host: &HostSpec, component: &str| covers(run, options, host, component);
     let host = |name: &str| cluster.spec.hosts.iter().find(|host| host.name == name);
     let mut hops = kinit_planner::hops(cluster, &installed, bundle);
     hops.retain(|hop| host(&hop.host).is_some_and(|host| is_covered(host, &hop.component)));
     let against = kinit_planner::skew(cluster, &installed, bundle, options.direction, &is_covered);
-    let skew = against.into_iter().map(|message| Finding {
+    let rows = packages::rows(cluster, run.facts(), bundle);
+    let skipped = match options.direction {
+        Direction::Up => packages::etcd_skips(&rows),
+        Direction::Down => Vec::new(),
+    };
+    let skew = against.into_iter().chain(skipped).map(|message| Finding {
         host: String::new(),
         check: "VersionSkew".to_owned(),
         message,
@@ -110,6 +123,7 @@ pub fn prepare(run: &mut Run, options: &UpgradeOptions) -> (UpgradeReport, Vec<F
         target: bundle.version.clone(),
         hops: hops.iter().map(HopRow::from).collect(),
         drained: drained.clone(),
+        packages: rows,
     };
     let how = Upgrade {
         direction: options.direction,

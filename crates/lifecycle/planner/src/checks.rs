@@ -19,6 +19,8 @@ pub const CHECKS: &[&str] = &[
     "NodeReady",
     "NumCPU",
     "OtherCluster",
+    "Packages",
+    "PackagesRelease",
     "PodDisruptionBudget",
     "Port-<PORT>",
     "Service-Systemd",

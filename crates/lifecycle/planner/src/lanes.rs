@@ -90,6 +90,7 @@ fn written(action: &Action) -> Option<String> {
         Action::Apply(Resource::File(file)) => Some(file.path.clone()),
         Action::Apply(Resource::Link { path, .. } | Resource::Blob { path, .. }) => Some(path.clone()),
         Action::Apply(Resource::ClusterOf { stamp, .. }) => Some(stamp.clone()),
+        Action::Apply(Resource::PackageVersions { program, .. }) => Some(program.clone()),
         Action::Issue { leaf, .. } | Action::Install(leaf) => Some(leaf.path()),
         Action::Copy { shared, .. } => Some(format!("{PKI}/{}", shared.files().0?)),
         _ => None,

@@ -127,3 +127,47 @@ fn nothing_to_do_is_nothing_done() {
     seen.unreachable = BTreeMap::from([("w2".to_owned(), "no route".to_owned())]);
     assert!(upgrade(&cluster, &seen, &how(Direction::Up, &all)).is_err());
 }
+
+/// etcd, the balancer and the container runtime come from the bundle too: each within its host's turn, with the unit
+/// that runs it restarted and waited for.
+#[test]
+fn packages_are_upgraded_in_turns_and_their_units_restarted() {
+    let cluster = cluster();
+    let mut bundle = Bundle::sample();
+    bundle.packages.insert("debian-trixie".into(), "an index".into());
+    let facts = HostFacts { release: "debian-trixie".into(), ..HostFacts::default() };
+    let mut seen = seen(&cluster, &["cp1", "cp2", "cp3", "w1", "w2"]);
+    for host in &cluster.spec.hosts {
+        let look = |resource: &Resource| match resource {
+            Resource::Shared { .. } => Observed::Fingerprint("f".into()),
+            Resource::PackageVersions { .. } => Observed::Differs("1 -> 2".into()),
+            _ => Observed::AsWanted,
+        };
+        let wanted = desired(&cluster, host, &facts, &bundle).unwrap();
+        let observed = wanted.into_iter().map(|(phase, resource)| (phase, resource.clone(), look(&resource)));
+        seen.hosts.insert(host.name.clone(), observed.collect());
+    }
+    let plan = upgrade(&cluster, &seen, &how(Direction::Up, &[])).unwrap();
+    assert!(Operation::Upgrade.has_order_of(&plan), "{plan}");
+    let expected = [
+        "backup: cluster",
+        "etcd: cp1 then cp2 then cp3",
+        "load-balancer: lb1",
+        "upgrade-node: cp1 then cp2 then cp3",
+        "upgrade-node: w1",
+        "upgrade-node: w2",
+    ];
+    assert_eq!(turns(&plan), expected, "{plan}");
+    assert_eq!(
+        steps_of(&plan, "cp2", Phase::Etcd),
+        [
+            "upgrade packages etcd-server (1 -> 2)",
+            "restart etcd.service (/usr/bin/etcd changes)",
+            "wait for http://127.0.0.1:2381/health",
+        ]
+    );
+    let w1 = steps_of(&plan, "w1", Phase::UpgradeNode);
+    assert_eq!(w1[0], "upgrade packages containerd runc containernetworking-plugins (1 -> 2)");
+    assert_eq!(w1[1], "restart containerd.service (/usr/bin/containerd changes)");
+    assert_eq!(w1.last().unwrap(), "wait for node w1 to be Ready");
+}

@@ -22,9 +22,11 @@ mod power;
 mod rootfs;
 mod state;
 mod topology;
+mod vagrant;
 
 pub use boot::{launch, supervise};
 pub use init::init;
 pub use rootfs::{Cache, HOST_PACKAGES};
 pub use state::{Playground, UpOptions};
 pub use topology::{Host, Role, Topology};
+pub use vagrant::{address as vagrant_address, vagrantfile};

@@ -78,10 +78,15 @@ pub fn up(topology: &Topology) -> Result<()> {
         Ok(())
     })?;
     let (bridge, subnet) = (topology.bridge(), format!("{gateway}/24"));
+    // The machine itself may forward: hosts that are offline get through to each other alone.
+    let forward = match topology.offline {
+        true => format!(" chain forward {{\n type filter hook forward priority 0;\n ip saddr {subnet} drop\n }}\n"),
+        false => String::new(),
+    };
     nft(&format!(
         "table ip {bridge}\ndelete table ip {bridge}\n\
          table ip {bridge} {{\n chain post {{\n type nat hook postrouting priority 100;\n\
-         ip saddr {subnet} oifname != \"{bridge}\" masquerade\n }}\n}}\n\
+         ip saddr {subnet} oifname != \"{bridge}\" masquerade\n }}\n{forward}}}\n\
          table bridge {bridge}\ndelete table bridge {bridge}\n\
          table bridge {bridge} {{\n set cut {{\n type ifname . ifname;\n }}\n chain forward {{\n\
          type filter hook forward priority 0;\n iifname . oifname @cut drop\n }}\n}}\n"
@@ -151,7 +156,7 @@ pub fn set_plugged(topology: &Topology, host: &Host, plugged: bool) -> Result<()
 
 /// Addresses and routes on the host's side; runs inside its network namespace, in a process without threads.
 pub fn configure_inside(topology: &Topology, host: &Host) -> Result<()> {
-    let (address, gateway) = (topology.address_of(host), topology.gateway());
+    let (address, gateway, offline) = (topology.address_of(host), topology.gateway(), topology.offline);
     netlink_here(|handle| async move {
         for name in ["lo", "eth0"] {
             let index = index_of(&handle, name).await?.with_context(|| format!("the host has no {name}"))?;
@@ -169,6 +174,9 @@ pub fn configure_inside(topology: &Topology, host: &Host) -> Result<()> {
                 .execute()
                 .await
                 .with_context(|| format!("bring {name} up"))?;
+        }
+        if offline {
+            return Ok(());
         }
         let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
         handle.route().add(route).execute().await.context("set the host's default route")

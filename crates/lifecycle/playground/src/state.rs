@@ -43,6 +43,8 @@ pub struct UpOptions {
     pub control_planes: u8,
     /// How many hosts of each role.
     pub workers: u8,
+    /// The hosts get neither a route to anywhere nor a source of packages.
+    pub offline: bool,
     /// The kinit program that runs the hosts.
     pub launcher: PathBuf,
     /// A process whose end takes the playground down too; `None`: it stays until it is taken down.
@@ -89,8 +91,9 @@ impl Playground {
         let playground = if dir.join("playground.json").exists() {
             Self::open(&options.name)?
         } else {
-            let topology =
+            let mut topology =
                 Topology::new(free_index()?, options.loadbalancers, options.control_planes, options.workers)?;
+            topology.offline = options.offline;
             std::fs::create_dir_all(&dir)?;
             let cache = cache.root().parent().map(Path::to_owned).unwrap_or_default();
             Self { name: options.name.clone(), topology, launcher: options.launcher.clone(), cache, dir: dir.clone() }

@@ -34,6 +34,9 @@ pub struct Host {
 pub struct Topology {
     /// Distinguishes playgrounds that stand side by side: bridge `kinit<index>`, subnet 10.77.`index`.0/24.
     pub index: u8,
+    /// The hosts have neither a route to anywhere nor a source of packages.
+    #[serde(default)]
+    pub offline: bool,
     /// All hosts, in the order of their numbers.
     pub hosts: Vec<Host>,
 }
@@ -52,7 +55,7 @@ impl Topology {
             .into_iter()
             .flat_map(|(role, prefix, count)| (1..=count).map(move |i| (role, format!("{prefix}{i}"))));
         let hosts = named.zip(11u8..).map(|((role, name), number)| Host { name, role, number }).collect();
-        Ok(Self { index, hosts })
+        Ok(Self { index, offline: false, hosts })
     }
 
     /// The subnet's first three bytes with `last`.

@@ -60,6 +60,7 @@ pub fn compare(resource: &Resource, observed: &Observed) -> Option<Change> {
         Observed::AsWanted | Observed::Fingerprint(_) | Observed::Public(_) | Observed::Failed(_) => return None,
         Observed::Missing => (true, None, None),
         Observed::Differs(why) | Observed::Signed(why) => (false, Some(why.clone()), None),
+        Observed::NotHeld(names) => return Some(Change::new("hold", format!("packages {}", names.join(" ")))),
         Observed::TextDiffers(diff) => (false, Some("content differs".to_owned()), Some(diff.clone())),
     };
     let verb = if matches!(observed, Observed::Signed(_)) { "install" } else { verb(resource, missing) }.to_owned();
@@ -74,6 +75,7 @@ fn is_wait(resource: &Resource) -> bool {
 fn verb(resource: &Resource, missing: bool) -> &'static str {
     match resource {
         Resource::Packages { .. } => "install",
+        Resource::PackageVersions { .. } => "upgrade",
         Resource::Absent { .. } | Resource::Erased { .. } => "remove",
         Resource::Sysctl { .. } => "set",
         Resource::KernelModule(_) => "load",
@@ -95,7 +97,9 @@ fn verb(resource: &Resource, missing: bool) -> &'static str {
 /// A resource's name for people.
 pub fn what(resource: &Resource) -> String {
     match resource {
-        Resource::Packages { names, .. } => format!("packages {}", names.join(" ")),
+        Resource::Packages { names, .. } | Resource::PackageVersions { names, .. } => {
+            format!("packages {}", names.join(" "))
+        }
         Resource::Directory { path, .. } => format!("directory {path}"),
         Resource::File(file) => file.path.clone(),
         Resource::Link { path, target, .. } => format!("{path} -> {target}"),
@@ -120,6 +124,7 @@ mod tests {
     #[test]
     fn changes_read_as_sentences() {
         let unit = |state| Resource::Unit { name: "etcd.service".into(), state };
+        let packages = || Resource::Packages { names: vec!["a".into(), "b".into()], mask: vec![], index: None };
         let running = unit(UnitState::Running { reads: vec![], reloads: false });
         for (resource, observed, expected) in [
             (running.clone(), Observed::AsWanted, None),
@@ -127,6 +132,13 @@ mod tests {
             (running, Observed::Differs("its files changed".into()), Some("restart etcd.service (its files changed)")),
             (unit(UnitState::Stopped), Observed::Differs("runs".into()), Some("stop etcd.service (runs)")),
             (Resource::Absent { path: "/x".into() }, Observed::Differs("exists".into()), Some("remove /x (exists)")),
+            (packages(), Observed::Missing, Some("install packages a b")),
+            (packages(), Observed::NotHeld(vec!["b".into()]), Some("hold packages b")),
+            (
+                Resource::PackageVersions { names: vec!["a".into()], program: "/a".into(), index: String::new() },
+                Observed::Differs("1 -> 2".into()),
+                Some("upgrade packages a (1 -> 2)"),
+            ),
             (
                 Resource::Sysctl { key: "a".into(), value: "1".into() },
                 Observed::Differs("0".into()),

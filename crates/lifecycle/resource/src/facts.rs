@@ -11,6 +11,9 @@ pub struct Facts {
     pub uid: u32,
     /// `ID` of os-release.
     pub os_id: String,
+    /// `VERSION_CODENAME` of os-release.
+    #[serde(default)]
+    pub os_codename: String,
     /// `PRETTY_NAME` of os-release.
     pub os_name: String,
     /// `x86_64`.
@@ -68,6 +71,18 @@ pub struct Facts {
     /// Programs of components that kinit placed here, by component.
     #[serde(default)]
     pub components: BTreeMap<String, Installed>,
+    /// The distribution's packages that clusters stand on, as far as they are installed.
+    #[serde(default)]
+    pub packages: BTreeMap<String, InstalledPackage>,
+}
+
+/// A package of the distribution's on a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstalledPackage {
+    /// Its version, as dpkg has it.
+    pub version: String,
+    /// No upgrade of the whole system touches it (`apt-mark hold`).
+    pub held: bool,
 }
 
 /// A component's program on a host.
@@ -80,6 +95,11 @@ pub struct Installed {
 }
 
 impl Facts {
+    /// The distribution's release, by which bundles have packages: `debian-trixie`.
+    pub fn release(&self) -> String {
+        format!("{}-{}", self.os_id, self.os_codename)
+    }
+
     /// The interface that has this address.
     pub fn interface_of(&self, address: &str) -> Option<&str> {
         self.addresses.iter().find(|(own, _)| own == address).map(|(_, interface)| interface.as_str())

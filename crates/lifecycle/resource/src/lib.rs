@@ -7,6 +7,7 @@
 //! A resource never holds a secret: secrets are named ([`Shared`], [`Content::Secret`]) and travel beside the plan.
 
 mod compare;
+mod debian;
 mod etcd;
 mod evidence;
 mod facts;
@@ -14,9 +15,10 @@ mod rotation;
 mod types;
 
 pub use compare::{Change, compare, what};
+pub use debian::{IndexedPackage, compare_versions, indexed_packages, upstream_minor, version_in};
 pub use etcd::{EtcdMember, EtcdStatus};
 pub use evidence::{Evidence, FileEvidence};
-pub use facts::{Facts, Firewall, Installed};
+pub use facts::{Facts, Firewall, Installed, InstalledPackage};
 pub use rotation::{PodCredentials, RotationRecord, RotationSeen, RotationStage, SealedValues};
 pub use types::{Content, FileSpec, LeafForm, LeafName, LeafSpec, Observed, Place, Resource, Shared, UnitState};
 

@@ -193,12 +193,24 @@ pub enum UnitState {
 /// Anything a host can have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Resource {
-    /// Distribution packages, all installed.
+    /// Distribution packages, all installed, and held where they are.
     Packages {
         /// Their names.
         names: Vec<String>,
         /// Units that the packages would start by themselves, before they are configured.
-        hold: Vec<String>,
+        mask: Vec<String>,
+        /// The index of a bundle's packages, in apt's format: nothing is taken from elsewhere. Without one they come
+        /// from the host's own sources.
+        index: Option<String>,
+    },
+    /// Distribution packages that are installed already, at least as new as those of a bundle.
+    PackageVersions {
+        /// Their names.
+        names: Vec<String>,
+        /// The program among them that a unit runs.
+        program: String,
+        /// The index of the bundle's packages.
+        index: String,
     },
     /// A directory.
     Directory {
@@ -322,6 +334,8 @@ pub enum Observed {
     Missing,
     /// There is one, but it differs; the words say how.
     Differs(String),
+    /// Packages that are installed, of which these are not held.
+    NotHeld(Vec<String>),
     /// A text file of kinit's whose text differs: what would change, line by line.
     TextDiffers(String),
     /// A shared secret's public half, by SHA-256 (of the whole where there is no public half).

@@ -25,7 +25,8 @@ type Questions = Arc<Mutex<HashMap<Key, WeakShared<BoxFuture<'static, Said>>>>>;
 /// Asks the host's resolvers. A question that is on its way is not asked a second time: who asks meanwhile gets the
 /// same answer, and a resolver that sends our questions back to us goes round once, not for ever.
 pub struct Forwarder {
-    resolver: Arc<TokioResolver>,
+    /// None where the host has no resolvers: a cluster without any network beyond its own.
+    resolver: Option<Arc<TokioResolver>>,
     asking: Questions,
 }
 
@@ -41,9 +42,14 @@ pub struct Said {
 }
 
 impl Forwarder {
-    /// Reads the resolvers' addresses from a file like `/etc/resolv.conf`.
+    /// Reads the resolvers' addresses from a file like `/etc/resolv.conf`. Without any the cluster's own names are
+    /// answered all the same, and questions for others are refused.
     pub fn from_file(path: &Path) -> Result<Self> {
         let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        if !names_servers(&String::from_utf8_lossy(&text)) {
+            tracing::warn!("{} names no resolvers: names of other domains are refused", path.display());
+            return Ok(Self { resolver: None, asking: Questions::default() });
+        }
         let (config, options) = hickory_resolver::system_conf::parse_resolv_conf(text)
             .with_context(|| format!("parse {}", path.display()))?;
         Self::new(config, options)
@@ -61,7 +67,7 @@ impl Forwarder {
         let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
         let resolver = Arc::new(builder.build().context("prepare the resolver")?);
-        Ok(Self { resolver, asking: Questions::default() })
+        Ok(Self { resolver: Some(resolver), asking: Questions::default() })
     }
 
     /// Looks a fully qualified name up.
@@ -86,13 +92,21 @@ impl Forwarder {
     fn start(&self, key: Key) -> Shared<BoxFuture<'static, Said>> {
         let (resolver, asking) = (self.resolver.clone(), self.asking.clone());
         async move {
-            let said = lookup(&resolver, &key.0, key.1).await;
+            let said = match &resolver {
+                Some(resolver) => lookup(resolver, &key.0, key.1).await,
+                None => Said { code: ResponseCode::Refused, answers: Vec::new(), soa: None },
+            };
             asking.lock().remove(&key);
             said
         }
         .boxed()
         .shared()
     }
+}
+
+/// Whether a text in the format of resolv.conf(5) has a server.
+fn names_servers(text: &str) -> bool {
+    text.lines().any(|line| line.split_whitespace().next() == Some("nameserver"))
 }
 
 async fn lookup(resolver: &TokioResolver, name: &Name, kind: RecordType) -> Said {
@@ -114,5 +128,23 @@ async fn lookup(resolver: &TokioResolver, name: &Name, kind: RecordType) -> Said
             Said { code: ResponseCode::ServFail, answers: Vec::new(), soa: None }
         }
         Err(_) => Said { code: ResponseCode::ServFail, answers: Vec::new(), soa: None },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn without_resolvers_others_names_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("resolv.conf");
+        for text in ["", "search example.org\n# nameserver 192.0.2.1\noptions edns0\n"] {
+            std::fs::write(&file, text).unwrap();
+            let said = Forwarder::from_file(&file).unwrap().ask(&"example.org.".parse().unwrap(), RecordType::A).await;
+            assert_eq!((said.code, said.answers.len()), (ResponseCode::Refused, 0));
+        }
+        assert!(names_servers("search x\n nameserver 192.0.2.1\n"));
+        assert!(Forwarder::from_file(&folder.path().join("none")).is_err());
     }
 }

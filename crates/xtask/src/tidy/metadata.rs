@@ -12,18 +12,50 @@ use crate::run::cargo;
 pub struct Metadata {
     /// Crates of the workspace, and all that they depend on.
     pub packages: Vec<Package>,
+    /// Which of them uses which.
+    #[serde(default)]
+    pub resolve: Resolve,
+}
+
+/// The graph of dependencies, with features and platforms decided.
+#[derive(Deserialize, Default)]
+pub struct Resolve {
+    pub nodes: Vec<Node>,
+}
+
+/// A crate of the graph.
+#[derive(Deserialize)]
+pub struct Node {
+    pub id: String,
+    pub deps: Vec<NodeDependency>,
+}
+
+/// An edge of the graph.
+#[derive(Deserialize)]
+pub struct NodeDependency {
+    pub pkg: String,
+    pub dep_kinds: Vec<DependencyKind>,
+}
+
+/// What an edge is for.
+#[derive(Deserialize)]
+pub struct DependencyKind {
+    /// `dev`, `build`, or none for what is linked.
+    pub kind: Option<String>,
 }
 
 /// One crate.
 #[derive(Deserialize)]
 pub struct Package {
+    #[serde(default)]
+    pub id: String,
     pub name: String,
     pub version: String,
     /// An SPDX expression.
     pub license: Option<String>,
     /// Where it was fetched from; none for a crate of the workspace.
     pub source: Option<String>,
-    manifest_path: PathBuf,
+    pub manifest_path: PathBuf,
     dependencies: Vec<Dependency>,
 }
 

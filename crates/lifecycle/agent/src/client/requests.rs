@@ -1,9 +1,11 @@
 //! What an agent can be asked, a method each.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail};
 use kinit_backup::Manifest;
 use kinit_pki::{Authority, KeyAlgorithm, Pair, Subject};
-use kinit_resource::{EtcdStatus, Evidence, Facts, LeafSpec, Observed, Resource, Shared};
+use kinit_resource::{EtcdStatus, Evidence, Facts, InstalledPackage, LeafSpec, Observed, Resource, Shared};
 use tokio::io::AsyncWrite;
 
 use super::{ANSWER, Agent, Pieces};
@@ -12,6 +14,8 @@ use crate::certificates::HostCertificate;
 use crate::etcd::EtcdRequest;
 use crate::journal::History;
 use crate::logs::LogRequest;
+use crate::packages::PackagePlan;
+use crate::pod_dns::{PodDns, PodDnsRequest};
 use crate::reach::Reached;
 use crate::renewal_state::RenewalState;
 use crate::rotation::RotationRequest;
@@ -23,6 +27,33 @@ impl Agent {
     pub async fn certificates(&self, paths: Vec<String>) -> Result<Vec<HostCertificate>> {
         match self.ask(&Request::Certificates(paths)).await? {
             Reply::Certificates(found) => Ok(found),
+            _ => bail!("the agent sent an unexpected reply"),
+        }
+    }
+
+    /// What apt would take of a bundle's packages by this index: those of `names` that are missing or, with `upgrade`,
+    /// that are older. Changes nothing.
+    pub async fn package_plan(&self, names: &[String], index: &str, upgrade: bool) -> Result<PackagePlan> {
+        let (names, index) = (names.to_vec(), index.to_owned());
+        match self.ask(&Request::Packages { names, index, upgrade }).await? {
+            Reply::Packages(plan) => Ok(plan),
+            _ => bail!("the agent sent an unexpected reply"),
+        }
+    }
+
+    /// Which of these packages are installed.
+    pub async fn installed_packages(&self, names: &[&str]) -> Result<BTreeMap<String, InstalledPackage>> {
+        let names = names.iter().map(ToString::to_string).collect();
+        match self.ask(&Request::InstalledPackages(names)).await? {
+            Reply::InstalledPackages(found) => Ok(found),
+            _ => bail!("the agent sent an unexpected reply"),
+        }
+    }
+
+    /// What the cluster's DNS says to a pod on this host.
+    pub async fn pod_dns(&self, request: PodDnsRequest) -> Result<PodDns> {
+        match self.ask(&Request::PodDns(request)).await? {
+            Reply::PodDns(said) => Ok(said),
             _ => bail!("the agent sent an unexpected reply"),
         }
     }

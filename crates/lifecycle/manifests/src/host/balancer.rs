@@ -11,6 +11,8 @@ use crate::template::{self, TemplateError};
 
 /// Answers 200 on the host itself while HAProxy works, whatever it knows of API servers.
 const HEALTH: &str = "http://127.0.0.1:8404/healthz";
+const PROGRAM: &str = "/usr/sbin/haproxy";
+const KEEPALIVED: &str = "/usr/sbin/keepalived";
 /// VRRP's number of the virtual address, where the file has none (keepalived's own default).
 const ROUTER: u8 = 51;
 
@@ -55,8 +57,11 @@ impl Desired<'_> {
             servers: servers.collect(),
         };
         self.file(phase, "/etc/haproxy/haproxy.cfg", 0o644, template::render(template::HAPROXY, &values)?);
-        // Connections of a changed configuration's predecessor live on.
-        self.reloading(phase, "haproxy", vec!["/etc/haproxy/haproxy.cfg".to_owned(), format!("{PKI}/ca.crt")]);
+        self.package_versions(phase, &["haproxy"], PROGRAM);
+        // Connections of a changed configuration's predecessor live on, and so do those of another program's: its
+        // master process executes itself anew.
+        let reads = vec!["/etc/haproxy/haproxy.cfg".to_owned(), format!("{PKI}/ca.crt"), PROGRAM.to_owned()];
+        self.reloading(phase, "haproxy", reads);
         self.healthy(phase, HEALTH.to_owned(), false);
         Ok(())
     }
@@ -96,7 +101,8 @@ impl Desired<'_> {
         let check = "/etc/keepalived/check-haproxy";
         self.file(phase, check, 0o755, template::CHECK_HAPROXY.1.to_owned());
         self.file(phase, config, 0o644, template::render(template::KEEPALIVED, &values)?);
-        self.reloading(phase, "keepalived", vec![config.to_owned(), check.to_owned()]);
+        self.package_versions(phase, &["keepalived"], KEEPALIVED);
+        self.reloading(phase, "keepalived", vec![config.to_owned(), check.to_owned(), KEEPALIVED.to_owned()]);
         Ok(())
     }
 
@@ -139,7 +145,7 @@ mod tests {
     }
 
     const HAPROXY: &str = "/etc/haproxy/haproxy.cfg";
-    const KEEPALIVED: &str = "/etc/keepalived/keepalived.conf";
+    const CONFIG: &str = "/etc/keepalived/keepalived.conf";
 
     #[test]
     fn the_balancer_checks_every_server_with_the_clusters_authority() {
@@ -156,7 +162,7 @@ mod tests {
         let cluster = cluster("{type: control-planes, virtualAddress: 192.0.2.100, virtualRouterID: 7}", true);
         assert_eq!(cluster.endpoint(), ("192.0.2.100", 6443));
         assert!(file(&cluster, "cp2", HAPROXY).unwrap().contains("bind 192.0.2.100:6443\n"));
-        let text = file(&cluster, "cp2", KEEPALIVED).unwrap();
+        let text = file(&cluster, "cp2", CONFIG).unwrap();
         for line in [
             "interface eth7",
             "virtual_router_id 7",
@@ -177,7 +183,7 @@ mod tests {
         let cluster = cluster("{type: node-local}", true);
         assert!(file(&cluster, "w2", HAPROXY).unwrap().contains("bind 127.0.0.1:6443\n"));
         assert_eq!(file(&cluster, "cp1", HAPROXY), None);
-        assert_eq!(file(&cluster, "w2", KEEPALIVED), None);
+        assert_eq!(file(&cluster, "w2", CONFIG), None);
         let host = |name: &str| cluster.spec.hosts.iter().find(|h| h.name == name).unwrap();
         assert_eq!(cluster.api_for(host("w2")), "https://127.0.0.1:6443");
         assert_eq!(cluster.api_for(host("cp2")), "https://192.0.2.12:6443");

@@ -11,6 +11,8 @@ use crate::template::{self, TemplateError};
 use crate::units::Unit;
 use crate::{CLOUD_CONFIG, ETCD_START, KUBERNETES, PKI, etcd_member_dir, etcd_start, load_balancer};
 
+const ETCD: &str = "/usr/bin/etcd";
+
 impl Desired<'_> {
     pub(super) fn certificates(&mut self) {
         for shared in Shared::ALL {
@@ -50,8 +52,7 @@ impl Desired<'_> {
     pub(super) fn etcd(&mut self) -> Result<(), TemplateError> {
         let phase = Phase::Etcd;
         self.data_directory(phase, &self.cluster.spec.etcd.data_dir.clone(), "etcd:etcd");
-        let mut unit =
-            Unit::new("etcd, the cluster's key-value store", "/usr/bin/etcd", &flags::etcd(self.cluster, self.host));
+        let mut unit = Unit::new("etcd, the cluster's key-value store", ETCD, &flags::etcd(self.cluster, self.host));
         unit.user = "etcd".to_owned();
         // With its peers missing etcd is not ready, but it must not be taken for failed.
         unit.kind = "exec".to_owned();
@@ -67,9 +68,10 @@ impl Desired<'_> {
             unless_exists: Some(etcd_member_dir(self.cluster)),
         };
         self.add(phase, Resource::File(start));
+        self.package_versions(phase, &["etcd-server"], ETCD);
         // etcd reads certificates anew for every connection, so that their renewal needs no restart; the authority it
         // reads once.
-        self.unit(phase, "etcd", &unit, vec![format!("{PKI}/etcd/ca.crt")])?;
+        self.unit(phase, "etcd", &unit, vec![format!("{PKI}/etcd/ca.crt"), ETCD.to_owned()])?;
         self.healthy(phase, "http://127.0.0.1:2381/health".to_owned(), false);
         Ok(())
     }

@@ -11,6 +11,8 @@ use crate::phase::Phase;
 use crate::template::{self, TemplateError};
 use crate::{BOOTSTRAP_KUBECONFIG, KUBELET_CERTIFICATE, KUBELET_SERVING, KUBERNETES, PKI};
 
+const CONTAINERD: &str = "/usr/bin/containerd";
+
 impl Desired<'_> {
     pub(super) fn node_kernel(&mut self) {
         let phase = Phase::PrepareHosts;
@@ -56,7 +58,8 @@ impl Desired<'_> {
         };
         let config = "/etc/containerd/config.toml";
         self.file(phase, config, 0o644, template::render(template::CONTAINERD, &values)?);
-        self.running(phase, "containerd", vec![config.to_owned()]);
+        self.package_versions(phase, &["containerd", "runc", "containernetworking-plugins"], CONTAINERD);
+        self.running(phase, "containerd", vec![config.to_owned(), CONTAINERD.to_owned()]);
         for image in &self.bundle.images {
             let archive = format!("/var/lib/kinit/images/{}.tar", image.sha256.get(..12).unwrap_or(&image.sha256));
             let (name, sha256) = (image.name.clone(), image.sha256.clone());
