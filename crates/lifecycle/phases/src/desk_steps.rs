@@ -1,11 +1,15 @@
 //! Steps with the authorities' keys that are kept on the desk.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
-use kinit_pki::Pair;
+use kinit_config::{Cluster, Role};
+use kinit_pki::{Authority, Pair};
 use kinit_planner::{Action, DESK, Plan, Step};
 use kinit_resource::{LeafSpec, Place, Shared};
 
 use crate::execute::Steps;
+use crate::hosts::Hosts;
 use crate::keyring::Keyring;
 
 /// Whether a plan needs the keys on the desk.
@@ -17,6 +21,23 @@ pub(crate) fn needs_keys(plan: &Plan) -> bool {
         Action::Issue { by, .. } => by == DESK,
         _ => false,
     })
+}
+
+/// Opens the keys, which somebody may have to type a passphrase for, and compares them with the authorities that
+/// control planes have: before anything is changed.
+pub(crate) async fn open(keys: Arc<Keyring>, hosts: &Hosts, cluster: &Cluster) -> Result<()> {
+    let opening = keys.clone();
+    tokio::task::spawn_blocking(move || opening.open()).await.context("open the authorities' keys")??;
+    for host in cluster.hosts(Role::ControlPlane) {
+        let Ok(agent) = hosts.agent(&host.name) else { continue };
+        for authority in Authority::ALL {
+            // A host that is new has none.
+            if let Ok(shown) = agent.read_public(Shared::Authority(authority)).await {
+                keys.is_of(authority, &host.name, &shown.cert)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Steps {
@@ -61,7 +82,7 @@ impl Steps {
     }
 }
 
-fn authority(shared: Shared) -> Result<kinit_pki::Authority> {
+fn authority(shared: Shared) -> Result<Authority> {
     match shared {
         Shared::Authority(authority) => Ok(authority),
         _ => anyhow::bail!("{} is not kept on the desk", shared.name()),

@@ -72,6 +72,21 @@ impl Keyring {
         self.with(|_| Ok(()))
     }
 
+    /// Compares what the file has of an authority with its certificate on a host: a file of another cluster would sign
+    /// what nobody here trusts.
+    pub(crate) fn is_of(&self, authority: Authority, host: &str, shown: &str) -> Result<()> {
+        let kept = self.with(|pairs| Ok(pairs.get(authority.stem()).cloned()))?;
+        let Some(kept) = kept else { return Ok(()) };
+        if kinit_pki::is_pair(shown, &kept.key).unwrap_or(false) {
+            return Ok(());
+        }
+        let why = format!(
+            "the key of {} is not that of {host}: the file is another cluster's, and has to be moved away",
+            authority.stem()
+        );
+        Err(Locked { file: self.file.display().to_string(), why }.into())
+    }
+
     /// An authority, whole.
     pub(crate) fn pair(&self, authority: Authority) -> Result<Pair> {
         let found = self.with(|pairs| Ok(pairs.get(authority.stem()).cloned()))?;
@@ -153,11 +168,11 @@ impl Keyring {
     fn locked(&self, error: &Error) -> Locked {
         let why = match error {
             Error::NeedsIdentity => {
-                "they are encrypted for recipients: give the file with an identity of theirs (--ca-key-identity FILE)"
+                "they are encrypted for recipients: give the file with an identity of theirs (--ca-key-identity FILE), or move it away if it is another cluster's"
                     .to_owned()
             }
             Error::WrongIdentity => "none of the identities of --ca-key-identity opens them".to_owned(),
-            Error::NeedsPassphrase => "they have a passphrase: give it (--ca-passphrase-fd N)".to_owned(),
+            Error::NeedsPassphrase => "they have a passphrase: give it (--ca-passphrase-fd N), or move the file away if it is another cluster's".to_owned(),
             Error::WrongPassphrase => "the passphrase does not open them".to_owned(),
             Error::Key(why) => why.clone(),
             _ => "the file is damaged, or is none of kinit's".to_owned(),
@@ -257,6 +272,10 @@ mod tests {
         ring.keep(Authority::Kubernetes, one.clone()).unwrap();
         ring.keep(Authority::Kubernetes, one.clone()).unwrap();
         assert!(ring.keep(Authority::Kubernetes, two.clone()).unwrap_err().to_string().contains("another key"));
+        ring.is_of(Authority::Kubernetes, "cp1", &one.cert).unwrap();
+        ring.is_of(Authority::Etcd, "cp1", &two.cert).unwrap();
+        let other = ring.is_of(Authority::Kubernetes, "cp1", &two.cert).unwrap_err().to_string();
+        assert!(other.contains("another cluster's"), "{other}");
         let torn = Pair { cert: one.cert.clone(), key: two.key };
         assert!(ring.keep(Authority::Etcd, torn).is_err());
         let (again, _) = keyring(dir.path(), "one");

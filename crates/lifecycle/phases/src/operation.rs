@@ -403,8 +403,7 @@ impl Run {
     /// Carries the plan out.
     pub async fn execute(&self, plan: &Plan, listener: &dyn Listener) -> Result<()> {
         if let Some(keys) = self.keys.clone().filter(|_| desk_steps::needs_keys(plan)) {
-            // Somebody may have to type a passphrase.
-            tokio::task::spawn_blocking(move || keys.open()).await.context("open the authorities' keys")??;
+            desk_steps::open(keys, &self.hosts, &self.wanted.cluster).await?;
         }
         let steps = Steps::new(
             self.wanted.clone(),
