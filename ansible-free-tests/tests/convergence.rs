@@ -1,5 +1,5 @@
-//! `kill -9` of kinit at random moments, and a disk that fills in the middle: the same command finishes the cluster every
-//! time, and reset leaves nothing of it.
+//! `kill -9` of kinit at random moments, and a disk that fills in the middle: the same command finishes the cluster
+//! every time, and reset leaves nothing of it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -45,8 +45,8 @@ enum Chore {
         #[arg(long)]
         for_tests: bool,
     },
-    /// Write what the programs of a bundle are made of (sbom.cdx.json, third-party-licences.txt) into a folder; `bundle`
-    /// does it for its own
+    /// Write what the programs of a bundle are made of (sbom.cdx.json, third-party-licences.txt) into a folder;
+    /// `bundle` does it for its own
     Sbom {
         /// The folder
         directory: PathBuf,

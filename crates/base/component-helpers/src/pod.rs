@@ -61,8 +61,8 @@ pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
     available_at(pod, min_ready_seconds).is_some_and(|at| at <= now)
 }
 
-/// The condition of a pod that is about to end for a reason outside it (`v1.DisruptionTarget`), as a patch of its status
-/// has it.
+/// The condition of a pod that is about to end for a reason outside it (`v1.DisruptionTarget`), as a patch of its
+/// status has it.
 pub fn disruption_target(reason: &str, message: &str, now: Timestamp) -> Value {
     json!({"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
         "lastProbeTime": null, "lastTransitionTime": time::format(now)})

@@ -284,14 +284,8 @@ async fn resource(
     if !is_allowed(&desc, info, request.method()) {
         return Err(ApiError::method_not_allowed());
     }
-    let accept = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
     let streaming = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log");
-    let forms = Forms { views: !desc.prefix.is_empty(), yaml: info.verb != "watch", protobuf: desc.custom.is_none() };
-    let accepted = match negotiate(&accept, forms) {
-        Some(accepted) => accepted,
-        None if streaming => Accepted::JSON,
-        None => return Err(ApiError::not_acceptable(forms.media_types())),
-    };
+    let accepted = accepted(&desc, info, request.headers(), streaming)?;
     let ours = Request {
         server: server.clone(),
         deadline: deadline.at,
@@ -338,12 +332,30 @@ async fn resource(
     if let Some(socket) = socket {
         result = result.map(|response| socket.answer(response, accepted.encoding));
     }
-    if accepted.encoding == Encoding::Protobuf && !streaming {
-        let mut response = result.unwrap_or_else(|error| respond::error(&error));
-        response.extensions_mut().insert(accepted.encoding);
-        result = Ok(response);
+    if streaming { result } else { Ok(written_as(accepted.encoding, result)) }
+}
+
+/// The form of the answer; streams have one of their own.
+fn accepted(
+    desc: &Descriptor,
+    info: &RequestInfo,
+    headers: &hyper::HeaderMap,
+    streaming: bool,
+) -> Result<Accepted, ApiError> {
+    let header = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let forms = Forms { views: !desc.prefix.is_empty(), yaml: info.verb != "watch", protobuf: desc.custom.is_none() };
+    match negotiate(header, forms) {
+        Some(accepted) => Ok(accepted),
+        None if streaming => Ok(Accepted::JSON),
+        None => Err(ApiError::not_acceptable(forms.media_types())),
     }
-    result
+}
+
+/// The answer, an error too, with a note of how it is to be written at last.
+fn written_as(encoding: Encoding, result: Result<ApiResponse, ApiError>) -> ApiResponse {
+    let mut response = result.unwrap_or_else(|error| respond::error(&error));
+    response.extensions_mut().insert(encoding);
+    response
 }
 
 /// The answer with what was noted on the way: warnings for the client, annotations for the audit log.

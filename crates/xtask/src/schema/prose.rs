@@ -1,7 +1,7 @@
 //! What the published API definitions say of types and fields, as one text file.
 //!
-//! The source is the crate k8s-openapi, which is generated from them: each type names its definition, each field has its
-//! description as a doc comment.
+//! The source is the crate k8s-openapi, which is generated from them: each type names its definition, each field has
+//! its description as a doc comment.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -116,12 +116,15 @@ mod tests {
 
     #[test]
     fn a_generated_file() {
-        let text = "// Generated from definition io.k8s.api.core.v1.X\n\n/// X is one.\n///\n/// More.\n#[derive(Clone)]\npub struct X {\n    \
-                    /// An address.\n    pub cluster_ip: Option<String>,\n\n    pub bare: bool,\n}\n\nimpl Y for X {\n    /// Not this.\n    \
-                    pub fn f() {}\n    \"clusterIP\" => Field::Key_cluster_ip,\n}\n";
+        let text = [
+            "// Generated from definition io.k8s.api.core.v1.X\n\n/// X is one.\n///\n/// More.\n#[derive(Clone)]",
+            "pub struct X {\n    /// An address.\n    pub cluster_ip: Option<String>,\n\n    pub bare: bool,\n}\n",
+            "impl Y for X {\n    /// Not this.\n    pub fn f() {}\n    \"clusterIP\" => Field::Key_cluster_ip,\n}\n",
+        ]
+        .join("\n");
         let fields = BTreeMap::from([("clusterIP".to_owned(), "An address.".to_owned())]);
         let want = ("io.k8s.api.core.v1.X".to_owned(), ("X is one.\n\nMore.".to_owned(), fields));
-        assert_eq!(definition(text), Some(want));
+        assert_eq!(definition(&text), Some(want));
         assert_eq!(definition("pub struct Z {}\n"), None);
     }
 

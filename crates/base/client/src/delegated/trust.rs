@@ -124,9 +124,9 @@ fn subject(leaf: &CertificateDer<'_>) -> Option<User> {
 /// Handshakes: a certificate may be absent; one that is there must be of a trusted CA.
 impl ClientCertVerifier for Trust {
     fn offer_client_auth(&self) -> bool {
-        // Where authorities may come later, certificates are asked for from the start: a connection that is made without
-        // is a stranger's for as long as it lasts, and API servers keep theirs. Until then a caller that has one cannot
-        // connect, and tries again.
+        // Where authorities may come later, certificates are asked for from the start: a connection that is made
+        // without is a stranger's for as long as it lasts, and API servers keep theirs. Until then a caller that has
+        // one cannot connect, and tries again.
         self.followed || self.now.load().all().next().is_some()
     }
     fn client_auth_mandatory(&self) -> bool {

@@ -1,5 +1,5 @@
-//! Plugins that a cluster may ask for and no cluster has by default: images that are always pulled, and Services without
-//! external addresses (`plugin/pkg/admission/{alwayspullimages,denyserviceexternalips}`).
+//! Plugins that a cluster may ask for and no cluster has by default: images that are always pulled, and Services
+//! without external addresses (`plugin/pkg/admission/{alwayspullimages,denyserviceexternalips}`).
 
 use kinit_apimachinery::ApiError;
 use kinit_apimachinery::meta::Meta;

@@ -1,4 +1,5 @@
-//! How an answer travels: as protobuf where that was negotiated, compressed where it is large and the client can read it.
+//! How an answer travels: as protobuf where that was negotiated, compressed where it is large and the client can read
+//! it.
 
 use std::io::Write;
 use std::pin::Pin;

@@ -70,7 +70,8 @@ pub async fn sandbox(kubelet: &Kubelet, pod: &Pod, key: &PodKey, attempt: u32) -
     kubelet.runtime.run_pod_sandbox(request).await.map(drop).map_err(|e| failed(e.message()))
 }
 
-/// The runtime's name of what the pod's RuntimeClass stands for; empty for the default (`runtimeclass.LookupRuntimeHandler`).
+/// The runtime's name of what the pod's RuntimeClass stands for; empty for the default
+/// (`runtimeclass.LookupRuntimeHandler`).
 async fn runtime_handler(kubelet: &Kubelet, pod: &Pod) -> Result<String, String> {
     let name = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref()).unwrap_or_default();
     if name.is_empty() {
