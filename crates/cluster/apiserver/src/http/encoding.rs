@@ -56,14 +56,12 @@ pub async fn encoded(response: ApiResponse) -> ApiResponse {
     }
 }
 
-/// Compresses a large answer of which the size is known; streams have none.
+/// Compresses a large answer that the registry gave, of which the size is known: watches have none, and what others
+/// said (extension servers, pods behind the proxy) stays as they said it.
 pub fn compressed(response: ApiResponse) -> ApiResponse {
-    let headers = response.headers();
-    let is_document = headers.get(CONTENT_TYPE).is_some_and(|kind| {
-        matches!(kind.as_bytes(), b"application/json" | b"application/yaml") || kind == proto::MEDIA_TYPE
-    });
+    let is_ours = response.extensions().get::<Encoding>().is_some();
     let large = response.body().size_hint().exact().is_some_and(|size| size >= LARGE);
-    if !is_document || !large || headers.contains_key(CONTENT_ENCODING) {
+    if !is_ours || !large || response.headers().contains_key(CONTENT_ENCODING) {
         return response;
     }
     let (mut parts, body) = response.into_parts();
@@ -146,7 +144,12 @@ mod tests {
         let items: Vec<_> = (0..20_000).map(|i| json!({"metadata": {"name": format!("pod-{i}")}})).collect();
         let value = json!({"kind": "PodList", "apiVersion": "v1", "items": items});
         let plain = bytes(respond::json(200, &value)).await;
-        let response = compressed(respond::json(200, &value));
+        let answer = || {
+            let mut answer = respond::json(200, &value);
+            answer.extensions_mut().insert(Encoding::Json);
+            answer
+        };
+        let response = compressed(answer());
         assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
         let zipped = bytes(response).await;
         assert!(zipped.len() * 4 < plain.len(), "{} of {}", zipped.len(), plain.len());
@@ -155,8 +158,11 @@ mod tests {
         assert_eq!(read, plain);
         let small = compressed(respond::json(200, &json!({})));
         assert!(!small.headers().contains_key(CONTENT_ENCODING));
-        let text = compressed(respond::text(200, "x".repeat(200_000)));
-        assert!(!text.headers().contains_key(CONTENT_ENCODING), "logs are streams");
+        let proxied = compressed(respond::json(200, &value));
+        assert!(!proxied.headers().contains_key(CONTENT_ENCODING), "another's answer");
+        let mut done = answer();
+        done.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("br"));
+        assert_eq!(compressed(done).headers()[CONTENT_ENCODING], "br");
     }
 
     #[tokio::test]

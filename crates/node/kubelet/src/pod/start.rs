@@ -259,3 +259,35 @@ fn link_log(kubelet: &Kubelet, key: &PodKey, container: &str, id: &str, target: 
         tracing::debug!(link = %link.display(), %error, "link a container's log");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::downward::resource;
+    use crate::kubelet::tests::kubelet;
+    use crate::resources::Asked;
+    use k8s_openapi::api::core::v1::{Pod, ResourceFieldSelector};
+    use std::sync::Arc;
+
+    /// A container without limits is shown what pods may have of its node, not what the node has.
+    #[test]
+    fn limits_that_are_not_set_are_what_is_allocatable() {
+        let root = tempfile::tempdir().unwrap();
+        let mut kubelet = kubelet(root.path(), Asked::default());
+        let own = Arc::get_mut(&mut kubelet).unwrap();
+        own.config.system_reserved.insert("cpu".into(), "500m".into());
+        own.config.kube_reserved.insert("memory".into(), "24Mi".into());
+        own.config.eviction_hard.insert("memory.available".into(), "100Mi".into());
+        let place = super::place(&kubelet, &[]);
+        let pod = r#"{"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}}"#;
+        let pod: Pod = serde_json::from_str(pod).unwrap();
+        let of = |name: &str, divisor: &str| {
+            let divisor = Some(k8s_openapi::apimachinery::pkg::api::resource::Quantity(divisor.into()));
+            let selector = ResourceFieldSelector { resource: name.into(), divisor, container_name: None };
+            resource(&pod, &selector, "c", &place).unwrap()
+        };
+        // The node has 2 CPUs and 1 GiB.
+        assert_eq!(of("limits.cpu", "1m"), "1500");
+        assert_eq!(of("limits.memory", "1Mi"), "900");
+        assert_eq!(of("requests.cpu", "1"), "1", "requests are the container's own");
+    }
+}
