@@ -44,6 +44,7 @@ fn workloads_find_what_they_expect() {
     cluster.run("init", &[]);
     cluster.data_survive();
     cluster.runtime_classes_choose_a_runtime();
+    cluster.other_names_are_answered_as_the_settings_say();
     cluster.policies_hold();
     cluster.addresses_outlive_their_node();
     cluster.pods_follow_their_load();
@@ -143,6 +144,29 @@ impl Workloads<'_> {
         })
         .unwrap();
         self.kubectl(&["delete", "pod", "class-plain", "class-none", "--force"]);
+    }
+
+    /// ConfigMap `kube-system/kube-dns` counts without a restart, in every server.
+    fn other_names_are_answered_as_the_settings_say(&self) {
+        self.pod("asks", "w1", "app=asks");
+        self.kubectl(&["wait", "--for=condition=Ready", "pod/asks", "--timeout=60s"]);
+        let finds = |name: &str, address: &str| {
+            // Each server in its turn: all of them have to know.
+            let asks = format!("for i in 1 2 3 4 5 6; do nslookup {name} | grep -q '{address}' || exit 1; done");
+            self.lab.kubectl(&["exec", "asks", "--", "sh", "-c", &asks]).unwrap().code == 0
+        };
+        self.apply(
+            r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kube-dns", "namespace": "kube-system"},
+              "data": {"hosts": "192.0.2.20 registry.corp.example\n"}}"#,
+        );
+        eventually(MINUTE, || {
+            ensure!(finds("registry.corp.example", "192.0.2.20"), "the new name is not found");
+            Ok(())
+        })
+        .unwrap();
+        assert!(finds("kubernetes.default.svc.cluster.local", "10.96.0.1"), "the cluster's own names are");
+        self.kubectl(&["-n", "kube-system", "delete", "configmap", "kube-dns"]);
+        self.kubectl(&["delete", "pod", "asks"]);
     }
 
     fn pods_follow_their_load(&self) {

@@ -83,9 +83,9 @@ fn joins_by_itself(cluster: &Changing<'_>) {
     let admin = lab.dir.join("admin.conf").display().to_string();
     let token = ["token", "create", "--ttl", "10m", "--print-join-command", "--kubeconfig", &admin];
     let command = lab.kinit(&token).unwrap().ok("kinit token create").unwrap();
-    lab.copy_bundle("w1", "/root/bundle").unwrap();
+    lab.copy_bundle("w1", "/opt/kinit-bundle").unwrap();
     let on_machine = |command: &str| {
-        let ran = lab.playground("ssh", &["w1", &format!("/root/bundle/{} --yes", command.trim())]).unwrap();
+        let ran = lab.playground("ssh", &["w1", &format!("/opt/kinit-bundle/{} --yes", command.trim())]).unwrap();
         (ran.code, format!("{}{}", ran.out, ran.err))
     };
     let (_, pin) = command.trim().rsplit_once("sha256:").unwrap();
@@ -130,9 +130,9 @@ fn control_plane_joins_by_itself(cluster: &Changing<'_>) {
     let key = "0f".repeat(32);
     let token = ["token", "create", "--print-join-command", "--certificate-key", &key, "--kubeconfig", &admin];
     let not_uploaded = lab.kinit(&token).unwrap().ok("kinit token create").unwrap();
-    lab.copy_bundle("lb1", "/root/bundle").unwrap();
+    lab.copy_bundle("lb1", "/opt/kinit-bundle").unwrap();
     let on_machine = |command: &str| {
-        let ran = lab.playground("ssh", &["lb1", &format!("/root/bundle/{} --yes", command.trim())]).unwrap();
+        let ran = lab.playground("ssh", &["lb1", &format!("/opt/kinit-bundle/{} --yes", command.trim())]).unwrap();
         (ran.code, format!("{}{}", ran.out, ran.err))
     };
     let (code, said) = on_machine(&not_uploaded);

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
     PreferredSchedulingTerm, Probe, ResourceRequirements, SecurityContext, Service, ServiceAccount, ServicePort,
     ServiceSpec, Sysctl, Toleration, WeightedPodAffinityTerm,
 };
-use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::rbac::v1::{ClusterRole, Role, RoleBinding, RoleRef};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -35,9 +35,31 @@ pub fn dns_objects(cluster: &Cluster) -> Vec<Value> {
         value(ServiceAccount { metadata: meta(Some(SYSTEM), DNS), ..Default::default() }),
         value(role),
         bind("system:kube-dns-pods", "system:kube-dns-pods", subject("ServiceAccount", DNS)),
+        value(settings_role()),
+        value(settings_binding()),
         value(dns_service(cluster)),
         value(dns_deployment(cluster)),
     ]
+}
+
+/// The settings for other domains are an administrator's: this ConfigMap and no other may be read.
+fn settings_role() -> Role {
+    Role {
+        metadata: meta(Some(SYSTEM), DNS),
+        rules: Some(vec![rule("", &["configmaps"], &["get", "list", "watch"], &[DNS])]),
+    }
+}
+
+fn settings_binding() -> RoleBinding {
+    RoleBinding {
+        metadata: meta(Some(SYSTEM), DNS),
+        role_ref: RoleRef {
+            api_group: Some("rbac.authorization.k8s.io".to_owned()),
+            kind: "Role".to_owned(),
+            name: DNS.to_owned(),
+        },
+        subjects: Some(vec![subject("ServiceAccount", DNS)]),
+    }
 }
 
 fn dns_labels() -> BTreeMap<String, String> {

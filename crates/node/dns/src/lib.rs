@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! query ─▶ server ─┬─ ours (cluster.local, addresses of Services and pods) ─▶ zone: an answer from the shared stores
-//!                  └─ everything else ─▶ forward: the resolvers of /etc/resolv.conf, with a cache
+//!                  └─ everything else ─▶ router ─┬─ hosts
+//!                       settings: ConfigMap      ├─ forward: the servers of a stub domain, with a cache
+//!                       kube-system/kube-dns     └─ forward: upstreamNameservers, or those of /etc/resolv.conf
 //! ```
 //!
 //! What is answered follows the specification "Kubernetes DNS-Based Service Discovery" 1.1.0 and, where that is silent,
@@ -12,8 +14,10 @@ mod args;
 mod data;
 mod forward;
 mod metrics;
+mod router;
 mod run;
 mod server;
+mod settings;
 mod zone;
 
 pub use run::main;

@@ -10,8 +10,9 @@ use hickory_server::net::xfer::Protocol;
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
 
-use crate::forward::{Forwarder, Said};
+use crate::forward::Said;
 use crate::metrics::{Metrics, Query};
+use crate::router::Router;
 use crate::zone::{Answer, Zone};
 
 /// What a client may be sent in one UDP packet without fragments (the DNS flag day's number).
@@ -20,7 +21,7 @@ const PAYLOAD: u16 = 1232;
 /// Answers from the zone, or asks others.
 pub struct Handler {
     zone: Arc<Zone>,
-    forwarder: Forwarder,
+    router: Arc<Router>,
     metrics: Metrics,
 }
 
@@ -44,9 +45,9 @@ impl Reply {
 
 impl Handler {
     /// Registers its metrics.
-    pub fn new(zone: Arc<Zone>, forwarder: Forwarder) -> Self {
+    pub fn new(zone: Arc<Zone>, router: Arc<Router>) -> Self {
         let metrics = Metrics::new(&zone.origin().to_string());
-        Self { zone, forwarder, metrics }
+        Self { zone, router, metrics }
     }
 
     async fn reply(&self, request: &Request) -> Reply {
@@ -70,7 +71,7 @@ impl Handler {
         };
         let nothing = |code| Reply { authoritative: true, soa: vec![self.zone.soa()], ..Reply::code(code) };
         match self.zone.answer(name, kind) {
-            Answer::NotOurs => Reply::said(self.forwarder.ask(name, kind).await),
+            Answer::NotOurs => Reply::said(self.router.ask(name, kind).await),
             // Until the stores are filled, "there is none" would be a lie that clients remember.
             Answer::NoName | Answer::NoData if !self.zone.data().is_synced() => Reply::code(ResponseCode::ServFail),
             Answer::NoName => nothing(ResponseCode::NXDomain),
@@ -92,7 +93,7 @@ impl Handler {
     async fn target_of_alias(&self, target: &hickory_proto::rr::Name, kind: RecordType) -> Vec<Record> {
         match self.zone.answer(target, kind) {
             Answer::Records { answers, .. } => answers,
-            Answer::NotOurs => self.forwarder.ask(target, kind).await.answers,
+            Answer::NotOurs => self.router.ask(target, kind).await.answers,
             // An alias of an alias is left to the client, or a circle would be ours to find.
             _ => Vec::new(),
         }

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use super::*;
+use crate::forward::Forwarder;
 use crate::zone::tests::zone;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -28,7 +29,8 @@ async fn serving(upstream: Option<u16>) -> (Server<Handler>, SocketAddr) {
     server.connections = vec![connection];
     let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
     let forwarder = Forwarder::new(config, ResolverOpts::default()).unwrap();
-    let mut server = Server::new(Handler::new(Arc::new(zone()), forwarder));
+    let router = Arc::new(Router::new(forwarder));
+    let mut server = Server::new(Handler::new(Arc::new(zone()), router));
     server.register_socket(udp);
     server.register_listener(tcp, Duration::from_secs(5), 32);
     (server, address)

@@ -269,8 +269,8 @@ mod tests {
     use std::sync::Arc;
 
     /// A container without limits is shown what pods may have of its node, not what the node has.
-    #[test]
-    fn limits_that_are_not_set_are_what_is_allocatable() {
+    #[tokio::test]
+    async fn limits_that_are_not_set_are_what_is_allocatable() {
         let root = tempfile::tempdir().unwrap();
         let mut kubelet = kubelet(root.path(), Asked::default());
         let own = Arc::get_mut(&mut kubelet).unwrap();
