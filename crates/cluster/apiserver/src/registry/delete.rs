@@ -78,27 +78,25 @@ pub async fn one(request: &Request, options: &DeleteOptions, namespace: &str, na
     if !from_cache {
         current = read().await?;
     }
-    let mut admitted = false;
     for _ in 0..ATTEMPTS {
         let entry = current.ok_or_else(missing)?;
         let old = desc.shown(entry.value()).await?;
         preconditions(request, options, &old, name)?;
-        if !admitted {
-            let attributes = Attributes {
-                request,
-                operation: Operation::Delete,
-                old: Some(&old),
-                dry_run: options.dry_run,
-                subresource: "",
-            };
-            match attributes.validate(&old).await {
-                Ok(()) => admitted = true,
-                Err(_) if from_cache => {
-                    (current, from_cache) = (read().await?, false);
-                    continue;
-                }
-                Err(error) => return Err(error),
+        // Each time: what was let go may have become what is not (`conditionalDelete` of upstream's storage).
+        let attributes = Attributes {
+            request,
+            operation: Operation::Delete,
+            old: Some(&old),
+            dry_run: options.dry_run,
+            subresource: "",
+        };
+        match attributes.validate(&old).await {
+            Ok(()) => {}
+            Err(_) if from_cache => {
+                (current, from_cache) = (read().await?, false);
+                continue;
             }
+            Err(error) => return Err(error),
         }
         let policy = policy(options, &old, desc.strategy.traits().dependents);
         let plan = plan(desc, &old, options, policy, name)?;
