@@ -48,7 +48,8 @@ impl Router {
         Self { own, now: RwLock::new(Arc::new(routes)), reloads, failures }
     }
 
-    /// Takes the settings in a ConfigMap's data, or none where there is no map. With a mistake everything stays as it is.
+    /// Takes the settings in a ConfigMap's data, or none where there is no map. With a mistake everything stays as it
+    /// is.
     pub fn take(&self, data: Option<&BTreeMap<String, String>>) -> Result<()> {
         let settings = data.map(Settings::parse).transpose().map_err(anyhow::Error::msg);
         let routes = settings.and_then(|settings| self.routes(settings.unwrap_or_default()));

@@ -1,5 +1,5 @@
-//! What an administrator wants of other domains: ConfigMap `kube-system/kube-dns`, with the keys that the first kube-dns
-//! had ("Customizing DNS Service": `stubDomains`, `upstreamNameservers`), and `hosts`.
+//! What an administrator wants of other domains: ConfigMap `kube-system/kube-dns`, with the keys that the first
+//! kube-dns had ("Customizing DNS Service": `stubDomains`, `upstreamNameservers`), and `hosts`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
